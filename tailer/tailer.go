@@ -1,0 +1,43 @@
+// Package tailer follows log files and the journal and hands over whole lines.
+package tailer
+
+import "time"
+
+// Chunk is a run of whole lines from one source, in the order in which they
+// were written. It is handed over as one piece so that a reader who looks for
+// one rare line need not look at every line.
+type Chunk struct {
+	// Source names where the text came from: a file's path, or
+	// "journal:UNIT".
+	Source string
+	// Time is when the text was read (files) or logged (journal).
+	Time time.Time
+	// Text holds the lines, each with its newline. Where a line without an
+	// end had to be cut, the text stops at the cut. It is borrowed: a Handler
+	// that keeps a part of it past its return copies it.
+	Text []byte
+	// PID is the process that wrote the line, 0 if not known. Only the
+	// journal knows it (_PID).
+	PID int
+	// Unit is the systemd unit that wrote the line, "" if not known. Only the
+	// journal knows it (_SYSTEMD_UNIT).
+	Unit string
+}
+
+// Handler takes chunks. Calls for one source come one after the other; calls
+// for different sources may come at the same time. A Handler that blocks
+// holds back its source, and loses nothing.
+type Handler func(Chunk)
+
+// Status is what a source tells of itself.
+type Status struct {
+	Name  string // the file's path, or the journal's unit pattern
+	Kind  string // "file" or "journal"
+	Lines uint64 // newlines handed over since the start
+	Bytes uint64 // bytes handed over since the start
+	// Truncations counts the times when text was destroyed in place before
+	// it could be read.
+	Truncations uint64
+	// Error is what keeps the source from being read just now, nil if nothing.
+	Error error
+}
