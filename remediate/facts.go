@@ -1,0 +1,179 @@
+// Package remediate decides what to do about a full accept queue, does it
+// through an Applier, and judges from the kernel's numbers whether it helped.
+//
+// Everything but Run and Trail is a function of values: Facts, Evidence and
+// History in, a Plan or a Verdict out. No function here touches the host.
+package remediate
+
+import (
+	"fmt"
+	"time"
+)
+
+// SocketID names one listening socket for as long as it lives.
+type SocketID struct {
+	// NetNS is the inode of the network namespace (stat of
+	// /proc/PID/ns/net).
+	NetNS uint64
+	// Inode is the socket's inode, as sock_diag and /proc/PID/fd give it.
+	Inode uint64
+}
+
+// Process names one process; a recycled pid has another Start.
+type Process struct {
+	PID   int
+	Start uint64 // clock ticks from boot to the start, /proc/PID/stat field 22
+	Comm  string
+	UID   int
+	// Unit is the systemd unit and Container the container (its name or
+	// shortened id) in whose cgroup the process runs; "" where there is none.
+	Unit      string
+	Container string
+}
+
+// Same reports whether p and q are one process.
+func (p Process) Same(q Process) bool { return p.PID == q.PID && p.Start == q.Start }
+
+// Worker is a child of a uWSGI master.
+type Worker struct {
+	Process
+	State byte   // R S D T t Z X, /proc/PID/stat field 3
+	Ticks uint64 // CPU time used, user and system, in clock ticks
+}
+
+// Family is the address family of a listening socket.
+type Family string
+
+// The families that sock_diag is asked for.
+const (
+	TCP  Family = "tcp"
+	TCP6 Family = "tcp6"
+	Unix Family = "unix"
+)
+
+// Socket is a listening socket of a uWSGI as the kernel shows it.
+type Socket struct {
+	ID      SocketID
+	Family  Family
+	Address string // as uWSGI writes it: 127.0.0.1:5000, [::1]:80, /run/app.sock, @app
+
+	// Length is the number of connections in the accept queue (idiag_rqueue),
+	// Limit the most that the kernel lets in (idiag_wqueue,
+	// sk_max_ack_backlog). The queue is full when Length > Limit.
+	Length, Limit int
+
+	// Master is the uWSGI master that holds the socket, FD its descriptor
+	// there, Workers the master's children.
+	Master  Process
+	FD      int
+	Workers []Worker
+
+	// Foreign is true where the socket lives in another network namespace
+	// than qwatch.
+	Foreign bool
+	// Somaxconn is net.core.somaxconn of the socket's namespace, 0 if it
+	// could not be read.
+	Somaxconn int
+	// Overflows is TcpExt ListenOverflows of the socket's namespace: all its
+	// sockets together.
+	Overflows uint64
+
+	// Configured is the listen backlog that uWSGI's configuration asks for,
+	// 0 where it could not be found; ConfiguredAt says where it stands
+	// ("/etc/uwsgi/app.ini:12", "command line", "default").
+	Configured   int
+	ConfiguredAt string
+	// SocketUnit is the systemd .socket unit that holds the socket, "" if
+	// none does.
+	SocketUnit string
+}
+
+// Full reports whether the kernel refuses the next connection: it drops when
+// the length is over the limit (sk_acceptq_is_full, include/net/sock.h).
+func (s Socket) Full() bool { return s.Length > s.Limit }
+
+// Name is how the socket is called in plans, logs and the audit trail: its
+// address, and where it lives if that is not qwatch's own namespace.
+func (s Socket) Name() string {
+	switch {
+	case !s.Foreign:
+		return s.Address
+	case s.Master.Container != "":
+		return s.Address + " in " + s.Master.Container
+	default:
+		return fmt.Sprintf("%s in netns:%d", s.Address, s.ID.NetNS)
+	}
+}
+
+// Key is the identity under which hits are grouped: the uWSGI master and the
+// socket's address. It survives a graceful reload (the master keeps its pid
+// over exec) and ends with the master.
+func (s Socket) Key() string {
+	return fmt.Sprintf("%d.%d/%s", s.Master.PID, s.Master.Start, s.Address)
+}
+
+// Facts is what the host shows at one moment, as plain values.
+type Facts struct {
+	At time.Time
+	// Sockets are the listening sockets that a uWSGI master holds.
+	Sockets []Socket
+	// Sysctl holds the live values of net.core.somaxconn and its companions
+	// in qwatch's own network namespace; a key that this kernel or namespace
+	// lacks is missing.
+	Sysctl map[string]int
+	// File holds what the configured sysctl.d file sets now; nil if there is
+	// no such file.
+	File map[string]int
+	// Boot tells for each key what a reboot would set.
+	Boot map[string]BootValue
+	// Cannot says, for each step that is not possible here, why: "sysctl",
+	// "sysctl_file", "relisten", "reload", "journal". The rights are tried,
+	// not guessed.
+	Cannot map[Step]string
+	// Unseen says what could not be looked at, each with its reason.
+	Unseen []string
+}
+
+// BootValue is the setting of one key that wins at boot (sysctl.d(5)).
+type BootValue struct {
+	Value int
+	File  string
+	Line  int
+}
+
+// Step names what may be possible or not on a host.
+type Step string
+
+// The steps, as `doctor` reports them.
+const (
+	StepSysctl     Step = "sysctl"
+	StepSysctlFile Step = "sysctl_file"
+	StepRelisten   Step = "relisten"
+	StepReload     Step = "reload"
+	StepJournal    Step = "journal"
+)
+
+// Find returns the socket with this identity.
+func (f Facts) Find(id SocketID) (Socket, bool) {
+	for _, s := range f.Sockets {
+		if s.ID == id {
+			return s, true
+		}
+	}
+	return Socket{}, false
+}
+
+// Reading is one look at one accept queue.
+type Reading struct {
+	ID     SocketID
+	At     time.Time
+	Length int
+	Limit  int
+	// Overflows and Opens are TcpExt ListenOverflows and Tcp PassiveOpens of
+	// the whole namespace.
+	Overflows uint64
+	Opens     uint64
+}
+
+// Full is Socket.Full at the time of the reading.
+func (r Reading) Full() bool { return r.Length > r.Limit }
