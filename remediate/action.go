@@ -114,4 +114,6 @@ type Applier interface {
 type Planner struct{}
 
 // Apply answers Planned.
-func (Planner) Apply(context.Context, Action) Result { return Result{Status: Planned, Was: -1, Now: -1} }
+func (Planner) Apply(context.Context, Action) Result {
+	return Result{Status: Planned, Was: -1, Now: -1}
+}
