@@ -1,0 +1,189 @@
+package sysctld
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Reader is a program that applies the sysctl.d files at boot. The two differ
+// in what they read last.
+type Reader int
+
+const (
+	// Systemd is systemd-sysctl.service: the sysctl.d folders only. Debian
+	// links 99-sysctl.conf there to /etc/sysctl.conf.
+	Systemd Reader = iota
+	// Procps is "sysctl --system": the same folders, then /etc/sysctl.conf.
+	Procps
+)
+
+// folders in their order of precedence: of two files with one name, that in
+// the earlier folder hides the other.
+var folders = [...]string{"etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d"}
+
+const sysctlConf = "etc/sysctl.conf"
+
+// Setting is a Line and the file in which it stands.
+type Setting struct {
+	Line
+	File string // absolute
+}
+
+// Boot holds all settings that a boot would read, in the order of reading.
+type Boot struct {
+	settings []Setting // of the folders
+	conf     []Setting // of /etc/sysctl.conf
+}
+
+// Load reads the files that count at boot from the file system's root
+// (os.DirFS("/")). A file that could not be read is left out and named in the
+// error; the Boot is good for the rest.
+func Load(root fs.FS) (Boot, error) {
+	var b Boot
+	var failed []error
+	found := map[string]string{} // name → path
+	for _, folder := range folders {
+		entries, err := fs.ReadDir(root, folder)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = append(failed, fmt.Errorf("read /%s: %w", folder, err))
+		}
+		for _, e := range entries {
+			name := e.Name()
+			// A dot file is hidden (conf_files_list of systemd).
+			if name[0] == '.' || !strings.HasSuffix(name, ".conf") || found[name] != "" {
+				continue
+			}
+			// A link into nowhere hides nothing; one to /dev/null, like an
+			// empty file, hides the files of its name in later folders.
+			file := path.Join(folder, name)
+			if info, err := fs.Stat(root, file); err != nil || info.IsDir() {
+				continue
+			}
+			found[name] = file
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		settings, err := load(root, found[name])
+		failed = append(failed, err)
+		b.settings = append(b.settings, settings...)
+	}
+	conf, err := load(root, sysctlConf)
+	if !errors.Is(err, fs.ErrNotExist) {
+		failed = append(failed, err)
+	}
+	b.conf = conf
+	return b, errors.Join(failed...)
+}
+
+func load(root fs.FS, file string) ([]Setting, error) {
+	info, err := fs.Stat(root, file)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, nil // /dev/null; a FIFO would block
+	}
+	text, err := fs.ReadFile(root, file)
+	if err != nil {
+		return nil, fmt.Errorf("read /%s: %w", file, err)
+	}
+	var settings []Setting
+	for _, l := range Parse(text) {
+		settings = append(settings, Setting{Line: l, File: "/" + file})
+	}
+	return settings, nil
+}
+
+// Winner is the setting that key gets at boot from the reader r, false where
+// no file sets it. A line that names the key wins over every glob; of several
+// the last wins.
+func (b Boot) Winner(r Reader, key string) (Setting, bool) {
+	key = Path(key)
+	var named, glob Setting
+	excluded := false
+	for _, s := range b.read(r) {
+		switch {
+		case s.Key == key && s.Exclude:
+			excluded = true
+			if r == Systemd { // option_new() replaces the assignment; procps keeps it
+				named = Setting{}
+			}
+		case s.Key == key:
+			named = s
+			excluded = false
+		case isGlob(s.Key) && !s.Exclude && match(s.Key, key):
+			glob = s
+		}
+	}
+	switch {
+	case named.File != "":
+		return named, true
+	case excluded || glob.File == "":
+		return Setting{}, false
+	}
+	return glob, true
+}
+
+func (b Boot) read(r Reader) []Setting {
+	if r == Procps {
+		return slices.Concat(b.settings, b.conf)
+	}
+	return b.settings
+}
+
+// Beats returns the lines that take key away from file (an absolute path in a
+// sysctl.d folder, which need not exist yet) at boot, in the order in which
+// they are read: all of them have to change before a line in file wins.
+func (b Boot) Beats(r Reader, file, key string) []Setting {
+	key = Path(key)
+	var over []Setting
+	for _, s := range b.read(r) {
+		if s.Key == key && after(s.File, file) && !(r == Procps && s.Exclude) {
+			over = append(over, s)
+		}
+	}
+	return over
+}
+
+// after tells whether file is read after, or instead of, ours.
+func after(file, ours string) bool {
+	if file == "/"+sysctlConf {
+		return true
+	}
+	name, our := path.Base(file), path.Base(ours)
+	return name > our || name == our && rank(file) < rank(ours)
+}
+
+// rank is the precedence of a file's folder, 0 for the highest.
+func rank(file string) int {
+	return slices.Index(folders[:], strings.TrimPrefix(path.Dir(file), "/"))
+}
+
+// WinningName is a name for qwatch's own file in /etc/sysctl.d that is read
+// after every file there that sets one of keys by name: name itself if that
+// will do. /etc/sysctl.conf as procps reads it cannot be beaten by a name.
+func (b Boot) WinningName(name string, keys ...string) string {
+	last := ""
+	for _, s := range b.settings {
+		base := path.Base(s.File)
+		set := slices.ContainsFunc(keys, func(k string) bool { return s.Key == Path(k) })
+		if set && base != name {
+			last = max(last, base)
+		}
+	}
+	for _, n := range []string{name, "99-qwatch.conf", "99-zz-qwatch.conf", "zz-qwatch.conf"} {
+		if n > last {
+			return n
+		}
+	}
+	// "_" sorts behind the "." of ".conf".
+	return strings.TrimSuffix(last, ".conf") + "_qwatch.conf"
+}
+
+// match is glob(3) on the paths below /proc/sys.
+func match(pattern, key string) bool {
+	ok, err := path.Match(strings.ReplaceAll(pattern, "[!", "[^"), key)
+	return ok && err == nil
+}
