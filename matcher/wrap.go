@@ -1,0 +1,398 @@
+package matcher
+
+import (
+	"bytes"
+	"slices"
+)
+
+// origin is what the wrappers of a line, taken off from the outside in, have
+// told about its record.
+type origin struct {
+	meta  Meta
+	stamp stamp
+	pid   int
+	unit  string
+	own   bool // qwatch itself wrote it
+}
+
+// note keeps the better date. Of equals the inner wins: it was written first.
+func (o *origin) note(s stamp) {
+	if s.rank != shapeOnly && s.rank >= o.stamp.rank {
+		o.stamp = s
+	}
+}
+
+// maxDepth bounds wrappers in wrappers: syslog around Docker around an
+// encoder is three.
+const maxDepth = 6
+
+// hits returns the records of one line or of one message inside a wrapper.
+func (o origin) hits(b []byte, depth int) []Hit {
+	if depth > maxDepth {
+		return nil
+	}
+	b = withoutColour(b)
+	star := bytes.Index(b, []byte(stars))
+	brace := bytes.IndexByte(b, '{')
+	switch {
+	case brace >= 0 && (star < 0 || brace < star):
+		if !o.unwrap(b[:brace], beforeJSON) {
+			return nil
+		}
+		return o.objects(b[brace:], depth)
+	case star >= 0 && o.unwrap(b[:star], beforeRecord):
+		return o.records(b[star:])
+	}
+	return nil
+}
+
+// withoutColour removes the escape sequences with which compose and stern
+// colour their prefixes.
+func withoutColour(b []byte) []byte {
+	i := bytes.IndexByte(b, 0x1b)
+	if i < 0 {
+		return b
+	}
+	plain := slices.Clone(b[:i])
+	for b = b[i:]; len(b) > 0; {
+		if bytes.HasPrefix(b, []byte("\x1b[")) {
+			n := 2
+			for n < len(b) && (b[n] >= '0' && b[n] <= '9' || b[n] == ';') {
+				n++
+			}
+			if n < len(b) && (b[n] == 'm' || b[n] == 'K') {
+				b = b[n+1:]
+				continue
+			}
+		}
+		n := bytes.IndexByte(b[1:], 0x1b) + 1
+		if n == 0 {
+			n = len(b)
+		}
+		plain = append(plain, b[:n]...)
+		b = b[n:]
+	}
+	return plain
+}
+
+// what follows a prefix
+const (
+	beforeRecord = iota
+	beforeJSON
+)
+
+// unwrap says whether p, all that stands in front of a record or a JSON
+// object, is wrappers and dates and nothing else, and notes what they tell.
+func (o *origin) unwrap(p []byte, what int) bool {
+	if len(p) > maxPrefix {
+		return false
+	}
+	r := reader{bytes.TrimPrefix(p, []byte("\ufeff"))}
+	// open: the last element was a date without " - ", or words that are a
+	// wrapper only in front of a date.
+	open := false
+	for {
+		r.blanks()
+		if len(r.b) == 0 {
+			return !o.own && (!open || what == beforeJSON)
+		}
+		if s, rest, ok := date(r.b, o.meta); ok {
+			o.note(s)
+			r.b = rest
+			tab := r.peek() == '\t'
+			open = false
+			switch {
+			case r.literal(" - "):
+			case o.afterDate(&r, s, what):
+			default:
+				// Docker's and kubectl's --timestamps, and exports of
+				// CloudWatch, put a moment in front. Any other date is
+				// uWSGI's, and that ends in " - ".
+				open = s.rank != zoned && !tab
+			}
+			continue
+		}
+		if open && what == beforeRecord {
+			return false
+		}
+		switch {
+		case r.priority():
+			open = true
+		case r.cloudwatch(), r.pod(), r.compose():
+			open = false
+		case o.ident(&r, 1, true):
+			open = false
+		case r.stern():
+			open = true
+		default:
+			return false
+		}
+	}
+}
+
+func (r *reader) literal(s string) bool {
+	rest, ok := bytes.CutPrefix(r.b, []byte(s))
+	if ok {
+		r.b = rest
+	}
+	return ok
+}
+
+// word takes what stands before the next blank, and the blanks.
+func (r *reader) word() (string, bool) {
+	i := bytes.IndexAny(r.b, " \t")
+	if i <= 0 {
+		return "", false
+	}
+	w := string(r.b[:i])
+	r.b = r.b[i:]
+	r.blanks()
+	return w, true
+}
+
+// priority takes syslog's "<30>", and the version behind it in RFC 5424.
+func (r *reader) priority() bool {
+	t := *r
+	if !t.any("<") {
+		return false
+	}
+	if _, ok := t.digits(1, 3); !ok || !t.any(">") {
+		return false
+	}
+	t.literal("1 ")
+	*r = t
+	return true
+}
+
+// afterDate takes the rest of a wrapper that begins with a date.
+func (o *origin) afterDate(r *reader, s stamp, what int) bool {
+	t := *r
+	if !t.blanks() {
+		return false
+	}
+	// Kubernetes CRI: stream and tag.
+	if u := t; u.literal("stderr F ") || u.literal("stdout F ") {
+		*r = u
+		return true
+	}
+	// Fluentd's files: time, tag, JSON, between tabs.
+	if u := t; what == beforeJSON && r.peek() == '\t' {
+		if _, ok := u.word(); ok && len(u.b) == 0 {
+			*r = u
+			return true
+		}
+	}
+	if s.rank == ctime {
+		// OpenWrt's logread; a moment in brackets may stand in between.
+		u := t
+		if m, rest, ok := date(t.b, o.meta); ok && m.rank == zoned {
+			u.b = rest
+			u.blanks()
+			o.note(m)
+		}
+		if !u.facility() || !o.ident(&u, 0, false) {
+			return false
+		}
+		*r = u
+		return true
+	}
+	if u := t; o.rfc5424(&u) {
+		*r = u
+		return true
+	}
+	// Syslog files and journalctl: host, ident, pid; busybox puts the
+	// facility in between.
+	if u := t; o.ident(&u, 1, false) {
+		*r = u
+		return true
+	}
+	return false
+}
+
+// facility takes "daemon.info " and the like.
+func (r *reader) facility() bool {
+	t := *r
+	w, ok := t.word()
+	f, level, dot := bytes.Cut([]byte(w), []byte("."))
+	if !ok || !dot || len(f) == 0 || bytes.ContainsAny(f, `:[]"`) {
+		return false
+	}
+	switch string(level) {
+	case "emerg", "alert", "crit", "err", "warn", "warning", "notice", "info", "debug":
+		*r = t
+		return true
+	}
+	return false
+}
+
+// ident takes "host ident[pid]: ", with hosts words in front at most, and a
+// facility behind the host. Without a pid in brackets the ident must follow a
+// host or a facility, as "said: " alone is anybody's prose.
+func (o *origin) ident(r *reader, hosts int, needPID bool) bool {
+	t := *r
+	named := hosts == 0
+	for range hosts + 1 {
+		if t.facility() {
+			named = true
+		}
+		w, ok := t.word()
+		if !ok || len(w) > 255 {
+			return false
+		}
+		if name, ok := bytes.CutSuffix([]byte(w), []byte(":")); ok {
+			tag, pid, bracket := bytes.Cut(name, []byte("["))
+			if bracket && !bytes.HasSuffix(pid, []byte("]")) || !bracket && (needPID || !named) {
+				return false
+			}
+			if len(tag) == 0 || bytes.ContainsAny(tag, `"'=:?,;|]`) {
+				return false
+			}
+			if bracket && needPID && number(string(pid[:len(pid)-1])) < 0 {
+				return false
+			}
+			*r = t
+			o.wrote(tag)
+			return true
+		}
+		if bytes.ContainsAny([]byte(w), `"'=?,;|[]`) {
+			return false
+		}
+		named = true
+	}
+	return false
+}
+
+// wrote notes the name of who wrote the line. The pid beside it is not taken:
+// it may be of another host or another pid namespace. The journal's is.
+func (o *origin) wrote(tag []byte) {
+	o.own = o.own || own(string(tag[bytes.LastIndexByte(tag, '/')+1:]))
+}
+
+// rfc5424 takes host, app, procid, msgid and structured data. rsyslog's file
+// template has no priority and version in front.
+func (o *origin) rfc5424(r *reader) bool {
+	t := *r
+	var f [4]string
+	for i := range f {
+		w, ok := t.word()
+		if !ok {
+			return false
+		}
+		f[i] = w
+	}
+	if f[2] != "-" && number(f[2]) < 0 {
+		return false
+	}
+	switch {
+	case t.literal("- "):
+	case t.peek() == '[':
+		for t.peek() == '[' {
+			if !t.element() {
+				return false
+			}
+		}
+		if !t.blanks() {
+			return false
+		}
+	default:
+		return false
+	}
+	t.literal("\ufeff")
+	*r = t
+	o.wrote([]byte(f[1]))
+	return true
+}
+
+// element takes one "[id name="value"]"; a backslash escapes in the value.
+func (r *reader) element() bool {
+	quoted := false
+	for i := 1; i < len(r.b); i++ {
+		switch c := r.b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ']' && !quoted:
+			r.b = r.b[i+1:]
+			return true
+		}
+	}
+	return false
+}
+
+// cloudwatch takes the front of `aws logs get-log-events --output text`.
+func (r *reader) cloudwatch() bool {
+	t := *r
+	if !t.literal("EVENTS\t") {
+		return false
+	}
+	if _, ok := t.digits(13, 13); !ok || !t.any("\t") {
+		return false
+	}
+	*r = t
+	return true
+}
+
+// pod takes kubectl's --prefix, "[pod/web-0/app] ".
+func (r *reader) pod() bool {
+	rest, ok := bytes.CutPrefix(r.b, []byte("[pod/"))
+	if !ok {
+		return false
+	}
+	name, rest, ok := bytes.Cut(rest, []byte("] "))
+	if !ok || bytes.ContainsAny(name, ` "'`) || bytes.Count(name, []byte("/")) != 1 {
+		return false
+	}
+	r.b = rest
+	return true
+}
+
+// compose takes "web-1  | ", and supervisor-stdout's "web stderr | ".
+func (r *reader) compose() bool {
+	t := *r
+	if !t.dnsName() {
+		return false
+	}
+	if u := t; u.literal(" stdout |") || u.literal(" stderr |") {
+		t = u
+	} else {
+		t.blanks()
+		if !t.any("|") {
+			return false
+		}
+	}
+	if len(t.b) > 0 && !t.any(" ") {
+		return false
+	}
+	*r = t
+	return true
+}
+
+// stern takes "pod container ". Pods of a deployment, a stateful set or a job
+// have a dash in their name; without one it could be any two words.
+func (r *reader) stern() bool {
+	t := *r
+	before := t.b
+	if !t.dnsName() || bytes.IndexByte(before[:len(before)-len(t.b)], '-') < 0 || !t.any(" ") {
+		return false
+	}
+	if !t.dnsName() || !t.any(" ") {
+		return false
+	}
+	*r = t
+	return true
+}
+
+func (r *reader) dnsName() bool {
+	i := 0
+	for i < len(r.b) {
+		c := r.b[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && (i == 0 || c != '.' && c != '_' && c != '-') {
+			break
+		}
+		i++
+	}
+	r.b = r.b[i:]
+	return i > 0
+}
