@@ -1,0 +1,227 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// choose sets to to text where it is one of the words.
+func choose[T ~string](to *T, text []byte, words ...T) error {
+	if !slices.Contains(words, T(text)) {
+		return &flaw{show(string(text)) + " is not a choice", "one of: " + joined(words)}
+	}
+	*to = T(text)
+	return nil
+}
+
+func joined[T ~string](words []T) string {
+	texts := make([]string, len(words))
+	for i, w := range words {
+		texts[i] = string(w)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// absolute wants a clean absolute path.
+func absolute(p string) *flaw {
+	switch {
+	case !strings.HasPrefix(p, "/"):
+		return &flaw{show(p) + " is not an absolute path", "write the whole path, from /"}
+	case strings.ContainsFunc(p, unicode.IsControl):
+		return &flaw{show(p) + " holds a control character", "write the path without it"}
+	case filepath.Clean(p) != p:
+		return &flaw{show(p) + " is not a clean path", fmt.Sprintf("write %q", filepath.Clean(p))}
+	}
+	return nil
+}
+
+// socketPath wants what fits into sockaddr_un: unix(7), 108 bytes with the
+// closing NUL.
+func socketPath(p string) *flaw {
+	if len(p) > 107 {
+		return &flaw{fmt.Sprintf("%d bytes are too long for a UNIX socket's path", len(p)), "at most 107 bytes"}
+	}
+	return absolute(p)
+}
+
+// hostPort wants an address that a TCP client or server can use.
+func hostPort(addr string) *flaw {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return &flaw{show(addr) + " is not host:port", `like "127.0.0.1:9918", or "[::1]:9918"`}
+	}
+	return nil
+}
+
+// orOff lets "" pass.
+func orOff(check func(string) *flaw) func(string) *flaw {
+	return func(s string) *flaw {
+		if s == "" {
+			return nil
+		}
+		return check(s)
+	}
+}
+
+// processName wants what can be a process's name.
+func processName(s string) *flaw {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r == '/' || unicode.IsControl(r) }) {
+		return &flaw{show(s) + " is not a process name", `the name alone, without a folder: "uwsgi"`}
+	}
+	return nil
+}
+
+// systemd-sysctl passes over hidden files and those without .conf.
+var sysctlFileName = regexp.MustCompile(`^[A-Za-z0-9_@-][A-Za-z0-9_@.-]*\.conf$`)
+
+// sysctlFile wants a file that systemd-sysctl reads at boot, and that is no
+// package's (sysctl.d(5): /usr/lib is the vendor's).
+func sysctlFile(p string) *flaw {
+	dir, name := filepath.Split(p)
+	if dir != "/etc/sysctl.d/" && dir != "/run/sysctl.d/" {
+		return &flaw{show(p) + " is not in /etc/sysctl.d or /run/sysctl.d", `like "/etc/sysctl.d/90-qwatch.conf"`}
+	}
+	if !sysctlFileName.MatchString(name) {
+		return &flaw{show(p) + " would not be read at boot", `a plain name that ends in .conf: "/etc/sysctl.d/90-qwatch.conf"`}
+	}
+	return nil
+}
+
+var sysctlName = regexp.MustCompile(`^net(\.[a-z0-9_]+)+$`)
+
+// sysctlKey gives the dotted form of key, which may have / for each dot
+// (sysctl.d(5)); both in one key would be read in two ways.
+func sysctlKey(key string) (string, *flaw) {
+	name := key
+	if !strings.Contains(key, ".") {
+		name = strings.ReplaceAll(key, "/", ".")
+	}
+	switch {
+	case !sysctlName.MatchString(name):
+		return "", &flaw{show(key) + " is not a sysctl key in net", `qwatch touches the network's keys alone, like "net.core.netdev_max_backlog"`}
+	case name == "net.core.somaxconn":
+		return "", &flaw{name + " does not belong here", "it is raised anyway; policy.max_backlog says how far"}
+	}
+	return name, nil
+}
+
+// kind is what a source follows, and its rules.
+type kind struct {
+	key      string
+	noun     string
+	check    func(string) *flaw
+	of       func(Source) []string
+	elements func(pattern string) []string // what the wildcards do not cross
+}
+
+var (
+	fileKind = kind{"files", "file",
+		glob,
+		func(s Source) []string { return s.Files },
+		func(p string) []string {
+			return strings.Split(p, "/")
+		}}
+	journalKind = kind{"journal", "unit",
+		unit,
+		func(s Source) []string { return s.Journal },
+		func(p string) []string {
+			if !unitSuffix.MatchString(p) {
+				p += ".service" // as journalctl does
+			}
+			return []string{p}
+		}}
+	statsKind = kind{"stats", "stats server",
+		statsAddress,
+		func(s Source) []string { return []string{s.Stats} },
+		func(p string) []string {
+			return []string{escapeGlob.Replace(p)}
+		}}
+)
+
+var escapeGlob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+
+// glob wants a clean, absolute pattern of path/filepath.Match. What other
+// globs understand as more is refused, since it would quietly match nothing.
+func glob(p string) *flaw {
+	if err := absolute(p); err != nil {
+		return err
+	}
+	bad := func(element string) bool { _, err := filepath.Match(element, ""); return err != nil }
+	switch {
+	case slices.ContainsFunc(strings.Split(p, "/"), bad):
+		return &flaw{show(p) + " is not a good glob", `close each "[" before the next "/"; "[*]" is a star that is meant as itself`}
+	case strings.Contains(p, "**"):
+		return &flaw{show(p) + `: "**" is not known`, `one "*" for each folder: "/var/log/*/*.log"`}
+	case strings.ContainsAny(p, "{}"):
+		return &flaw{show(p) + `: "{" and "}" are not known`, `name each in the list: files = ["/a.log", "/b.log"]`}
+	case len(p) > 4095:
+		return &flaw{fmt.Sprintf("a path of %d bytes is too long", len(p)), "Linux takes 4095 bytes"}
+	}
+	return nil
+}
+
+var (
+	unitPattern = regexp.MustCompile(`^[A-Za-z0-9:_.\\@*?\[\]-]+$`)
+	unitSuffix  = regexp.MustCompile(`\.(service|socket|scope|slice|target|mount|timer|path|swap|device|automount)$`)
+)
+
+// unit wants a unit's name (systemd.unit(5)) or a glob of it.
+func unit(p string) *flaw {
+	_, err := filepath.Match(p, "")
+	if err != nil || len(p) > 255 || !unitPattern.MatchString(p) {
+		return &flaw{show(p) + " is not a unit name or pattern", `like "uwsgi.service" or "uwsgi@*.service"`}
+	}
+	return nil
+}
+
+// statsAddress wants where a uWSGI stats server listens.
+func statsAddress(addr string) *flaw {
+	if strings.HasPrefix(addr, "/") {
+		return socketPath(addr)
+	}
+	if hostPort(addr) != nil {
+		return &flaw{show(addr) + " is not a stats server's address", `like "127.0.0.1:9191", or a UNIX socket's absolute path`}
+	}
+	return nil
+}
+
+// claim is one pattern of a source.
+type claim struct {
+	kind    kind
+	pattern string
+	source  int    // which [[source]]
+	where   string // for people
+}
+
+// claims are all patterns up to now.
+type claims []claim
+
+// add refuses a pattern that two sources could both follow, for then each hit
+// would count twice. Within one source only the same pattern twice is an error.
+func (cs *claims) add(c claim) *flaw {
+	for _, old := range *cs {
+		if old.kind.key != c.kind.key {
+			continue
+		}
+		if old.pattern == c.pattern {
+			return &flaw{show(c.pattern) + " is named twice", "it already stands " + old.where + "; keep one"}
+		}
+		if old.source != c.source && overlap(old.kind.elements(old.pattern), c.kind.elements(c.pattern)) {
+			return &flaw{
+				fmt.Sprintf("%s and %s can be the same %s", show(c.pattern), show(old.pattern), c.kind.noun),
+				fmt.Sprintf("the other stands %s; a %s that two sources follow would count each hit twice", old.where, c.kind.noun),
+			}
+		}
+	}
+	*cs = append(*cs, c)
+	return nil
+}

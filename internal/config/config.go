@@ -1,0 +1,354 @@
+// Package config reads qwatch's TOML file into a checked Config. A Config
+// that Parse or Load hands over needs no second check; what is wrong with a
+// file is reported in one go, each error with its place, the line and a hint.
+//
+// The package reads no environment and no clock.
+package config
+
+import (
+	_ "embed"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+// DefaultPath is the file that is read when no other is named.
+const DefaultPath = "/etc/qwatch/qwatch.toml"
+
+// DefaultStateDir is where qwatch keeps its state when nothing else is named.
+const DefaultStateDir = "/var/lib/qwatch"
+
+// Example is the commented file that is installed as DefaultPath. It says the
+// same as BuiltIn.
+//
+//go:embed qwatch.toml
+var Example []byte
+
+// Config is a whole, checked configuration.
+type Config struct {
+	DryRun   bool   // plan, log and record; change nothing
+	StateDir string // absolute
+	Socket   string // absolute path of the status API's socket; "" is off
+	Log      Log
+	Sources  []Source
+	Probe    Probe
+	Group    Group
+	Policy   Policy
+	Metrics  Metrics
+}
+
+// Log says how much qwatch itself logs, and how.
+type Log struct {
+	Level  Level
+	Format Format
+}
+
+// Source is one thing to follow. Exactly one of its fields is set.
+type Source struct {
+	// Files are clean, absolute globs in the syntax of path/filepath.Match,
+	// without "**" and braces. No file can match globs of two sources.
+	Files []string
+	// Journal are unit names or globs, as journalctl --unit takes them.
+	Journal []string
+	// Stats is a uWSGI stats server: host:port, or a UNIX socket's absolute
+	// path.
+	Stats string
+}
+
+// Probe samples the accept queues themselves.
+type Probe struct {
+	Interval  time.Duration // 0 is off, else at least 10 ms
+	Processes []string      // names of the processes whose sockets are looked at
+}
+
+// Group makes incidents of hits.
+type Group struct {
+	Window    time.Duration // more than 0
+	Threshold int           // this many hits within Window open an incident; at least 1
+	Quiet     time.Duration // no hit for so long closes it; more than 0
+}
+
+// Policy says what may be done about an incident.
+type Policy struct {
+	Corroborate Corroborate
+	Factor      float64 // target = limit × Factor; more than 1, at most 16
+	// MinBacklog ≤ target ≤ MaxBacklog; both from 1 to 65535.
+	MinBacklog, MaxBacklog int
+	Cooldown               time.Duration // between two raises of one socket; 0 is none
+	GiveUpAfter            int           // raises without effect before qwatch stops; at least 1
+	Keep                   bool          // raise a restarted socket to its recorded limit at once
+	Containers             bool          // change sockets in other network namespaces too
+	MaxWait                time.Duration // longest queueing that a raise under overload may allow; more than 0
+	Sysctl                 Sysctl
+	Relisten               Relisten
+	Reload                 Reload
+}
+
+// Sysctl governs raising net.core.somaxconn and the keys that go with it.
+type Sysctl struct {
+	Enabled bool
+	File    string // a .conf file right in /etc/sysctl.d or /run/sysctl.d
+	// Also are further keys to raise, dotted and below net., with values from
+	// 1 to 2³¹-1. A [policy.sysctl.also] in the file replaces the defaults
+	// as a whole, so that an empty one raises nothing else.
+	Also map[string]int
+}
+
+// Relisten governs raising the running socket's limit in place.
+type Relisten struct{ Enabled bool }
+
+// Reload governs graceful reloads of uWSGI.
+type Reload struct {
+	When       When
+	How        How
+	Timeout    time.Duration // more than 0
+	Cooldown   time.Duration // between two reloads of one uWSGI; 0 is none
+	MaxPerHour int           // on this host; 0 is none at all
+}
+
+// Metrics serves Prometheus.
+type Metrics struct {
+	Listen string // host:port; "" is off
+}
+
+// Level is the least severe level that is logged.
+type Level string
+
+// The levels, from the most words to the fewest.
+const (
+	LevelTrace Level = "trace"
+	LevelDebug Level = "debug"
+	LevelInfo  Level = "info"
+	LevelWarn  Level = "warn"
+	LevelError Level = "error"
+)
+
+// UnmarshalText refuses all but the levels above.
+func (l *Level) UnmarshalText(text []byte) error {
+	return choose(l, text, LevelTrace, LevelDebug, LevelInfo, LevelWarn, LevelError)
+}
+
+// Format is the form of the log lines.
+type Format string
+
+// FormatAuto is journald when standard error is the journal, console on a
+// terminal, else json.
+const (
+	FormatAuto     Format = "auto"
+	FormatConsole  Format = "console"
+	FormatJSON     Format = "json"
+	FormatJournald Format = "journald"
+)
+
+// UnmarshalText refuses all but the formats above.
+func (f *Format) UnmarshalText(text []byte) error {
+	return choose(f, text, FormatAuto, FormatConsole, FormatJSON, FormatJournald)
+}
+
+// Corroborate says whether a log line alone is believed.
+type Corroborate string
+
+const (
+	CorroborateRequire Corroborate = "require" // act only when the kernel shows the same
+	CorroborateOff     Corroborate = "off"     // believe the log
+)
+
+// UnmarshalText refuses all but the words above.
+func (c *Corroborate) UnmarshalText(text []byte) error {
+	return choose(c, text, CorroborateRequire, CorroborateOff)
+}
+
+// When says after which raises uWSGI is reloaded.
+type When string
+
+const (
+	WhenNeeded When = "needed" // only where the running socket is still too small
+	WhenAlways When = "always" // after every raise
+	WhenNever  When = "never"
+)
+
+// UnmarshalText refuses all but the words above.
+func (w *When) UnmarshalText(text []byte) error {
+	return choose(w, text, WhenNeeded, WhenAlways, WhenNever)
+}
+
+// Method is a way to ask uWSGI for a graceful reload.
+type Method string
+
+const (
+	MethodAuto    Method = "auto"
+	MethodSignal  Method = "signal"  // SIGHUP to the master
+	MethodSystemd Method = "systemd" // reload of the unit
+	MethodFIFO    Method = "fifo"    // uWSGI's master-fifo
+	MethodTouch   Method = "touch"   // uWSGI's touch-reload
+)
+
+// How is a Method and, for fifo and touch alone, the absolute path it needs.
+type How struct {
+	Method Method
+	Path   string
+}
+
+// String writes h as the file has it.
+func (h How) String() string {
+	if h.Path == "" {
+		return string(h.Method)
+	}
+	return string(h.Method) + ":" + h.Path
+}
+
+// UnmarshalText reads auto, signal, systemd, fifo:PATH and touch:PATH.
+func (h *How) UnmarshalText(text []byte) error {
+	method, path, hasPath := strings.Cut(string(text), ":")
+	switch m := Method(method); m {
+	case MethodFIFO, MethodTouch:
+		if !hasPath {
+			return &flaw{show(string(text)) + " lacks its path", fmt.Sprintf(`write "%s:/absolute/path"`, m)}
+		}
+		if err := absolute(path); err != nil {
+			return err
+		}
+		*h = How{m, path}
+		return nil
+	case MethodAuto, MethodSignal, MethodSystemd:
+		if hasPath {
+			return &flaw{fmt.Sprintf("%q takes no path", method), fmt.Sprintf("write %q", method)}
+		}
+		*h = How{Method: m}
+		return nil
+	}
+	return &flaw{show(string(text)) + " is not a way to reload", "one of: auto, signal, systemd, fifo:PATH, touch:PATH"}
+}
+
+// Default is what a file without a single key means: the contract's defaults
+// and no source.
+func Default() *Config {
+	return &Config{
+		DryRun:   true,
+		StateDir: DefaultStateDir,
+		Socket:   "/run/qwatch/qwatch.sock",
+		Log:      Log{Level: LevelInfo, Format: FormatAuto},
+		Probe:    Probe{Interval: time.Second, Processes: []string{"uwsgi", "uwsgi-core"}},
+		Group:    Group{Window: 30 * time.Second, Threshold: 3, Quiet: time.Minute},
+		Policy: Policy{
+			Corroborate: CorroborateRequire,
+			Factor:      2,
+			MinBacklog:  1024,
+			MaxBacklog:  8192,
+			Cooldown:    time.Minute,
+			GiveUpAfter: 3,
+			Keep:        true,
+			MaxWait:     10 * time.Second,
+			Sysctl: Sysctl{
+				Enabled: true,
+				File:    "/etc/sysctl.d/90-qwatch.conf",
+				Also: map[string]int{
+					"net.core.netdev_max_backlog":  16384,
+					"net.ipv4.tcp_max_syn_backlog": 8192,
+				},
+			},
+			Relisten: Relisten{Enabled: true},
+			Reload: Reload{
+				When:       WhenNeeded,
+				How:        How{Method: MethodAuto},
+				Timeout:    90 * time.Second,
+				Cooldown:   10 * time.Minute,
+				MaxPerHour: 4,
+			},
+		},
+		Metrics: Metrics{Listen: "127.0.0.1:9918"},
+	}
+}
+
+// BuiltIn holds when there is no file: Default, so a dry run, and the places
+// where distributions have uWSGI log.
+func BuiltIn() *Config {
+	c := Default()
+	c.Sources = []Source{
+		{Files: []string{"/var/log/uwsgi/*.log", "/var/log/uwsgi/app/*.log"}},
+		{Journal: []string{"uwsgi.service", "uwsgi@*.service"}},
+	}
+	return c
+}
+
+// UseStateDirectory lets the value of $STATE_DIRECTORY stand in for the
+// default state_dir. Of several paths (systemd.exec(5): separated by colons)
+// the first counts; "" changes nothing. A file that spells the default out
+// means the default too: the installed one does.
+func (c *Config) UseStateDirectory(env string) error {
+	dir, _, _ := strings.Cut(env, ":")
+	if dir == "" || c.StateDir != DefaultStateDir {
+		return nil
+	}
+	if err := absolute(dir); err != nil {
+		return &Error{Message: "$STATE_DIRECTORY: " + err.what, Hint: err.hint}
+	}
+	c.StateDir = dir
+	return nil
+}
+
+// UseSources puts the globs of --file and the units of --journal in the place
+// of all sources, held to the same rules as the file's. Without any of both
+// it changes nothing.
+func (c *Config) UseSources(files, units []string) error {
+	if len(files)+len(units) == 0 {
+		return nil
+	}
+	var errs Errors
+	var seen claims
+	add := func(flag string, patterns []string, k kind) {
+		for _, p := range patterns {
+			err := k.check(p)
+			if err == nil {
+				err = seen.add(claim{kind: k, pattern: p, where: "in " + flag})
+			}
+			if err != nil {
+				errs = append(errs, &Error{Message: flag + ": " + err.what, Hint: err.hint})
+			}
+		}
+	}
+	add("--file", files, fileKind)
+	add("--journal", units, journalKind)
+	if errs != nil {
+		return errs
+	}
+	c.Sources = nil
+	if len(files) > 0 {
+		c.Sources = append(c.Sources, Source{Files: files})
+	}
+	if len(units) > 0 {
+		c.Sources = append(c.Sources, Source{Journal: units})
+	}
+	return nil
+}
+
+// Warnings says what is legal but odd, in whole sentences.
+func (c *Config) Warnings() []string {
+	var w []string
+	warn := func(odd bool, text string) {
+		if odd {
+			w = append(w, text)
+		}
+	}
+	p := &c.Policy
+	warn(len(c.Sources) == 0 && c.Probe.Interval == 0,
+		"no [[source]] is named and probe.interval is 0s: there is nothing to watch")
+	warn(!p.Relisten.Enabled && p.Reload.When == WhenNever,
+		"policy.relisten is off and policy.reload.when is never: no running socket will ever be raised, only the next start profits")
+	warn(p.Corroborate == CorroborateOff,
+		"policy.corroborate is off: whoever can write a line into a watched log can have limits raised")
+	warn(p.MaxBacklog > 8192,
+		fmt.Sprintf("policy.max_backlog is %d: at 100 requests a second the last in such a queue waits %s, longer than a proxy usually does (60s)",
+			p.MaxBacklog, time.Duration(p.MaxBacklog/100)*time.Second))
+	warn(!loopback(c.Metrics.Listen),
+		fmt.Sprintf("metrics.listen is %q: everyone who reaches this address can read the metrics", c.Metrics.Listen))
+	return w
+}
+
+// loopback tells whether only this host reaches addr. Off counts as that.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err != nil || host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,362 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func parse(t *testing.T, text string) *Config {
+	t.Helper()
+	c, err := Parse("qwatch.toml", strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestExampleIsBuiltIn(t *testing.T) {
+	if diff := cmp.Diff(BuiltIn(), parse(t, string(Example))); diff != "" {
+		t.Errorf("built in and shipped file differ (-want +got):\n%s", diff)
+	}
+	if !BuiltIn().DryRun {
+		t.Error("the built-in configuration is not a dry run")
+	}
+	if w := BuiltIn().Warnings(); w != nil {
+		t.Errorf("the built-in configuration warns: %q", w)
+	}
+}
+
+func TestEmptyFileIsDefault(t *testing.T) {
+	if diff := cmp.Diff(Default(), parse(t, "")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestEveryKey(t *testing.T) {
+	got := parse(t, `
+dry_run = false
+state_dir = "/srv/qwatch"
+socket = ""
+source = [
+	{files = ["/a/[ab]?.log", "/a/*.log"]},
+	{journal = ['web@\x2d*.service']},
+	{stats = "/run/uwsgi/stats"}, {stats = "[::1]:9191"},
+]
+log.level = "trace"
+log.format = "journald"
+probe = {interval = "0s", processes = ["uwsgi_python3"]}
+metrics.listen = ""
+[group]
+window = "1m30s"
+threshold = 1
+quiet = "1h"
+[policy]
+corroborate = "off"
+factor = 16
+min_backlog = 1
+max_backlog = 65_535
+cooldown = "0s"
+give_up_after = 1
+keep = false
+containers = true
+max_wait = "500ms"
+sysctl.enabled = false
+sysctl.file = "/run/sysctl.d/x.conf"
+sysctl.also = {"net/ipv4/tcp_max_syn_backlog" = 0x1000}
+relisten.enabled = false
+reload = {when = "never", how = "fifo:/run/uwsgi/fifo", timeout = "1s", cooldown = "0s", max_per_hour = 0}
+`)
+	want := &Config{
+		StateDir: "/srv/qwatch",
+		Log:      Log{LevelTrace, FormatJournald},
+		Sources: []Source{
+			{Files: []string{"/a/[ab]?.log", "/a/*.log"}},
+			{Journal: []string{`web@\x2d*.service`}},
+			{Stats: "/run/uwsgi/stats"}, {Stats: "[::1]:9191"},
+		},
+		Probe: Probe{Processes: []string{"uwsgi_python3"}},
+		Group: Group{90 * time.Second, 1, time.Hour},
+		Policy: Policy{
+			Corroborate: CorroborateOff, Factor: 16, MinBacklog: 1, MaxBacklog: 65535,
+			GiveUpAfter: 1, Containers: true, MaxWait: 500 * time.Millisecond,
+			Sysctl: Sysctl{File: "/run/sysctl.d/x.conf", Also: map[string]int{"net.ipv4.tcp_max_syn_backlog": 4096}},
+			Reload: Reload{When: WhenNever, How: How{MethodFIFO, "/run/uwsgi/fifo"}, Timeout: time.Second},
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAlsoReplacesDefaults(t *testing.T) {
+	if got := parse(t, "[policy.sysctl.also]\n").Policy.Sysctl.Also; len(got) != 0 {
+		t.Errorf("an empty table leaves %v", got)
+	}
+}
+
+// TestBad compares whole reports: testdata/bad/NAME.toml with NAME.txt.
+func TestBad(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".toml"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := os.ReadFile(strings.TrimSuffix(file, "toml") + "txt")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := Parse("qwatch.toml", bytes.NewReader(text))
+			if c != nil || !errors.As(err, new(Errors)) {
+				t.Fatalf("got %v, %v, want Errors", c, err)
+			}
+			if diff := cmp.Diff(string(want), err.Error()+"\n"); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestErrorFields(t *testing.T) {
+	_, err := Parse("f", strings.NewReader("\n\tlog = 'x'"))
+	var got *Error
+	if !errors.As(err, &got) {
+		t.Fatal(err)
+	}
+	want := &Error{
+		File: "f", Line: 2, Column: 8, Message: "log must be a table, not text",
+		Excerpt: "  2 | \tlog = 'x'\n    | \t      ^~~", Hint: `write "[log]", and its keys below`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	_, err := Parse("f", strings.NewReader(strings.Repeat("#", maxSize+1)))
+	if err == nil || !strings.HasPrefix(err.Error(), "f: larger than 1 MiB\nhint: ") {
+		t.Errorf("over the size: %v", err)
+	}
+	parse(t, strings.Repeat("#", maxSize))
+	_, err = Parse("f", strings.NewReader(unknownTables(200)))
+	var errs Errors
+	if !errors.As(err, &errs) || len(errs) != maxErrors+1 || errs[maxErrors].Message != "150 more errors" {
+		t.Errorf("many errors: %d of them: %v", len(errs), err)
+	}
+}
+
+// unknownTables is a file of n of them.
+func unknownTables(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString("[z" + strings.Repeat("z", i) + "]\n")
+	}
+	return b.String()
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "qwatch.toml")
+	if err := os.WriteFile(file, []byte("dry_run = false"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(file)
+	if err != nil || c.DryRun {
+		t.Errorf("got %v, %v", c, err)
+	}
+	if _, err := Load(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, fifo, "/dev/null"} {
+		if _, err := Load(path); err == nil || !strings.HasPrefix(err.Error(), path+": not a regular file\nhint: ") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestUseStateDirectory(t *testing.T) {
+	for _, tt := range []struct{ dir, env, want, err string }{
+		{DefaultStateDir, "", DefaultStateDir, ""},
+		{DefaultStateDir, "/a", "/a", ""},
+		{DefaultStateDir, "/a:/b", "/a", ""},
+		{"/mine", "/a", "/mine", ""},
+		{DefaultStateDir, "a", DefaultStateDir, "$STATE_DIRECTORY: \"a\" is not an absolute path\nhint: write the whole path, from /"},
+	} {
+		c := Default()
+		c.StateDir = tt.dir
+		text := ""
+		if err := c.UseStateDirectory(tt.env); err != nil {
+			text = err.Error()
+		}
+		if c.StateDir != tt.want || text != tt.err {
+			t.Errorf("%q with %q: got %q, %q, want %q, %q", tt.dir, tt.env, c.StateDir, text, tt.want, tt.err)
+		}
+	}
+}
+
+func TestUseSources(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		files, units []string
+		want         []Source
+		err          string
+	}{
+		{"none", nil, nil, BuiltIn().Sources, ""},
+		{"files", []string{"/a/*.log", "/a/b.log"}, nil, []Source{{Files: []string{"/a/*.log", "/a/b.log"}}}, ""},
+		{"both", []string{"/a"}, []string{"u"}, []Source{{Files: []string{"/a"}}, {Journal: []string{"u"}}}, ""},
+		{"bad", []string{"a", "/b", "/b"}, []string{""}, BuiltIn().Sources, `--file: "a" is not an absolute path
+hint: write the whole path, from /
+--file: "/b" is named twice
+hint: it already stands in --file; keep one
+--journal: "" is not a unit name or pattern
+hint: like "uwsgi.service" or "uwsgi@*.service"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := BuiltIn()
+			text := ""
+			if err := c.UseSources(tt.files, tt.units); err != nil {
+				text = err.Error()
+			}
+			if diff := cmp.Diff(tt.err, text); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.want, c.Sources); diff != "" {
+				t.Errorf("sources (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	c := Default()
+	c.Probe.Interval = 0
+	c.Policy.Relisten.Enabled = false
+	c.Policy.Reload.When = WhenNever
+	c.Policy.Corroborate = CorroborateOff
+	c.Policy.MaxBacklog = 16384
+	c.Metrics.Listen = ":9918"
+	want := []string{
+		"no [[source]] is named and probe.interval is 0s: there is nothing to watch",
+		"policy.relisten is off and policy.reload.when is never: no running socket will ever be raised, only the next start profits",
+		"policy.corroborate is off: whoever can write a line into a watched log can have limits raised",
+		"policy.max_backlog is 16384: at 100 requests a second the last in such a queue waits 2m43s, longer than a proxy usually does (60s)",
+		`metrics.listen is ":9918": everyone who reaches this address can read the metrics`,
+	}
+	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, addr := range []string{"", "localhost:1", "127.8.0.1:1", "[::1]:1"} {
+		c := Default()
+		c.Metrics.Listen = addr
+		if w := c.Warnings(); w != nil {
+			t.Errorf("metrics.listen = %q: %q", addr, w)
+		}
+	}
+}
+
+func TestOverlap(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{"/var/log/uwsgi/*.log", "/var/log/uwsgi/app/*.log", false},
+		{"/a/*.log", "/a/b.log", true},
+		{"/a/*.log", "/a/b.txt", false},
+		{"/a/*", "/*/b", true},
+		{"/a/x*", "/a/*y", true},
+		{"/a/x*a", "/a/*ay*b", false},
+		{"/a/?.log", "/a/.log", false},
+		{"/a/???", "/a/*b*", true},
+		{"/a/[a-c]", "/a/[c-e]", true},
+		{"/a/[a-c]", "/a/[d-e]", false},
+		{"/a/[^a]", "/a/a", false},
+		{"/a/[^a-z]", "/a/[^0-9]", true},
+		{"/a/[^a]", "/a/[^b-\U0010ffff]", true},
+		{`/a/\*`, "/a/x", false},
+		{`/a/\*`, "/a/[*]", true},
+		{`/a/[\]]`, `/a/\]`, true},
+		{"/a/ä*", "/a/?", true},
+		{"/", "/", true},
+	} {
+		a, b := fileKind.elements(tt.a), fileKind.elements(tt.b)
+		if got := overlap(a, b); got != tt.want {
+			t.Errorf("overlap(%q, %q) = %v", tt.a, tt.b, got)
+		}
+		if got := overlap(b, a); got != tt.want {
+			t.Errorf("overlap(%q, %q) = %v", tt.b, tt.a, got)
+		}
+	}
+}
+
+// A path that both globs match proves the overlap: never miss it.
+func FuzzOverlap(f *testing.F) {
+	f.Add("/a/*.log", "/a/b?[a-z].log", "/a/bcd.log")
+	f.Add(`/\a[^x]`, "/a*", "/ab")
+	f.Fuzz(func(t *testing.T, a, b, path string) {
+		if glob(a) != nil || glob(b) != nil || strings.ContainsRune(path, '\ufffd') {
+			return
+		}
+		x, y := fileKind.elements(a), fileKind.elements(b)
+		got := overlap(x, y)
+		inA, _ := filepath.Match(a, path)
+		inB, _ := filepath.Match(b, path)
+		if inA && inB && !got {
+			t.Errorf("%q matches %q and %q, found disjoint", path, a, b)
+		}
+		if overlap(y, x) != got {
+			t.Errorf("overlap of %q and %q depends on their order", a, b)
+		}
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(string(Example))
+	files, _ := filepath.Glob("testdata/bad/*.toml")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse("f", strings.NewReader(text))
+		if err == nil {
+			p := c.Policy
+			if p.MinBacklog < 1 || p.MinBacklog > p.MaxBacklog || p.MaxBacklog > 65535 || !(p.Factor > 1 && p.Factor <= 16) {
+				t.Errorf("unchecked policy: %+v", p)
+			}
+			c.Warnings()
+			return
+		}
+		var errs Errors
+		if !errors.As(err, &errs) || len(errs) == 0 || c != nil {
+			t.Fatalf("got %v, %v", c, err)
+		}
+		for _, e := range errs {
+			if e.Message == "" || e.Hint == "" || strings.ContainsAny(e.Error(), "\x00\x1b\r") {
+				t.Errorf("bad report %q", e.Error())
+			}
+			if e.Line < 1 && !strings.HasSuffix(e.Message, " more errors") || e.Line > 0 && e.Column < 1 {
+				t.Errorf("no place in %q", e.Error())
+			}
+		}
+	})
+}

@@ -1,0 +1,130 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Error is one thing that is wrong with a configuration.
+type Error struct {
+	File         string // "" where the value came from elsewhere
+	Line, Column int    // from 1, Column in characters; 0 where no line is to blame
+	Message      string // what is wrong, one line
+	Excerpt      string // the line and, below, a caret under the place; or ""
+	Hint         string // what to do about it, one line
+}
+
+// Error writes everything but the hint on lines of its own: place and
+// message, excerpt, "hint: …".
+func (e *Error) Error() string {
+	parts := []string{e.Title()}
+	if e.Excerpt != "" {
+		parts = append(parts, e.Excerpt)
+	}
+	if e.Hint != "" {
+		parts = append(parts, "hint: "+e.Hint)
+	}
+	return strings.Join(parts, "\n")
+}
+
+// Title is the place, as far as there is one, and the message.
+func (e *Error) Title() string {
+	switch {
+	case e.File == "":
+		return e.Message
+	case e.Line == 0:
+		return e.File + ": " + e.Message
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
+}
+
+// Errors is all that is wrong with a configuration, in the order of the file.
+// It is never empty.
+type Errors []*Error
+
+func (e Errors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "\n")
+}
+
+// Unwrap hands over the single errors, for errors.As.
+func (e Errors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, err := range e {
+		errs[i] = err
+	}
+	return errs
+}
+
+// flaw is what is wrong with a value, wherever it came from.
+type flaw struct{ what, hint string }
+
+func (f *flaw) Error() string { return f.what + "; " + f.hint }
+
+// show quotes a value for a message, and cuts one that would fill the screen.
+func show(value string) string {
+	const most = 80
+	if runes := []rune(value); len(runes) > most {
+		value = string(runes[:most]) + "…"
+	}
+	return strconv.Quote(value)
+}
+
+// span is a run of bytes in a document.
+type span struct{ offset, length int }
+
+// errorAt makes the error for a place in text.
+func errorAt(name string, text []byte, at span, f flaw) *Error {
+	begin := bytes.LastIndexByte(text[:at.offset], '\n') + 1
+	line, _, _ := bytes.Cut(text[begin:], []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	from := min(at.offset-begin, len(line))
+	to := min(from+at.length, len(line))
+	head, mark, tail := printable(line[:from]), printable(line[from:to]), printable(line[to:])
+
+	e := &Error{
+		File:    name,
+		Line:    bytes.Count(text[:begin], []byte("\n")) + 1,
+		Column:  len(head) + 1,
+		Message: f.what,
+		Hint:    f.hint,
+	}
+	const most = 60 // characters on each side: an excerpt stays a line of a terminal
+	if len(head) > most {
+		head = append([]rune("…"), head[len(head)-most:]...)
+	}
+	if len(mark) > most {
+		mark, tail = mark[:most], []rune("…")
+	}
+	if len(tail) > most {
+		tail = append(tail[:most:most], '…')
+	}
+	pad := strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return r // keeps the caret in its column whatever a tab's width
+		}
+		return ' '
+	}, string(head))
+	number := fmt.Sprint(e.Line)
+	e.Excerpt = fmt.Sprintf("  %s | %s%s%s\n  %*s | %s^%s", number, string(head), string(mark), string(tail),
+		len(number), "", pad, strings.Repeat("~", max(0, len(mark)-1)))
+	return e
+}
+
+// printable is raw with what would move a terminal's cursor replaced.
+func printable(raw []byte) []rune {
+	runes := []rune(string(raw))
+	for i, r := range runes {
+		if r != '\t' && !unicode.IsPrint(r) {
+			runes[i] = utf8.RuneError
+		}
+	}
+	return runes
+}
