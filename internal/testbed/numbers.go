@@ -1,0 +1,87 @@
+package testbed
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+const somaxconnFile = "/proc/sys/net/core/somaxconn"
+
+// Somaxconn is net.core.somaxconn of this network namespace.
+func Somaxconn() (int, error) {
+	text, err := os.ReadFile(somaxconnFile)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
+// SetSomaxconn sets net.core.somaxconn of this network namespace.
+func SetSomaxconn(n int) error {
+	return os.WriteFile(somaxconnFile, []byte(strconv.Itoa(n)), 0o644)
+}
+
+// ListenOverflows is how often, since this network namespace began, a
+// connection found a full accept queue (TcpExt ListenOverflows, netstat(8)).
+func ListenOverflows() (int, error) {
+	text, err := os.ReadFile("/proc/net/netstat")
+	if err != nil {
+		return 0, err
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		values := strings.Fields(line)
+		if len(values) == 0 || values[0] != "TcpExt:" {
+			continue
+		}
+		if names == nil { // the first line of the pair
+			names = values
+			continue
+		}
+		for i, name := range names {
+			if name == "ListenOverflows" && i < len(values) {
+				return strconv.Atoi(values[i])
+			}
+		}
+	}
+	return 0, fmt.Errorf("no ListenOverflows in /proc/net/netstat")
+}
+
+// Queue is the accept queue of the one socket that listens on addr: how many
+// connections wait, and the limit in force, as ss(8) prints them (Recv-Q and
+// Send-Q of a listening socket). addr is "127.0.0.1:80", "[::1]:80", a path, or
+// "@name" for an abstract UNIX socket.
+func Queue(addr string) (length, limit int, err error) {
+	args, column := []string{"-H", "-ltn"}, 3
+	if isUNIX(addr) {
+		args, column = []string{"-H", "-lxn"}, 4 // Netid stands first
+	}
+	out, err := exec.Command("ss", args...).Output()
+	if err != nil {
+		return 0, 0, fmt.Errorf("ss %v: %w", args, err)
+	}
+	shown := strings.ReplaceAll(addr, "\x00", "@") // as ss shows a NUL in an abstract name
+	found := 0
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if len(f) <= column || f[column] != shown {
+			continue
+		}
+		found++
+		if length, err = strconv.Atoi(f[column-2]); err != nil {
+			return 0, 0, fmt.Errorf("ss: %q: %w", line, err)
+		}
+		if limit, err = strconv.Atoi(f[column-1]); err != nil {
+			return 0, 0, fmt.Errorf("ss: %q: %w", line, err)
+		}
+	}
+	if found != 1 {
+		return 0, 0, fmt.Errorf("%d sockets listen on %s, want one", found, addr)
+	}
+	return length, limit, nil
+}
+
+func isUNIX(addr string) bool { return strings.HasPrefix(addr, "/") || strings.HasPrefix(addr, "@") }

@@ -1,0 +1,180 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) { Main(m) }
+
+// eventually waits for what the kernel or uWSGI will do in their own time.
+func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", within, what)
+		}
+	}
+}
+
+func TestNamespaceIsEmpty(t *testing.T) {
+	Needs(t, "namespace")
+	n, err := Somaxconn()
+	if err != nil || n != StartSomaxconn {
+		t.Errorf("somaxconn = %d, %v; want %d", n, err, StartSomaxconn)
+	}
+	if left, _ := filepath.Glob("/etc/sysctl.d/*"); left != nil {
+		t.Errorf("/etc/sysctl.d is the host's: %v", left)
+	}
+	const file = "/etc/sysctl.d/testbed.conf"
+	if err := errors.Join(os.WriteFile(file, nil, 0o644), os.Remove(file)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A full queue is seen by the kernel, by uWSGI and by the clients.
+func TestHoldFlood(t *testing.T) {
+	Needs(t, "namespace", "uwsgi", "ss")
+	u := Run(t, Options{Address: "127.0.0.1:0", Listen: 100})
+	if _, limit, err := Queue(u.Address); err != nil || limit != 100 {
+		t.Fatalf("limit = %d, %v; want 100", limit, err)
+	}
+	before, err := ListenOverflows()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stats := make(chan FloodStats, 1)
+	go func() {
+		s, _ := Flood(ctx, u.Address, FloodOptions{Connections: 300})
+		stats <- s
+	}()
+	record := `*** uWSGI listen queue of socket "` + u.Address + `" (fd: 3) full !!! (101/100) ***`
+	eventually(t, 5*time.Second, record, func() bool { return strings.Contains(u.Log(), record) })
+	length, limit, err := Queue(u.Address)
+	if err != nil || length <= limit {
+		t.Errorf("queue = %d of %d, %v; want more than the limit", length, limit, err)
+	}
+	if after, err := ListenOverflows(); err != nil || after <= before {
+		t.Errorf("ListenOverflows went from %d to %d, %v", before, after, err)
+	}
+	cancel()
+	s := <-stats
+	if s.Prompt < 100 || s.Prompt+s.Delayed+s.Refused+s.TimedOut+s.Again+s.Failed != 300 || s.Failed == 0 {
+		t.Errorf("300 clients, some of them kept out: %v", s)
+	}
+}
+
+// A burst that the queue holds is served whole; through a small queue the same
+// burst is delayed by the kernel.
+func TestRequestFlood(t *testing.T) {
+	Needs(t, "namespace", "uwsgi")
+	for _, c := range []struct {
+		listen  int
+		delayed bool
+	}{{4, true}, {128, false}} {
+		u := Run(t, Options{Address: "127.0.0.1:0", Listen: c.listen})
+		s, err := Flood(t.Context(), u.Address, FloodOptions{Connections: 100, Request: "/", Timeout: 2 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (s.Delayed+s.TimedOut > 0) != c.delayed {
+			t.Errorf("listen %d: %v", c.listen, s)
+		}
+		if !c.delayed && s.Answered != 100 {
+			t.Errorf("listen %d: %v; want 100 answered", c.listen, s)
+		}
+	}
+}
+
+func TestFamilies(t *testing.T) {
+	Needs(t, "namespace", "uwsgi", "ss")
+	for _, addr := range []string{"[::1]:0", filepath.Join(t.TempDir(), "u.sock"), "@testbed"} {
+		t.Run(addr, func(t *testing.T) {
+			u := Run(t, Options{Address: addr, Listen: 10, Workers: 1})
+			if _, limit, err := Queue(u.Address); err != nil || limit != 10 {
+				t.Errorf("limit = %d, %v; want 10", limit, err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			s, err := Flood(ctx, u.Address, FloodOptions{Connections: 40})
+			if err != nil || s.Prompt < 10 || s.Prompt == 40 || (s.Again > 0) != isUNIX(addr) {
+				t.Errorf("flood = %v, %v", s, err)
+			}
+		})
+	}
+}
+
+func TestReloadKeepsMaster(t *testing.T) {
+	Needs(t, "namespace", "uwsgi", "ss")
+	u := Run(t, Options{Address: "127.0.0.1:0", Listen: 50})
+	old, err := u.Workers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "new workers", func() bool {
+		now, _ := u.Workers()
+		return len(now) == 2 && now[0] > old[1]
+	})
+}
+
+func TestAnotherUser(t *testing.T) {
+	Needs(t, "namespace", "uwsgi", "root")
+	u := Run(t, Options{Address: "127.0.0.1:0", User: "nobody"})
+	var st syscall.Stat_t
+	if err := syscall.Stat(fmt.Sprintf("/proc/%d", u.Pid), &st); err != nil || st.Uid == 0 {
+		t.Errorf("uid = %d, %v; want nobody's", st.Uid, err)
+	}
+}
+
+func TestStartFailureIsTold(t *testing.T) {
+	Needs(t, "namespace", "uwsgi")
+	_, err := StartUWSGI(t.Context(), Options{Address: "127.0.0.1:0", Listen: StartSomaxconn + 1})
+	const want = "Listen queue size is greater than the system max net.core.somaxconn (128)."
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("err = %v; want %q in it", err, want)
+	}
+}
+
+func TestStandIn(t *testing.T) {
+	Needs(t, "namespace", "ss", "go")
+	program := filepath.Join(t.TempDir(), "uwsgi-standin")
+	if out, err := exec.Command("go", "build", "-o", program, "./standin").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	u := Run(t, Options{Program: program, Address: "127.0.0.1:0", Listen: 20})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go Flood(ctx, u.Address, FloodOptions{Connections: 60})
+	eventually(t, 5*time.Second, "the record", func() bool { return strings.Contains(u.Log(), "full !!! (21/20) ***") })
+	old, err := u.Workers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "new workers", func() bool {
+		now, _ := u.Workers()
+		return len(now) == 2 && now[0] > old[1]
+	})
+	if _, limit, err := Queue(u.Address); err != nil || limit != 20 {
+		t.Errorf("limit after the reload = %d, %v; want 20", limit, err)
+	}
+	cancel()
+	if s, err := Flood(t.Context(), u.Address, FloodOptions{Connections: 10, Request: "/"}); err != nil || s.Answered == 0 {
+		t.Errorf("%v, %v; want answers", s, err)
+	}
+}
