@@ -1,0 +1,162 @@
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/remediate"
+)
+
+const somaxconnFile = "/proc/sys/net/core/somaxconn"
+
+// cannot tries each step as far as that changes nothing, and says of those that
+// fail why, and what would allow them.
+func (h *Host) cannot() map[remediate.Step]string {
+	cannot := make(map[remediate.Step]string)
+	if err := trySysctl(); err != nil {
+		cannot[remediate.StepSysctl] = err.Error()
+	}
+	if h.options.SysctlFile != "" {
+		if err := tryFolder(filepath.Dir(h.options.SysctlFile)); err != nil {
+			cannot[remediate.StepSysctlFile] = err.Error()
+		}
+	}
+	targets := h.targets()
+	if err := anyOf(targets, tryRelisten); err != nil {
+		cannot[remediate.StepRelisten] = err.Error()
+	}
+	if err := anyOf(targets, tryReload); err != nil {
+		cannot[remediate.StepReload] = err.Error()
+	}
+	return cannot
+}
+
+// target is a descriptor of a process.
+type target struct{ pid, fd int }
+
+// targets are the masters with one of their listening sockets each. Where no
+// socket has a known owner it is the uWSGI processes, and where there are none,
+// pid 1 stands in: another user's process that qwatch does not know.
+func (h *Host) targets() []target {
+	fds := make(map[int]int)
+	for _, o := range h.owned {
+		if o.fd >= 0 {
+			fds[o.master.PID] = o.fd
+		}
+	}
+	var targets []target
+	for _, p := range roots(h.procs, func(*process) bool { return true }) {
+		targets = append(targets, target{p.PID, 0})
+	}
+	if len(fds) > 0 {
+		targets = targets[:0]
+		for pid, fd := range fds {
+			targets = append(targets, target{pid, fd})
+		}
+	}
+	if len(targets) == 0 {
+		targets = []target{{1, 0}}
+	}
+	return targets
+}
+
+// anyOf is nil if the trial works on one of the targets. A step that is
+// possible for some uWSGI and not for others is possible; the others fail with
+// their own error.
+func anyOf(targets []target, try func(target) error) (err error) {
+	for _, t := range targets {
+		if err = try(t); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// trySysctl opens for writing, which is where the kernel checks the right
+// (proc_sys_permission, net_ctl_permissions), and writes nothing.
+func trySysctl() error {
+	f, err := os.OpenFile(somaxconnFile, os.O_WRONLY, 0)
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w; /proc/sys is mounted read-only: by ProtectKernelTunables=yes of the service, or by the container", err)
+	case err != nil:
+		return fmt.Errorf("%w; needs CAP_NET_ADMIN", err)
+	}
+	return f.Close()
+}
+
+// tryFolder makes a file without a name, which goes when it is closed.
+func tryFolder(dir string) error {
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_WRONLY, 0o600)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
+		// This file system or kernel has no O_TMPFILE.
+		err = unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK, unix.AT_EACCESS)
+		if err == nil {
+			return nil
+		}
+		err = &os.PathError{Op: "access", Path: dir, Err: err}
+	}
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w; mounted read-only, or not in ReadWritePaths= of the service", err)
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%w; make the folder", err)
+	case err != nil:
+		return fmt.Errorf("%w; needs its owner, root, or CAP_DAC_OVERRIDE", err)
+	}
+	return f.Close()
+}
+
+// tryRelisten takes a duplicate of the descriptor and closes it.
+func tryRelisten(t target) error {
+	pidfd, err := unix.PidfdOpen(t.pid, 0)
+	if err == nil {
+		defer unix.Close(pidfd)
+		var fd int
+		if fd, err = unix.PidfdGetfd(pidfd, t.fd, 0); err == nil {
+			return unix.Close(fd)
+		}
+	}
+	switch {
+	case errors.Is(err, unix.EBADF): // asked behind the check of the right
+		return nil
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("pidfd_getfd: %w; needs Linux 5.6, and no seccomp filter against it", err)
+	case errors.Is(err, unix.EPERM) && ptraceScope() == "3":
+		return fmt.Errorf("pidfd_getfd of process %d: %w; kernel.yama.ptrace_scope is 3, which forbids it until the next boot", t.pid, err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("pidfd_getfd of process %d: %w; needs CAP_SYS_PTRACE, and no seccomp filter against it", t.pid, err)
+	default:
+		return fmt.Errorf("pidfd_getfd of process %d: %w", t.pid, err)
+	}
+}
+
+// ptraceScope is the setting of the Yama security module, "" without it.
+func ptraceScope() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	return string(bytes.TrimSpace(b))
+}
+
+// tryReload sends signal 0: only the right is checked (kill(2)).
+func tryReload(t target) error {
+	pidfd, err := unix.PidfdOpen(t.pid, 0)
+	if err == nil {
+		defer unix.Close(pidfd)
+		err = unix.PidfdSendSignal(pidfd, 0, nil, 0)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("pidfd_send_signal: %w; needs Linux 5.3, and no seccomp filter against it", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("signal to process %d: %w; needs the same user or CAP_KILL", t.pid, err)
+	default:
+		return fmt.Errorf("signal to process %d: %w", t.pid, err)
+	}
+}
