@@ -120,7 +120,7 @@ type kind struct {
 	noun     string
 	check    func(string) *flaw
 	of       func(Source) []string
-	elements func(pattern string) []string // what the wildcards do not cross
+	elements func(pattern string) []string // what wildcards do not cross; nil: there are none
 }
 
 var (
@@ -142,12 +142,8 @@ var (
 	statsKind = kind{"stats", "stats server",
 		statsAddress,
 		func(s Source) []string { return []string{s.Stats} },
-		func(p string) []string {
-			return []string{escapeGlob.Replace(p)}
-		}}
+		nil}
 )
-
-var escapeGlob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // glob wants a clean, absolute pattern of path/filepath.Match. What other
 // globs understand as more is refused, since it would quietly match nothing.
@@ -215,7 +211,7 @@ func (cs *claims) add(c claim) *flaw {
 		if old.pattern == c.pattern {
 			return &flaw{show(c.pattern) + " is named twice", "it already stands " + old.where + "; keep one"}
 		}
-		if old.source != c.source && overlap(old.kind.elements(old.pattern), c.kind.elements(c.pattern)) {
+		if old.source != c.source && c.kind.elements != nil && overlap(old.kind.elements(old.pattern), c.kind.elements(c.pattern)) {
 			return &flaw{
 				fmt.Sprintf("%s and %s can be the same %s", show(c.pattern), show(old.pattern), c.kind.noun),
 				fmt.Sprintf("the other stands %s; a %s that two sources follow would count each hit twice", old.where, c.kind.noun),

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -155,6 +156,33 @@ func TestBounds(t *testing.T) {
 	var errs Errors
 	if !errors.As(err, &errs) || len(errs) != maxErrors+1 || errs[maxErrors].Message != "150 more errors" {
 		t.Errorf("many errors: %d of them: %v", len(errs), err)
+	}
+}
+
+// What a file could grow with its square, or deeper than the stack, is refused
+// in no time.
+func TestHostile(t *testing.T) {
+	const n = maxSize/2 - 10
+	var many strings.Builder
+	many.WriteString("[[source]]\nfiles = [")
+	for i := range 50_000 {
+		fmt.Fprintf(&many, "\"/%d*\",\n", i)
+	}
+	many.WriteString("]")
+	for _, tt := range []struct{ name, text, want string }{
+		{"arrays", "a = " + strings.Repeat("[", n) + strings.Repeat("]", n), "f:1:10005: arrays and inline tables are nested more"},
+		{"shallower arrays", "a = " + strings.Repeat("[", 20) + strings.Repeat("]", 20), "f:1:1: nested more than 16 deep\n"},
+		{"dotted key", "a" + strings.Repeat(".a", n-10) + " = 1", "f:1:33: nested more than 16 deep\n"},
+		{"inline tables", strings.Repeat("a={", 20) + strings.Repeat("}", 20), "f:1:54: nested more than 16 deep\n"},
+		{"globs", many.String(), "f:1002:1: more than 1000 files, units and stats servers\n"},
+		{"the same key", strings.Repeat("a=1\n", maxSize/4), "f:2:1: a is set twice\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Parse("f", strings.NewReader(tt.text))
+			if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+				t.Errorf("got %.200v, want %q", err, tt.want)
+			}
+		})
 	}
 }
 

@@ -44,12 +44,15 @@ func newDocument(name string, text []byte) (*document, Errors) {
 		return nil, Errors{d.errorAt(span{i, 1}, flaw{
 			fmt.Sprintf("byte 0x%02x is not valid UTF-8", text[i]), "save the file as UTF-8"})}
 	}
+	w := walker{document: d, set: map[string]bool{}}
+	w.walk()
+	if w.deep != nil {
+		return nil, Errors{w.deep}
+	}
 	var tree map[string]any
-	err := toml.Unmarshal(text, &tree)
-	twice := d.walk()
-	if err != nil {
-		if twice != nil {
-			return nil, twice
+	if err := toml.Unmarshal(text, &tree); err != nil {
+		if w.twice != nil {
+			return nil, w.twice
 		}
 		return nil, Errors{d.syntaxError(err)}
 	}
@@ -80,81 +83,95 @@ func (d *document) syntaxError(err error) *Error {
 	return d.errorAt(at, flaw{string(printable([]byte(strings.TrimPrefix(de.Error(), "toml: ")))), `TOML wants text and durations in double quotes, and each key and table once: cooldown = "1m"`})
 }
 
-// walk notes the place of everything up to the first syntax error. It answers
-// with what is set twice.
-func (d *document) walk() (twice Errors) {
-	set := map[string]bool{}
-	once := func(path string, at span) {
-		if set[path] {
-			twice = append(twice, d.errorAt(at, flaw{path + " is set twice",
-				fmt.Sprintf("it is already set on line %d; keep one", d.line(path))}))
-		}
-		set[path] = true
-	}
+// maxDepth bounds the parts of a key and the nesting of values. No key of
+// qwatch comes near; without a bound, paths would grow with its square.
+const maxDepth = 16
+
+// walker notes the place of everything up to the first syntax error.
+type walker struct {
+	*document
+	set   map[string]bool
+	twice Errors // what is set twice, the first of it
+	deep  *Error // what goes beyond maxDepth
+}
+
+func (w *walker) walk() {
 	p := &unstable.Parser{}
-	p.Reset(d.text)
-	for table := ""; p.NextExpression(); {
+	p.Reset(w.text)
+	for table := ""; w.deep == nil && p.NextExpression(); {
 		n := p.Expression()
 		if n.Kind == unstable.KeyValue {
-			d.pair(table, n, once)
+			w.pair(table, n, 0)
 			continue
 		}
-		path, at := d.key("", n)
+		table = w.key("", n)
 		if n.Kind == unstable.ArrayTable {
-			path = index(path, d.tables[path]-1)
-			d.keys[path], d.places[path] = at, at
-		} else {
-			once(path, at)
+			table = index(table, w.tables[table]-1)
 		}
-		table = path
 	}
-	return twice
 }
 
 // key notes the parts of the dotted key of n, which stands in table.
-func (d *document) key(table string, n *unstable.Node) (path string, at span) {
+func (w *walker) key(table string, n *unstable.Node) (path string) {
 	path = table
-	for it := n.Key(); it.Next(); {
+	var at span
+	it := n.Key()
+	for depth := 1; it.Next(); depth++ {
 		part := it.Node()
 		table, at = path, rangeSpan(part)
+		if depth > maxDepth {
+			w.tooDeep(at)
+			return path
+		}
 		path = join(table, string(part.Data))
-		if _, known := d.places[path]; !known {
-			d.keys[path], d.places[path] = at, at
-			d.entries = append(d.entries, entry{path, table, string(part.Data)})
+		if _, known := w.keys[path]; !known {
+			w.keys[path], w.places[path] = at, at
+			w.entries = append(w.entries, entry{path, table, string(part.Data)})
 		}
-		if it.IsLast() {
-			break
-		}
-		if n := d.tables[path]; n > 0 {
+		if n := w.tables[path]; n > 0 && !it.IsLast() {
 			path = index(path, n-1) // TOML: the newest element is meant
 		}
 	}
 	if n.Kind == unstable.ArrayTable {
-		d.tables[path]++
+		element := index(path, w.tables[path])
+		w.keys[element], w.places[element] = at, at
+		w.tables[path]++
+		return path
 	}
-	return path, at
+	if w.set[path] && len(w.twice) < maxErrors {
+		w.twice = append(w.twice, w.errorAt(at, flaw{path + " is set twice",
+			fmt.Sprintf("it is already set on line %d; keep one", w.line(path))}))
+	}
+	w.set[path] = true
+	return path
 }
 
 // pair notes the places of a key and its value.
-func (d *document) pair(table string, n *unstable.Node, once func(string, span)) {
-	path, at := d.key(table, n)
-	once(path, at)
-	d.value(path, n.Value(), at, once)
+func (w *walker) pair(table string, n *unstable.Node, depth int) {
+	path := w.key(table, n)
+	w.value(path, n.Value(), w.keys[path], depth)
 }
 
-func (d *document) value(path string, n *unstable.Node, at span, once func(string, span)) {
+func (w *walker) value(path string, n *unstable.Node, at span, depth int) {
 	if n.Raw.Length > 0 {
 		at = rangeSpan(n)
 	}
-	d.places[path] = at
+	w.places[path] = at
+	if depth > maxDepth {
+		w.tooDeep(at)
+	}
 	i := 0
-	for it := n.Children(); it.Next(); i++ {
+	for it := n.Children(); w.deep == nil && it.Next(); i++ {
 		if n.Kind == unstable.InlineTable {
-			d.pair(path, it.Node(), once)
+			w.pair(path, it.Node(), depth+1)
 		} else {
-			d.value(index(path, i), it.Node(), at, once)
+			w.value(index(path, i), it.Node(), at, depth+1)
 		}
 	}
+}
+
+func (w *walker) tooDeep(at span) {
+	w.deep = w.errorAt(at, flaw{fmt.Sprintf("nested more than %d deep", maxDepth), "no key of qwatch is; see " + DefaultPath})
 }
 
 func rangeSpan(n *unstable.Node) span { return span{int(n.Raw.Offset), int(n.Raw.Length)} }

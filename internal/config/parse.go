@@ -22,6 +22,10 @@ const maxSize = 1 << 20
 // maxErrors bounds a report: nobody reads on.
 const maxErrors = 50
 
+// maxPatterns bounds what all sources follow, since each pattern is held
+// against each other.
+const maxPatterns = 1000
+
 // Load reads and checks the file at path. The error is Errors where the
 // content is to blame; fs.ErrNotExist stands wrapped in it where there is no
 // file.
@@ -163,6 +167,10 @@ func (p *parser) sources(to *[]Source) {
 				}
 				if pattern == "" {
 					continue // already found bad
+				}
+				if len(seen) == maxPatterns {
+					p.fault(place, fmt.Sprintf("more than %d files, units and stats servers", maxPatterns), `name them by fewer, wider patterns: "/var/log/uwsgi/*.log"`)
+					return
 				}
 				if err := seen.add(claim{k, pattern, i, fmt.Sprintf("on line %d", p.doc.line(place))}); err != nil {
 					p.fault(place, err.what, err.hint)
