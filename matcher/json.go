@@ -98,7 +98,7 @@ func (f *found) object(b []byte, depth, nested int) {
 		}
 		key := b[1 : end-1]
 		b = bytes.TrimLeft(b[end:], " \t\r\n:")
-		if end = skip(b); end < 0 {
+		if end = skip(b); end <= 0 {
 			return
 		}
 		f.field(key, b[:end], depth, nested)
@@ -127,7 +127,7 @@ func (f *found) field(key, value []byte, depth, nested int) {
 		text := unquote(value[1 : len(value)-1])
 		switch {
 		case kind == timeKey:
-			f.when(key, text)
+			f.when(text)
 		case f.journal(key, text):
 		case !bytes.Contains(value, []byte(needle)):
 		case kind == messageKey:
@@ -137,13 +137,13 @@ func (f *found) field(key, value []byte, depth, nested int) {
 		}
 	default:
 		if kind == timeKey {
-			f.when(key, value)
+			f.when(value)
 		}
 	}
 }
 
-func (f *found) when(key, text []byte) {
-	if s, rest, ok := date(text, f.meta); ok && len(rest) == 0 {
+func (f *found) when(text []byte) {
+	if s, rest, ok := date(bytes.TrimSpace(text), f.meta); ok && len(rest) == 0 {
 		f.note(s)
 	}
 }
@@ -267,8 +267,10 @@ func unquote(b []byte) []byte {
 			out = append(out, '\r')
 		case 't':
 			out = append(out, '\t')
-		case 'b', 'f':
-			out = append(out, ' ')
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
 		case 'u':
 			c1 := hex(b[i+1:])
 			if c1 < 0 {

@@ -55,6 +55,11 @@ type Meta struct {
 	// text is the journal's JSON, its own fields win.
 	PID  int
 	Unit string
+	// Continued says that the text begins inside a line whose front was in an
+	// earlier text: a line without an end that had to be cut. In the rest of
+	// that line only whole JSON objects can hold records, behind the first
+	// place where one follows another.
+	Continued bool
 	// Location is the zone of dates without one; nil is time.Local.
 	Location *time.Location
 }
@@ -110,6 +115,9 @@ func Scan(text []byte, meta Meta, emit func(Hit)) {
 	if own(meta.Unit) {
 		return
 	}
+	if meta.Continued {
+		text = resume(text)
+	}
 	exported := exported(text)
 	for len(text) > 0 {
 		i := next(text, exported)
@@ -126,6 +134,19 @@ func Scan(text []byte, meta Meta, emit func(Hit)) {
 			emit(h)
 		}
 	}
+}
+
+// resume skips to where the next JSON object of a cut line begins, or to the
+// next line. Inside a JSON string the quote would stand behind a backslash.
+func resume(text []byte) []byte {
+	line, rest, _ := bytes.Cut(text, []byte("\n"))
+	if bytes.HasPrefix(line, []byte(`{"`)) {
+		return text
+	}
+	if i := bytes.Index(line, []byte(`}{"`)); i >= 0 {
+		return text[i+1:]
+	}
+	return rest
 }
 
 // exported says whether text is `journalctl -o json`, where a message with a

@@ -14,6 +14,10 @@ var record = regexp.MustCompile(`^\*\*\* uWSGI listen queue of socket ` +
 
 const stars = "***"
 
+// maxName is longer than any address that a socket can be bound to (a UNIX
+// socket's has 108 bytes).
+const maxName = 255
+
 // maxPrefix bounds what is looked at in front of a record. Wrappers are short;
 // the longest are structured data of RFC 5424.
 const maxPrefix = 4 << 10
@@ -25,7 +29,7 @@ func (o origin) records(b []byte) []Hit {
 	line := o.stamp
 	for {
 		m := record.FindSubmatchIndex(b)
-		if m == nil {
+		if m == nil || m[3]-m[2] > maxName {
 			return nil
 		}
 		hits = append(hits, o.hit(b, m))

@@ -31,7 +31,7 @@ func (o origin) hits(b []byte, depth int) []Hit {
 	if depth > maxDepth {
 		return nil
 	}
-	b = withoutColour(b)
+	b = cloudwatch(withoutColour(b))
 	star := bytes.Index(b, []byte(stars))
 	brace := bytes.IndexByte(b, '{')
 	switch {
@@ -87,12 +87,13 @@ func (o *origin) unwrap(p []byte, what int) bool {
 	if len(p) > maxPrefix {
 		return false
 	}
-	r := reader{bytes.TrimPrefix(p, []byte("\ufeff"))}
+	r := reader{p}
 	// open: the last element was a date without " - ", or words that are a
 	// wrapper only in front of a date.
 	open := false
 	for {
 		r.blanks()
+		r.literal("\ufeff")
 		if len(r.b) == 0 {
 			return !o.own && (!open || what == beforeJSON)
 		}
@@ -112,16 +113,13 @@ func (o *origin) unwrap(p []byte, what int) bool {
 			}
 			continue
 		}
-		if open && what == beforeRecord {
-			return false
-		}
 		switch {
-		case r.priority():
-			open = true
-		case r.cloudwatch(), r.pod(), r.compose():
+		case r.compose():
 			open = false
+		case open && what == beforeRecord:
+			return false
+		case r.priority(), r.pod():
 		case o.ident(&r, 1, true):
-			open = false
 		case r.stern():
 			open = true
 		default:
@@ -171,9 +169,11 @@ func (o *origin) afterDate(r *reader, s stamp, what int) bool {
 		return false
 	}
 	// Kubernetes CRI: stream and tag.
-	if u := t; u.literal("stderr F ") || u.literal("stdout F ") {
-		*r = u
-		return true
+	for _, s := range []string{"stderr F ", "stdout F ", "stderr P ", "stdout P "} {
+		if t.literal(s) {
+			*r = t
+			return true
+		}
 	}
 	// Fluentd's files: time, tag, JSON, between tabs.
 	if u := t; what == beforeJSON && r.peek() == '\t' {
@@ -297,7 +297,6 @@ func (o *origin) rfc5424(r *reader) bool {
 	default:
 		return false
 	}
-	t.literal("\ufeff")
 	*r = t
 	o.wrote([]byte(f[1]))
 	return true
@@ -320,17 +319,27 @@ func (r *reader) element() bool {
 	return false
 }
 
-// cloudwatch takes the front of `aws logs get-log-events --output text`.
-func (r *reader) cloudwatch() bool {
-	t := *r
-	if !t.literal("EVENTS\t") {
-		return false
+// cloudwatch takes off what `aws logs get-log-events --output text` puts
+// around a line: "EVENTS", a time before and a time behind, between tabs.
+func cloudwatch(b []byte) []byte {
+	r := reader{b}
+	if !r.literal("EVENTS\t") {
+		return b
 	}
-	if _, ok := t.digits(13, 13); !ok || !t.any("\t") {
-		return false
+	if _, ok := r.digits(13, 13); !ok || !r.any("\t") {
+		return b
 	}
-	*r = t
-	return true
+	line := bytes.TrimRight(r.b, "\r")
+	if end := len(line) - len("\t1795355174123"); end >= 0 && line[end] == '\t' && since(line[end+1:]) {
+		line = line[:end]
+	}
+	return line
+}
+
+func since(b []byte) bool {
+	r := reader{b}
+	_, ok := r.digits(13, 13)
+	return ok && len(r.b) == 0
 }
 
 // pod takes kubectl's --prefix, "[pod/web-0/app] ".
