@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/bmatcuk/doublestar/v4"
 )
 
 // choose sets to to text where it is one of the words.
@@ -116,51 +118,60 @@ func sysctlKey(key string) (string, *flaw) {
 
 // kind is what a source follows, and its rules.
 type kind struct {
-	key      string
-	noun     string
-	check    func(string) *flaw
-	of       func(Source) []string
-	elements func(pattern string) []string // what wildcards do not cross; nil: there are none
+	key   string
+	noun  string
+	check func(string) *flaw
+	of    func(Source) []string
+	// full is a pattern as it will be matched; nil where there are no
+	// patterns.
+	full func(pattern string) string
 }
 
 var (
-	fileKind = kind{"files", "file",
-		glob,
+	fileKind = kind{
+		"files", "file", glob,
 		func(s Source) []string { return s.Files },
-		func(p string) []string {
-			return strings.Split(p, "/")
-		}}
-	journalKind = kind{"journal", "unit",
-		unit,
+		func(p string) string { return p },
+	}
+	journalKind = kind{
+		"journal", "unit", unit,
 		func(s Source) []string { return s.Journal },
-		func(p string) []string {
-			if !unitSuffix.MatchString(p) {
-				p += ".service" // as journalctl does
+		func(p string) string {
+			if unitSuffix.MatchString(p) {
+				return p
 			}
-			return []string{p}
-		}}
-	statsKind = kind{"stats", "stats server",
-		statsAddress,
+			return p + ".service" // as journalctl does
+		},
+	}
+	statsKind = kind{
+		"stats", "stats server", statsAddress,
 		func(s Source) []string { return []string{s.Stats} },
-		nil}
+		nil,
+	}
 )
 
-// glob wants a clean, absolute pattern of path/filepath.Match. What other
-// globs understand as more is refused, since it would quietly match nothing.
+// glob wants a clean, absolute pattern of doublestar's. A class that holds a
+// slash is refused, since folders could not be told apart.
 func glob(p string) *flaw {
 	if err := absolute(p); err != nil {
 		return err
 	}
-	bad := func(element string) bool { _, err := filepath.Match(element, ""); return err != nil }
-	switch {
-	case slices.ContainsFunc(strings.Split(p, "/"), bad):
-		return &flaw{show(p) + " is not a good glob", `close each "[" before the next "/"; "[*]" is a star that is meant as itself`}
-	case strings.Contains(p, "**"):
-		return &flaw{show(p) + `: "**" is not known`, `one "*" for each folder: "/var/log/*/*.log"`}
-	case strings.ContainsAny(p, "{}"):
-		return &flaw{show(p) + `: "{" and "}" are not known`, `name each in the list: files = ["/a.log", "/b.log"]`}
-	case len(p) > 4095:
+	if len(p) > 4095 {
 		return &flaw{fmt.Sprintf("a path of %d bytes is too long", len(p)), "Linux takes 4095 bytes"}
+	}
+	bad := func(element string) bool { return !doublestar.ValidatePattern(element) }
+	ok := doublestar.ValidatePattern(p)
+	if ok {
+		alternatives := expand(p)
+		if alternatives == nil {
+			return &flaw{show(p) + " has too many alternatives", fmt.Sprintf(`at most %d by "{" and "}" in one glob`, maxAlternatives)}
+		}
+		for _, a := range alternatives {
+			ok = ok && !slices.ContainsFunc(strings.Split(a, "/"), bad)
+		}
+	}
+	if !ok {
+		return &flaw{show(p) + " is not a good glob", `close each "{", and each "[" before the next "/"; "[*]" is a star that is meant as itself`}
 	}
 	return nil
 }
@@ -172,8 +183,7 @@ var (
 
 // unit wants a unit's name (systemd.unit(5)) or a glob of it.
 func unit(p string) *flaw {
-	_, err := filepath.Match(p, "")
-	if err != nil || len(p) > 255 || !unitPattern.MatchString(p) {
+	if !doublestar.ValidatePattern(p) || len(p) > 255 || !unitPattern.MatchString(p) {
 		return &flaw{show(p) + " is not a unit name or pattern", `like "uwsgi.service" or "uwsgi@*.service"`}
 	}
 	return nil
@@ -211,7 +221,7 @@ func (cs *claims) add(c claim) *flaw {
 		if old.pattern == c.pattern {
 			return &flaw{show(c.pattern) + " is named twice", "it already stands " + old.where + "; keep one"}
 		}
-		if old.source != c.source && c.kind.elements != nil && overlap(old.kind.elements(old.pattern), c.kind.elements(c.pattern)) {
+		if old.source != c.source && c.kind.full != nil && overlap(c.kind.full(old.pattern), c.kind.full(c.pattern)) {
 			return &flaw{
 				fmt.Sprintf("%s and %s can be the same %s", show(c.pattern), show(old.pattern), c.kind.noun),
 				fmt.Sprintf("the other stands %s; a %s that two sources follow would count each hit twice", old.where, c.kind.noun),

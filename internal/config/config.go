@@ -46,8 +46,8 @@ type Log struct {
 
 // Source is one thing to follow. Exactly one of its fields is set.
 type Source struct {
-	// Files are clean, absolute globs in the syntax of path/filepath.Match,
-	// without "**" and braces. No file can match globs of two sources.
+	// Files are clean, absolute globs in the syntax of doublestar.PathMatch.
+	// No file can match globs of two sources.
 	Files []string
 	// Journal are unit names or globs, as journalctl --unit takes them.
 	Journal []string

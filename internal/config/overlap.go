@@ -2,15 +2,79 @@ package config
 
 import (
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
-// overlap tells whether some path matches both patterns, each given as its
-// elements in the syntax of path/filepath.Match.
-func overlap(a, b []string) bool {
-	return slices.EqualFunc(a, b, func(x, y string) bool {
-		return meet(compile(x), compile(y))
-	})
+// maxAlternatives bounds what the braces of one glob may come to.
+const maxAlternatives = 64
+
+// overlap tells whether some path matches both patterns, which doublestar
+// has found good.
+func overlap(a, b string) bool {
+	deep := func(element string) bool { return element == "**" }
+	same := func(x, y string) bool {
+		return meet(compile(x), compile(y), func(t token) bool { return t.star }, common)
+	}
+	for _, x := range expand(a) {
+		for _, y := range expand(b) {
+			if meet(strings.Split(x, "/"), strings.Split(y, "/"), deep, same) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// expand writes p out into patterns without braces; nil if they are more than
+// maxAlternatives.
+func expand(p string) []string {
+	done, todo := []string{}, []string{p}
+	for len(todo) > 0 {
+		p, todo = todo[0], todo[1:]
+		from, commas, to := braces(p)
+		if from < 0 {
+			done = append(done, p)
+		} else {
+			begin := from + 1
+			for _, end := range append(commas, to) {
+				todo = append(todo, p[:from]+p[begin:end]+p[to+1:])
+				begin = end + 1
+			}
+		}
+		if len(done)+len(todo) > maxAlternatives {
+			return nil
+		}
+	}
+	return done
+}
+
+// braces finds the first pair of braces and the commas right within; from is
+// -1 where there is none.
+func braces(p string) (from int, commas []int, to int) {
+	from = -1
+	depth, class := 0, false
+	for i := 0; i < len(p); i++ {
+		switch c := p[i]; {
+		case c == '\\':
+			i++
+		case class:
+			class = c != ']'
+		case c == '[':
+			class = true
+		case c == '{':
+			if depth++; depth == 1 {
+				from = i
+			}
+		case c == ',' && depth == 1:
+			commas = append(commas, i)
+		case c == '}':
+			if depth--; depth == 0 {
+				return from, commas, i
+			}
+		}
+	}
+	return -1, nil, 0
 }
 
 // token matches any run of characters, or one character that is in the ranges
@@ -26,7 +90,7 @@ func (t token) has(r rune) bool {
 	return in != t.not && r != '/'
 }
 
-// compile reads one element of a pattern that filepath.Match has found good.
+// compile reads one element of a pattern without braces.
 func compile(p string) []token {
 	next := func() (r rune) {
 		r, n := utf8.DecodeRuneInString(p)
@@ -52,14 +116,14 @@ func compile(p string) []token {
 		case '[':
 			next()
 			var t token
-			if p[0] == '^' {
+			if p[0] == '^' || p[0] == '!' {
 				next()
 				t.not = true
 			}
-			for len(t.ranges) == 0 || p[0] != ']' {
+			for p[0] != ']' {
 				lo := char()
 				hi := lo
-				if p[0] == '-' {
+				if p[0] == '-' && p[1] != ']' {
 					next()
 					hi = char()
 				}
@@ -75,9 +139,10 @@ func compile(p string) []token {
 	return tokens
 }
 
-// meet tells whether some text matches both: the usual dynamic programme over
-// the two, where cell j of row i is "a[i:] and b[j:] meet".
-func meet(a, b []token) bool {
+// meet tells whether some sequence matches both, where a star takes any
+// number of members and two others match the same member if they are common:
+// the usual dynamic programme, where cell j of row i is "a[i:] and b[j:] meet".
+func meet[T any](a, b []T, star func(T) bool, common func(T, T) bool) bool {
 	below := make([]bool, len(b)+1)
 	for i := len(a); i >= 0; i-- {
 		row := make([]bool, len(b)+1)
@@ -85,9 +150,9 @@ func meet(a, b []token) bool {
 			switch {
 			case i == len(a) && j == len(b):
 				row[j] = true
-			case i < len(a) && a[i].star:
+			case i < len(a) && star(a[i]):
 				row[j] = below[j] || j < len(b) && row[j+1]
-			case j < len(b) && b[j].star:
+			case j < len(b) && star(b[j]):
 				row[j] = row[j+1] || i < len(a) && below[j]
 			case i < len(a) && j < len(b):
 				row[j] = below[j+1] && common(a[i], b[j])
