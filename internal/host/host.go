@@ -26,6 +26,12 @@ type Options struct {
 	// AssumeRights leaves Facts.Cannot empty. A dry run shows what the acting
 	// service would do, though it has no right itself.
 	AssumeRights bool
+	// Units asks systemd, nil where there is none.
+	Units interface {
+		CanReload(ctx context.Context, unit string) (bool, error)
+		Reload(ctx context.Context, unit string) error
+		Start(ctx context.Context, unit string) error
+	}
 }
 
 const (

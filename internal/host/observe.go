@@ -55,7 +55,7 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 				Limit:     l.limit,
 				Master:    o.master.Process,
 				FD:        o.fd,
-				Workers:   workers(o),
+				Workers:   workersOf(o),
 				Foreign:   v.space != h.home,
 				Somaxconn: somaxconn,
 				Overflows: overflows,
@@ -71,7 +71,7 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 	return facts, nil
 }
 
-func workers(o owner) (found []remediate.Worker) {
+func workersOf(o owner) (found []remediate.Worker) {
 	for _, p := range o.workers {
 		found = append(found, remediate.Worker{Process: p.Process, State: p.state, Ticks: p.ticks})
 	}
