@@ -109,11 +109,3 @@ type Result struct {
 type Applier interface {
 	Apply(ctx context.Context, a Action) Result
 }
-
-// Planner is the Applier of a dry run: it changes nothing.
-type Planner struct{}
-
-// Apply answers Planned.
-func (Planner) Apply(context.Context, Action) Result {
-	return Result{Status: Planned, Was: -1, Now: -1}
-}

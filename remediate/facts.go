@@ -31,6 +31,18 @@ type Process struct {
 	Container string
 }
 
+// String names the process for people: "uwsgi 1234 (app.service)".
+func (p Process) String() string {
+	s := fmt.Sprintf("%s %d", p.Comm, p.PID)
+	switch {
+	case p.Container != "":
+		return s + " (" + p.Container + ")"
+	case p.Unit != "":
+		return s + " (" + p.Unit + ")"
+	}
+	return s
+}
+
 // Same reports whether p and q are one process.
 func (p Process) Same(q Process) bool { return p.PID == q.PID && p.Start == q.Start }
 
@@ -67,6 +79,9 @@ type Socket struct {
 	Master  Process
 	FD      int
 	Workers []Worker
+	// Logs are the regular files that the master has open for writing: where
+	// its records can come from.
+	Logs []string
 
 	// Foreign is true where the socket lives in another network namespace
 	// than qwatch.

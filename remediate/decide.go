@@ -1,0 +1,190 @@
+package remediate
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"qwatch/matcher"
+)
+
+// Case is one incident with all that is known of it.
+type Case struct {
+	Incident matcher.Incident // zero where somebody asks without one
+	Facts    Facts
+	Socket   Socket // the socket that the incident is about
+	Lost     error  // why there is none, instead of Socket
+	Evidence Evidence
+	Serial   int // makes the plan's id unique within the incident
+}
+
+// Decide makes the plan for one case. It is pure; the plan's Reason is one
+// sentence that stands alone.
+func Decide(p Policy, c Case, h History, now time.Time) Plan {
+	plan := Plan{
+		ID:       fmt.Sprintf("%s.%d", c.Incident.ID, c.Serial),
+		Incident: c.Incident.ID,
+		Name:     c.Incident.Socket,
+		At:       now,
+		DryRun:   p.DryRun,
+	}
+	if c.Incident.ID == "" {
+		plan.ID = fmt.Sprintf("asked-%d.%d", now.Unix(), c.Serial)
+	}
+	say := func(v Verdict, code Code, format string, args ...any) Plan {
+		plan.Verdict, plan.Code, plan.Reason = v, code, fmt.Sprintf(format, args...)
+		return plan
+	}
+
+	if c.Lost != nil {
+		return say(Refuse, CodeNotFound, "the socket was not found: %v", c.Lost)
+	}
+	s := c.Socket
+	plan.Socket, plan.Name = s, s.Name()
+
+	if s.Foreign && !p.Containers {
+		return say(Refuse, CodeForeign, "the socket lives in another network namespace (%s), and policy.containers is off", s.Master)
+	}
+	if s.Foreign {
+		return say(Refuse, CodeForeign, "the socket lives in another network namespace (%s), where this version changes nothing", s.Master)
+	}
+	garbage := c.Incident.ID != "" && c.Incident.Peak == 0
+	switch {
+	case c.Evidence.Corroborates():
+	case c.Incident.ID == "":
+		return say(Nothing, CodeNotFull, "the queue is not full: %s", c.Evidence)
+	case garbage:
+		return say(Refuse, CodeGarbage, "the log's numbers cannot be true, and the kernel does not show a full queue: %s", c.Evidence)
+	case p.Corroborate:
+		return say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", c.Evidence)
+	}
+
+	if n := h.Fruitless(plan.Name, c.Incident.ID); c.Incident.ID != "" && n >= p.GiveUpAfter {
+		plan.Advice = capacityAdvice(s)
+		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
+	}
+	target := p.Target(s.Limit)
+	if !p.Sysctl && s.Somaxconn > 0 {
+		target = min(target, s.Somaxconn)
+	}
+	if target <= s.Limit {
+		plan.Advice = capacityAdvice(s)
+		if !p.Sysctl && s.Somaxconn <= s.Limit {
+			return say(Refuse, CodeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
+		}
+		return say(Refuse, CodeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+	}
+	plan.Target = target
+
+	relistenFailed := h.RelistenFailed(plan.Name, s.Master)
+	last, raised := h.LastRaise(plan.Name)
+	_, reloaded := h.LastReload(s.Master)
+	// Where raising in place has just failed, the reload that the policy has
+	// for this case is the rest of that raise, not a second one.
+	rest := relistenFailed != "" && !reloaded && p.Reload != Never
+	if wait := last.Add(p.Cooldown).Sub(now); raised && wait > 0 && !rest {
+		return say(Wait, CodeCooldown, "raised %s ago; policy.cooldown leaves %s until the next raise",
+			now.Sub(last).Round(time.Second), wait.Round(time.Second))
+	}
+
+	why := fmt.Sprintf("the accept queue of %s holds %d of %d", plan.Name, max(c.Evidence.Peak, s.Length), s.Limit)
+	soon := s.Somaxconn
+	if p.Sysctl {
+		cannot := cmp.Or(c.Facts.Cannot[StepSysctl], c.Facts.Cannot[StepSysctlFile])
+		if cannot == "" {
+			plan.Actions, soon = sysctls(p, c.Facts, target, why)
+		} else if s.Somaxconn < target {
+			return say(Refuse, CodePowerless, "somaxconn is %d and cannot be raised to %d here: %s", s.Somaxconn, target, cannot)
+		}
+	}
+	cannot, canRelisten := "", p.Relisten
+	switch {
+	case !p.Relisten:
+		cannot = "policy.relisten is off"
+	case c.Facts.Cannot[StepRelisten] != "":
+		cannot, canRelisten = c.Facts.Cannot[StepRelisten], false
+	case relistenFailed != "":
+		cannot, canRelisten = "it failed before: "+relistenFailed, false
+	}
+	if canRelisten {
+		plan.Actions = append(plan.Actions, Relisten{Socket: s, From: s.Limit, To: target,
+			Why: "a running socket keeps the limit of its last listen(2)"})
+	}
+	noReload := p.whyNoReload(s, h, soon, canRelisten, now)
+	if noReload == "" {
+		reloadWhy := "policy.reload.when is always"
+		if !canRelisten {
+			reloadWhy = "the socket cannot be raised in place: " + cannot
+		}
+		plan.Actions = append(plan.Actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: reloadWhy})
+	}
+	if !canRelisten && noReload != "" {
+		plan.Advice = []string{fmt.Sprintf("set listen = %d in uWSGI's configuration and restart it: a running socket keeps its limit", target)}
+		if len(plan.Actions) == 0 {
+			return say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", cannot, noReload)
+		}
+	}
+	reason := fmt.Sprintf("%s and %s; raise it to %d", why, c.Evidence, target)
+	if cannot != "" {
+		reason += "; not in place: " + cannot
+	}
+	if noReload != "" && p.Reload != Never && (p.Reload == Always || !canRelisten) {
+		reason += "; no reload: " + noReload
+	}
+	return say(Act, CodeFull, "%s", reason)
+}
+
+// sysctls plans the kernel parameters for a target: somaxconn first, since
+// listen(2) is clamped to it, then its companions by name. soon is what
+// somaxconn will be.
+func sysctls(p Policy, f Facts, target int, why string) (actions []Action, soon int) {
+	set := func(key string, to int, companion bool, why string) {
+		from, known := f.Sysctl[key]
+		if !known || from >= to {
+			return
+		}
+		actions = append(actions, SetSysctl{
+			Key: key, From: from, To: to, File: p.SysctlFile, FileFrom: f.File[key], Companion: companion, Why: why,
+		})
+	}
+	set("net.core.somaxconn", target, false, why)
+	for _, key := range slices.Sorted(maps.Keys(p.Also)) {
+		set(key, p.Also[key], true, "company of somaxconn (policy.sysctl.also)")
+	}
+	return actions, max(f.Sysctl["net.core.somaxconn"], target)
+}
+
+// whyNoReload says why a raise of the socket goes without a reload, "" if it
+// goes with one.
+func (p Policy) whyNoReload(s Socket, h History, somaxconn int, inPlace bool, now time.Time) string {
+	if p.Reload == Never {
+		return "policy.reload.when is never"
+	}
+	if p.Reload == Needed && inPlace {
+		return "the running socket is raised in place"
+	}
+	if s.Configured > somaxconn {
+		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", s.Configured, s.ConfiguredAt, somaxconn)
+	}
+	if last, ok := h.LastReload(s.Master); ok && now.Sub(last) < p.ReloadCooldown {
+		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", s.Master, now.Sub(last).Round(time.Second), p.ReloadCooldown)
+	}
+	if n := h.Reloads(now.Add(-time.Hour)); n >= p.ReloadsPerHour {
+		return fmt.Sprintf("%d reloads on this host within the hour (policy.reload.max_per_hour)", n)
+	}
+	return ""
+}
+
+// capacityAdvice is what is left to do where a longer queue is no cure.
+func capacityAdvice(s Socket) []string {
+	advice := []string{
+		fmt.Sprintf("a longer queue buys seconds, not capacity: give uWSGI more workers than its %d, or make the requests shorter", len(s.Workers)),
+		"set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced",
+	}
+	if s.Configured > 0 && s.Configured < s.Limit {
+		advice = append(advice, fmt.Sprintf("set listen = %d (now %d, %s), or a restart brings the old limit back", s.Limit, s.Configured, s.ConfiguredAt))
+	}
+	return advice
+}

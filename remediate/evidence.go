@@ -1,0 +1,73 @@
+package remediate
+
+import (
+	"fmt"
+	"time"
+)
+
+// Evidence is what the kernel showed of one accept queue over some time.
+type Evidence struct {
+	Looks     int // readings
+	Full      int // readings that found the queue full
+	Peak      int // longest queue read
+	Limit     int // the limit at the newest reading
+	Overflows uint64
+	// Alone is true where no other uWSGI socket of the namespace was found
+	// full, so that the namespace's overflows can only be this one's.
+	Alone bool
+	Over  time.Duration // from the first reading to the last
+}
+
+// Weigh draws the evidence about one socket from all readings taken at or
+// after since, in the order of time.
+func Weigh(id SocketID, readings []Reading, since time.Time) Evidence {
+	e := Evidence{Alone: true}
+	var first, last Reading
+	for _, r := range readings {
+		switch {
+		case r.At.Before(since) || r.ID.NetNS != id.NetNS:
+		case r.ID != id:
+			if r.Full() {
+				e.Alone = false
+			}
+		default:
+			if e.Looks == 0 {
+				first = r
+			}
+			last = r
+			e.Looks++
+			e.Peak = max(e.Peak, r.Length)
+			if r.Full() {
+				e.Full++
+			}
+		}
+	}
+	if e.Looks > 0 {
+		e.Limit = last.Limit
+		e.Over = last.At.Sub(first.At)
+		if last.Overflows > first.Overflows {
+			e.Overflows = last.Overflows - first.Overflows
+		}
+	}
+	return e
+}
+
+// Corroborates reports whether the kernel itself shows a full queue: a reading
+// found it so; or the namespace's overflow counter rose while this was the
+// only queue that was at least half full.
+func (e Evidence) Corroborates() bool {
+	return e.Full > 0 || e.Overflows > 0 && e.Alone && e.Limit > 0 && 2*e.Peak >= e.Limit
+}
+
+// String tells the evidence in words.
+func (e Evidence) String() string {
+	if e.Looks == 0 {
+		return "the kernel was not looked at"
+	}
+	s := fmt.Sprintf("%d of %d looks over %s found the queue full (longest %d, limit %d)",
+		e.Full, e.Looks, e.Over.Round(100*time.Millisecond), e.Peak, e.Limit)
+	if e.Overflows > 0 {
+		return s + fmt.Sprintf(", %d overflows in its network namespace", e.Overflows)
+	}
+	return s + ", no overflows"
+}
