@@ -130,6 +130,10 @@ func (r *reader) read(ctx context.Context, path string, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
+	return r.scan(ctx, path, src, closed)
+}
+
+func (r *reader) scan(ctx context.Context, path string, src source, closed func()) error {
 	if _, is := src.(*stream); is && path != Stdin {
 		// A FIFO's read(2) may block for long; closing ends it.
 		defer context.AfterFunc(ctx, closed)()
@@ -170,7 +174,7 @@ func (r *reader) read(ctx context.Context, path string, stdin io.Reader) error {
 		}
 		fail = errors.Join(fail, res.err)
 	})
-	if open {
+	if open && ctx.Err() == nil {
 		r.totals.Lines++
 	}
 	r.done += done
@@ -188,30 +192,33 @@ func (r *reader) open(ctx context.Context, path string, stdin io.Reader) (src so
 		return nil, nil, err
 	}
 	closed = func() { file.Close() }
-	defer func() {
-		if err != nil {
-			closed()
-		}
-	}()
+	src, err = r.source(file)
+	if err != nil {
+		closed()
+	}
+	return src, closed, err
+}
+
+func (r *reader) source(file *os.File) (source, error) {
 	info, err := file.Stat()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if info.IsDir() {
-		return nil, nil, errors.New("it is a folder")
+		return nil, errors.New("it is a folder")
 	}
 	// Files in /proc are regular, and empty until they are read.
 	if info.Mode().IsRegular() && info.Size() > 0 {
 		head := make([]byte, magicLen)
 		n, err := file.ReadAt(head, 0)
 		if err != nil && err != io.EOF {
-			return nil, nil, err
+			return nil, err
 		}
 		if unpacker(head[:n]) == nil {
-			return &mapped{file: file, size: info.Size(), sizes: r.opt.sizes}, closed, nil
+			return &mapped{file: file, size: info.Size(), sizes: r.opt.sizes}, nil
 		}
 	}
-	return r.stream(file), closed, nil
+	return r.stream(file), nil
 }
 
 func (r *reader) stream(raw io.Reader) *stream {

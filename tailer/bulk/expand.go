@@ -87,7 +87,7 @@ func (e *expansion) folder(root string) {
 }
 
 func (e *expansion) glob(pattern string) {
-	paths, err := doublestar.FilepathGlob(pattern)
+	paths, err := doublestar.FilepathGlob(pattern, doublestar.WithNoFollow())
 	if err == nil && len(paths) == 0 {
 		err = errors.New("no file matches")
 	}

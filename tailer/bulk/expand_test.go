@@ -1,0 +1,67 @@
+package bulk
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestExpand(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, dir := range []string{"logs/app", "other"} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"logs/a.log", "logs/a.log.1.gz", "logs/app/b.log", "other/c.log", "[x].log"} {
+		if err := os.WriteFile(file, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"logs/link.log": "../other/c.log", "folder": "logs/app", "logs/loop": ".", "logs/dangling": "none"} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link("logs/a.log", "same.log"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(fifo(t), "logs/fifo"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, args, want, unreadable string
+	}{
+		{"nothing", "", "", ""},
+		{"file and stdin", "other/c.log -", "other/c.log -", ""},
+		{"folder", "logs", "logs/a.log logs/a.log.1.gz logs/app/b.log logs/link.log", "logs/dangling"},
+		{"link to a folder", "folder/", "folder/b.log", ""},
+		{"twice", "- same.log logs/a.log logs/*.log - ./same.log", "- same.log logs/link.log", ""},
+		{"glob", "logs/a*", "logs/a.log logs/a.log.1.gz logs/app/b.log", ""},
+		{"glob through folders", "**/*.log", "[x].log same.log logs/link.log logs/app/b.log", ""},
+		{"a name like a glob", "[x].log", "[x].log", ""},
+		{"missing", "none *.none other/[ same.log", "same.log", "none *.none other/["},
+		{"FIFO by name", "logs/fifo", "logs/fifo", ""},
+		{"FIFO by glob", "logs/fif?", "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			paths, unreadable := Expand(strings.Fields(test.args))
+			var bad []string
+			for _, u := range unreadable {
+				bad = append(bad, u.Path)
+			}
+			for i := range paths {
+				paths[i] = filepath.Clean(paths[i])
+			}
+			if diff := cmp.Diff(test.want, strings.Join(paths, " ")); diff != "" {
+				t.Errorf("files (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(test.unreadable, strings.Join(bad, " ")); diff != "" {
+				t.Errorf("unreadable (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
