@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"time"
@@ -248,6 +249,9 @@ func (h *Host) enter() {
 			continue
 		}
 		n, err := enterNamespace(p.PID)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has ended meanwhile
+		}
 		if err != nil {
 			failed[p.netns] = true
 			h.unseen = append(h.unseen, fmt.Sprintf("uWSGI %d%s: its network namespace %d: %v; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", p.PID, h.place(p), p.netns, err))

@@ -44,10 +44,18 @@ func observe(t *testing.T, h *Host) remediate.Facts {
 	return facts
 }
 
+// socketsOf are the sockets of these masters. Other tests may run other uWSGI on
+// this machine at the same time, and they are seen too.
+func socketsOf(facts remediate.Facts, pids ...int) []remediate.Socket {
+	return slices.DeleteFunc(slices.Clone(facts.Sockets), func(s remediate.Socket) bool {
+		return !slices.Contains(pids, s.Master.PID)
+	})
+}
+
 // describe writes each socket as one line; who tells the names of the masters.
-func describe(facts remediate.Facts, who map[int]string) []string {
+func describe(sockets []remediate.Socket, who map[int]string) []string {
 	lines := []string{}
-	for _, s := range facts.Sockets {
+	for _, s := range sockets {
 		lines = append(lines, fmt.Sprintf("%s %s %d/%d of %s, %d workers, foreign %v, somaxconn %d",
 			s.Family, s.Address, s.Length, s.Limit, who[s.Master.PID], len(s.Workers), s.Foreign, s.Somaxconn))
 	}
@@ -66,8 +74,8 @@ func TestObserve(t *testing.T) {
 
 	h := newHost(t, options)
 	facts := observe(t, h)
-	who := map[int]string{tcp.Pid: "A", many.Pid: "B", router.Pid: "C"}
-	got := describe(facts, who)
+	found := socketsOf(facts, tcp.Pid, many.Pid, router.Pid)
+	got := describe(found, map[int]string{tcp.Pid: "A", many.Pid: "B", router.Pid: "C"})
 	want := []string{
 		"tcp 0.0.0.0:5102 0/100 of B, 3 workers, foreign false, somaxconn 128",
 		"tcp 127.0.0.1:5100 0/64 of A, 2 workers, foreign false, somaxconn 128",
@@ -77,7 +85,7 @@ func TestObserve(t *testing.T) {
 		"unix " + path + " 0/100 of B, 3 workers, foreign false, somaxconn 128",
 		"unix @qwatch-app 0/100 of B, 3 workers, foreign false, somaxconn 128",
 	}
-	for _, s := range facts.Sockets {
+	for _, s := range found {
 		// The backend of the http router listens on a port that the kernel chose.
 		if s.Master.PID == router.Pid && s.Address != "127.0.0.1:5103" {
 			for i := range got {
@@ -93,14 +101,17 @@ func TestObserve(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("sockets (-want +got):\n%s", diff)
 	}
-	if len(facts.Cannot)+len(facts.Unseen) != 0 {
+	if len(facts.Cannot) != 0 || slices.ContainsFunc(facts.Unseen, func(s string) bool { return !strings.Contains(s, "uWSGI") }) {
 		t.Errorf("as root: cannot %v, unseen %q", facts.Cannot, facts.Unseen)
+	}
+	if slices.ContainsFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Address == "127.0.0.1:5104" }) {
+		t.Error("the socket of another program is among them")
 	}
 	if facts.Sysctl["net.core.somaxconn"] != 128 || len(facts.Sysctl) != 2 {
 		t.Errorf("sysctls: %v", facts.Sysctl)
 	}
 
-	s := facts.Sockets[slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Address == "127.0.0.1:5100" })]
+	s := socketsOf(facts, tcp.Pid)[0]
 	pids, err := tcp.Workers()
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +126,7 @@ func TestObserveFull(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5110", Listen: 8, Workers: 1})
 	h := newHost(t, options)
-	before := observe(t, h)
+	before := socketsOf(observe(t, h), u.Pid)[0]
 	pids, err := u.Workers()
 	if err != nil {
 		t.Fatal(err)
@@ -134,16 +145,11 @@ func TestObserveFull(t *testing.T) {
 		}
 	}
 	eventually(t, func() string {
-		facts := observe(t, h)
-		s := facts.Sockets[0]
-		// A worker that poll(2)s when it is stopped may have taken one.
-		if s.Length != 9 || s.Limit != 8 || !s.Full() || s.Workers[0].State != 'T' || s.Overflows <= before.Sockets[0].Overflows {
+		s := socketsOf(observe(t, h), u.Pid)[0]
+		if s.Length != 9 || s.Limit != 8 || !s.Full() || s.Workers[0].State != 'T' || s.Overflows <= before.Overflows {
 			return fmt.Sprintf("%+v", s)
 		}
-		readings, err := h.Sample(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		readings := sample(t, h)
 		if len(readings) != 1 || readings[0].ID != s.ID || !readings[0].Full() || readings[0].Limit != 8 || readings[0].Overflows < s.Overflows || readings[0].Opens == 0 {
 			return fmt.Sprintf("%+v", readings)
 		}
@@ -163,53 +169,60 @@ func eventually(t *testing.T, ask func() string) {
 	t.Fatal("after 15 s still: ", answer)
 }
 
+// sample returns the readings of the own namespace.
+func sample(t *testing.T, h *Host) []remediate.Reading {
+	t.Helper()
+	readings, err := h.Sample(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(readings, func(r remediate.Reading) bool { return r.ID.NetNS != h.home.id })
+}
+
 // Sample notices by itself which uWSGI come and go.
 func TestSample(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	h := newHost(t, options)
-	sample := func() []remediate.Reading {
-		readings, err := h.Sample(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return readings
-	}
-	if got := sample(); len(got) != 0 {
+	if got := sample(t, h); len(got) != 0 {
 		t.Fatalf("without a uWSGI: %+v", got)
 	}
-	first := h.walked
-	h.walked = first.Add(-walkGap) // so that the test need not wait
-	if sample(); h.walked.After(first) {
-		t.Error("walked over /proc though no socket appeared")
-	}
-
-	other := listen(t, inet4("127.0.0.1:5120"), 5, 0)
-	if sample(); !h.walked.After(first) {
-		t.Error("did not walk over /proc though a socket appeared")
-	}
-	second := h.walked
-	h.walked = second.Add(-walkGap)
-	if sample(); h.walked.After(second) {
-		t.Error("walked over /proc again for a socket that is nobody's")
-	}
-	unix.Close(other)
-
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5121"})
-	h.walked = h.walked.Add(-walkGap)
-	got := sample()
-	if len(got) != 1 || got[0].Limit != 100 || got[0].Full() {
+	h.walked = h.walked.Add(-walkGap) // so that the test need not wait
+	if got := sample(t, h); len(got) != 1 || got[0].Limit != 100 || got[0].Full() {
 		t.Fatalf("with a uWSGI: %+v", got)
 	}
 	u.Stop()
 	eventually(t, func() string { // the workers end a little after the master
-		if got := sample(); len(got) != 0 {
+		if got := sample(t, h); len(got) != 0 {
 			return fmt.Sprintf("after its end: %+v", got)
 		}
 		return ""
 	})
-	h.walked = h.walked.Add(-rewalk)
-	if third := h.walked; len(sample()) != 0 || !h.walked.After(third.Add(rewalk)) {
-		t.Error("did not walk after the time for it")
+}
+
+// Only a new socket, or half a minute, makes Sample walk over /proc.
+func TestStale(t *testing.T) {
+	walked := time.Now()
+	h := &Host{walked: walked, known: map[uint64]bool{1: true, 2: true}, owned: map[uint64]owner{1: {}}}
+	for _, c := range []struct {
+		name   string
+		after  time.Duration
+		inodes []uint64
+		want   bool
+	}{
+		{"nothing new", 29 * time.Second, []uint64{1, 2}, false},
+		{"one has gone", 29 * time.Second, []uint64{1}, false},
+		{"a new one", time.Second, []uint64{1, 2, 3}, true},
+		{"a new one just after a walk", 999 * time.Millisecond, []uint64{3}, false},
+		{"half a minute", 30 * time.Second, []uint64{1, 2}, true},
+	} {
+		var v view
+		for _, inode := range c.inodes {
+			v.listeners = append(v.listeners, listener{inode: inode})
+		}
+		if got := h.stale([]view{{}, v}, walked.Add(c.after)); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
 	}
 }
 
@@ -228,6 +241,9 @@ func TestObserveEmperor(t *testing.T) {
 		facts := observe(t, h)
 		masters := make(map[string]remediate.Process)
 		for _, s := range facts.Sockets {
+			if s.Foreign {
+				continue
+			}
 			if len(s.Workers) != 1 {
 				return fmt.Sprintf("%+v", s)
 			}
@@ -246,16 +262,16 @@ func TestObserveReload(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5140"})
 	h := newHost(t, options)
-	before := observe(t, h).Sockets[0]
+	before := socketsOf(observe(t, h), u.Pid)[0]
 	if err := unix.Kill(u.Pid, unix.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() string {
-		facts := observe(t, h)
-		if len(facts.Sockets) != 1 {
-			return fmt.Sprintf("%d sockets", len(facts.Sockets))
+		found := socketsOf(observe(t, h), u.Pid)
+		if len(found) != 1 {
+			return fmt.Sprintf("%+v", found)
 		}
-		after := facts.Sockets[0]
+		after := found[0]
 		if after.ID != before.ID || after.Key() != before.Key() {
 			t.Fatalf("before %+v, after %+v", before, after)
 		}

@@ -1,0 +1,202 @@
+package host
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"qwatch/internal/testbed"
+	"qwatch/remediate"
+)
+
+// inside runs f in a network namespace of its own and goes home again. lo is
+// down there, but a socket can listen.
+func inside(t *testing.T, f func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		// Else the thread stays locked, and ends with the test.
+		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	f()
+}
+
+// A uWSGI in a container's network namespace is seen with that one's limit,
+// and forgotten with its end.
+func TestObserveNamespaces(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi", "root")
+	here := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5200"})
+	var there *testbed.UWSGI
+	inside(t, func() {
+		if err := os.WriteFile(somaxconnFile, []byte("256"), 0); err != nil {
+			t.Fatal(err)
+		}
+		there = testbed.Run(t, testbed.Options{Address: "127.0.0.1:5200", Listen: 200, Workers: 1})
+	})
+	h := newHost(t, options)
+	facts := observe(t, h)
+	want := []string{
+		"tcp 127.0.0.1:5200 0/100 of here, 2 workers, foreign false, somaxconn 128",
+		"tcp 127.0.0.1:5200 0/200 of there, 1 workers, foreign true, somaxconn 256",
+	}
+	foreign := socketsOf(facts, there.Pid)[0].ID
+	if diff := cmp.Diff(want, describe(socketsOf(facts, here.Pid, there.Pid), map[int]string{here.Pid: "here", there.Pid: "there"})); diff != "" {
+		t.Errorf("sockets (-want +got):\n%s", diff)
+	}
+	if facts.Sysctl["net.core.somaxconn"] != 128 {
+		t.Errorf("sysctls %v are not those of the own namespace", facts.Sysctl)
+	}
+	readings, err := h.Sample(t.Context())
+	if err != nil || !slices.ContainsFunc(readings, func(r remediate.Reading) bool { return r.ID == foreign && r.Limit == 200 }) {
+		t.Errorf("readings %+v, %v", readings, err)
+	}
+
+	there.Stop()
+	eventually(t, func() string {
+		facts := observe(t, h)
+		if len(socketsOf(facts, there.Pid)) != 0 || slices.ContainsFunc(h.spaces, func(n *namespace) bool { return n.id == foreign.NetNS }) {
+			return fmt.Sprintf("%+v", facts.Sockets)
+		}
+		return ""
+	})
+}
+
+var (
+	anyProcess = regexp.MustCompile(`(^cannot .* process )\d+:`) // any of the three
+	anyNetns   = regexp.MustCompile(`network namespace \d+:`)
+)
+
+const asOther = "QWATCH_TEST_CAPS"
+
+// TestOther is not a test: it prints what a process without root's rights sees.
+func TestOther(t *testing.T) {
+	if _, ok := os.LookupEnv(asOther); !ok {
+		return // run by TestObserveWithoutRights
+	}
+	o := options
+	o.SysctlFile = "/etc/sysctl.d/90-qwatch.conf"
+	h := newHost(t, o)
+	facts := observe(t, h)
+	for _, s := range facts.Sockets {
+		fmt.Printf("= socket %s %d/%d of %d fd %d workers %d foreign %v\n", s.Address, s.Length, s.Limit, s.Master.PID, s.FD, len(s.Workers), s.Foreign)
+	}
+	for step, why := range facts.Cannot {
+		fmt.Printf("= cannot %s: %s\n", step, why)
+	}
+	for _, what := range facts.Unseen {
+		fmt.Printf("= unseen %s\n", what)
+	}
+}
+
+// other runs this test binary as uid 1000 with just these capabilities, and
+// returns what TestOther prints.
+func other(t *testing.T, caps string) []string {
+	t.Helper()
+	args := []string{"--reuid", "1000", "--regid", "1000", "--clear-groups", "--bounding-set", "-all", "--inh-caps", "-all"}
+	if caps != "" {
+		args = []string{"--reuid", "1000", "--regid", "1000", "--clear-groups", "--inh-caps", "-all," + caps, "--ambient-caps", caps}
+	}
+	cmd := exec.Command("setpriv", append(args, "/proc/self/fd/3", "-test.run=^TestOther$", "-test.v")...)
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	cmd.ExtraFiles = []*os.File{exe}
+	cmd.Env = append(os.Environ(), asOther+"="+caps)
+	cmd.Dir = "/"
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("as uid 1000 with %q: %v\n%s", caps, err, out)
+	}
+	lines := []string{}
+	for line := range strings.Lines(string(out)) {
+		if line, ok := strings.CutPrefix(strings.TrimSpace(line), "= "); ok {
+			lines = append(lines, line)
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func TestObserveWithoutRights(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi", "root", "setpriv")
+	named := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5210", Workers: 1})
+	// Its address stands in a file, not in the command line.
+	dir := t.TempDir()
+	ini := dir + "/hidden.ini"
+	if err := os.WriteFile(ini, []byte("[uwsgi]\nsocket = 127.0.0.1:5211\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	hidden := testbed.Run(t, testbed.Options{Workers: 1, Args: []string{"--ini", ini}})
+	var there *testbed.UWSGI
+	inside(t, func() { there = testbed.Run(t, testbed.Options{Address: "127.0.0.1:5212", Workers: 1}) })
+
+	seen := func(u *testbed.UWSGI, address, rest string) string {
+		return fmt.Sprintf("socket %s 0/100 of %d %s", address, u.Pid, rest)
+	}
+	fds := func(u *testbed.UWSGI) string {
+		return fmt.Sprintf("unseen the sockets of uWSGI %d (uid 0): open /proc/%d/fd: permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", u.Pid, u.Pid)
+	}
+	const (
+		noSysctl = "cannot sysctl: open /proc/sys/net/core/somaxconn: permission denied; needs CAP_NET_ADMIN"
+		noFile   = "cannot sysctl_file: open /etc/sysctl.d: permission denied; needs its owner, root, or CAP_DAC_OVERRIDE"
+	)
+	for _, c := range []struct {
+		caps string
+		want []string
+	}{
+		{"", []string{
+			noSysctl, noFile,
+			"cannot relisten: pidfd_getfd of process PID: operation not permitted; needs CAP_SYS_PTRACE, and no seccomp filter against it",
+			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL",
+			seen(named, named.Address, "fd -1 workers 1 foreign false"),
+			fmt.Sprintf("unseen the owner of 127.0.0.1:5210: taken to be uWSGI %d by its command line", named.Pid),
+			fds(named), fds(hidden), fds(there),
+			fmt.Sprintf("unseen uWSGI %d: it lives in another network namespace; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", there.Pid),
+		}},
+		{"+sys_ptrace,+dac_read_search", []string{
+			noSysctl, noFile,
+			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL",
+			seen(named, named.Address, "fd 3 workers 1 foreign false"),
+			seen(hidden, "127.0.0.1:5211", "fd 3 workers 1 foreign false"),
+			fmt.Sprintf("unseen uWSGI %d: its network namespace NETNS: setns: operation not permitted; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", there.Pid),
+		}},
+		{"+sys_ptrace,+dac_read_search,+sys_admin,+net_admin,+kill,+dac_override", []string{
+			seen(named, named.Address, "fd 3 workers 1 foreign false"),
+			seen(hidden, "127.0.0.1:5211", "fd 3 workers 1 foreign false"),
+			seen(there, there.Address, "fd 3 workers 1 foreign true"),
+		}},
+	} {
+		t.Run("caps "+c.caps, func(t *testing.T) {
+			ours := regexp.MustCompile(fmt.Sprintf(`^cannot|\b(%d|%d|%d)\b`, named.Pid, hidden.Pid, there.Pid))
+			got := slices.DeleteFunc(other(t, c.caps), func(line string) bool { return !ours.MatchString(line) })
+			for i, line := range got {
+				line = anyProcess.ReplaceAllString(line, "${1}PID:")
+				got[i] = anyNetns.ReplaceAllString(line, "network namespace NETNS:")
+			}
+			slices.Sort(c.want)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("as uid 1000 (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
