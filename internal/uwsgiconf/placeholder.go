@@ -1,0 +1,173 @@
+package uwsgiconf
+
+import (
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// unknownMagic stands for magic that only the process itself knows: its user,
+// the time, the number of CPUs.
+const unknownMagic = "\x00"
+
+// fillMagic is core/uwsgi.c config_magic_table_fill. A symbolic link to a
+// directory is not resolved, as uWSGI would.
+func (f *finder) fillMagic(path, given, section string) {
+	dir, name := filepath.Split(path)
+	m := map[byte]string{
+		'o': given, 'p': path, 's': name, 'd': dir, 'x': section,
+		'n': strings.TrimSuffix(name, filepath.Ext(name)),
+		'e': strings.TrimPrefix(filepath.Ext(name), "."),
+		'c': filepath.Base(dir),
+	}
+	parts := strings.FieldsFunc(dir, func(r rune) bool { return r == '/' })
+	for i, digit := range "0123456789" {
+		m[byte(digit)] = ""
+		if i < len(parts) {
+			m[byte(digit)] = parts[i]
+		}
+	}
+	for k, v := range m {
+		f.magic[k] = v
+		if !f.firstFile && 'a' <= k && k <= 'z' {
+			f.magic[k-'a'+'A'] = v
+		}
+	}
+	f.firstFile = true
+	f.magic['%'], f.magic['('] = "%", "%("
+	f.magic['h'] = f.in.Hostname
+	if len(f.in.Dirs) > 0 {
+		f.magic['v'] = f.in.Dirs[0]
+	}
+	for _, c := range []byte("tTVkuUgGijIJb") {
+		f.magic[c] = unknownMagic
+	}
+}
+
+// substitute is core/utils.c magic_sub: any other character behind a percent
+// sign is swallowed with it.
+func (f *finder) substitute(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' && i+1 < len(text) {
+			i++
+			out = append(out, f.magic[text[i]]...)
+			continue
+		}
+		out = append(out, text[i])
+	}
+	return out
+}
+
+// fillIn does the passes of uwsgi_setup over one option: $(ENV), @(file), then
+// %(option).
+func (f *finder) fillIn(o *option) {
+	if o.applied {
+		return
+	}
+	o.Text = replace(o.Text, '$', f.getenv)
+	o.Text = replace(o.Text, '@', func(file string) (string, bool) {
+		_, text, err := f.read(file)
+		return strings.TrimRight(string(text), "\r\n"), err == nil
+	})
+	o.Text = replace(o.Text, '%', f.reference)
+}
+
+// maxText bounds placeholders that grow by holding themselves, at which uWSGI
+// never ends.
+const maxText = 1 << 16
+
+// replace is core/utils.c uwsgi_apply_config_pass: what was put in is looked
+// through again; what has no value stays.
+func replace(text string, symbol byte, value func(string) (string, bool)) string {
+	for from, rounds := 0, 0; rounds < 1000 && len(text) < maxText; rounds++ {
+		start := strings.Index(text[from:], string(symbol)+"(")
+		if start < 0 {
+			break
+		}
+		start += from
+		end, depth := start+2, 0
+		for ; end < len(text) && (text[end] != ')' || depth > 0); end++ {
+			switch text[end] {
+			case '(':
+				depth++
+			case ')':
+				depth--
+			}
+		}
+		if end == len(text) {
+			break
+		}
+		v, ok := value(text[start+2 : end])
+		if !ok || end == start+2 {
+			from = end
+			continue
+		}
+		text, from = text[:start]+v+text[end+1:], 0
+	}
+	return text
+}
+
+func (f *finder) getenv(name string) (string, bool) {
+	for _, kv := range f.in.Environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// reference is core/config.c uwsgi_manage_placeholder: an option's first value,
+// or several joined or reckoned with, from the left.
+func (f *finder) reference(key string) (string, bool) {
+	if !strings.Contains(key, " ") {
+		return f.exported(key)
+	}
+	result, operator := "", ""
+	for word := range strings.FieldsSeq(key) {
+		n, _ := strconv.ParseInt(result, 10, 64)
+		switch word {
+		case "+", "-", "*", "/":
+			operator = word
+			continue
+		case "++":
+			result, operator = strconv.FormatInt(n+1, 10), ""
+			continue
+		case "--":
+			result, operator = strconv.FormatInt(n-1, 10), ""
+			continue
+		}
+		value := word
+		if strings.Trim(word, "0123456789") != "" {
+			value, _ = f.exported(word)
+		}
+		m, _ := strconv.ParseInt(value, 10, 64)
+		switch operator {
+		case "":
+			result += value
+			continue
+		case "+":
+			n += m
+		case "-":
+			n -= m
+		case "*":
+			n *= m
+		case "/":
+			if m == 0 { // as uWSGI answers
+				n, m = 0, 1
+			}
+			n /= m
+		}
+		result, operator = strconv.FormatInt(n, 10), ""
+	}
+	return result, true
+}
+
+func (f *finder) exported(name string) (string, bool) {
+	for _, o := range f.options {
+		if o.Name == name {
+			return o.Text, true
+		}
+	}
+	return "", false
+}

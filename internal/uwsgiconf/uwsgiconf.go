@@ -1,0 +1,397 @@
+// Package uwsgiconf finds the listen backlog that a running uWSGI was configured
+// with, and where that is written, from its command line, environment and
+// configuration files.
+//
+// It follows uWSGI 2.0.21 (core/init.c uwsgi_commandline_config, core/config.c
+// add_exported_option, core/ini.c and its siblings), and its tests compare it
+// with a real one. Three things decide:
+//   - Options are applied in the order in which they are met, and the last wins:
+//     the environment, then the command line's options with each file read where
+//     it is named, then the command line's positional files, then inherit.
+//   - listen is applied as it is met (UWSGI_OPT_IMMEDIATE, since 2.0.18), so
+//     placeholders in it are never filled in: $(N) means 0.
+//   - A percent sign with one character is replaced while a file is read, $(ENV),
+//     @(file) and %(option) only after everything is read.
+//
+// Conditions and loops are not evaluated.
+package uwsgiconf
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// DefaultListen is uWSGI's backlog where nothing sets one (core/init.c).
+const DefaultListen = 100
+
+// What one configuration may make us read.
+const (
+	maxFiles    = 200
+	maxDepth    = 16
+	maxFileSize = 1 << 20
+)
+
+// Input is a uWSGI process as /proc shows it.
+type Input struct {
+	Args     []string // cmdline, the program first
+	Environ  []string // environ, "K=V"
+	Dirs     []string // where it may have been started, likeliest first: cwd, then $PWD (chdir moves the cwd)
+	Hostname string   // for %h
+
+	// Read reads a file as that process would: through /proc/PID/root.
+	Read func(path string) ([]byte, error)
+}
+
+// Option is one option in force at the place where it was met.
+type Option struct {
+	Name string // as written: workers and processes are two names
+	Text string // with its placeholders filled in; "" for a flag without a value
+	At   string // "/etc/uwsgi/app.ini:12", "command line" or "environment UWSGI_LISTEN"
+
+	// Conditional says that it stands in a condition or a loop, and may not hold.
+	Conditional bool
+}
+
+// Setting is what a configuration asks for.
+type Setting struct {
+	Listen  int    // the backlog; 0 or more
+	At      string // as in Option, or "default"
+	Note    string // what is odd about it, "" for nothing
+	Options []Option
+}
+
+// Last is the option of one of these names that wins, conditional ones left out.
+func (s Setting) Last(names ...string) (Option, bool) {
+	for i := len(s.Options) - 1; i >= 0; i-- {
+		for _, name := range names {
+			if o := s.Options[i]; o.Name == name && !o.Conditional {
+				return o, true
+			}
+		}
+	}
+	return Option{}, false
+}
+
+// Find follows the configuration. The error says why Listen cannot be known: a
+// file that cannot be read, a condition, a source that is not a file. Then the
+// Setting holds what was found nevertheless.
+func Find(in Input) (Setting, error) {
+	f := finder{in: in, listen: DefaultListen, at: "default", magic: map[byte]string{}}
+	f.environment()
+	f.commandLine()
+	for i := range f.options {
+		f.fillIn(&f.options[i])
+	}
+	// inherit adds to what is being walked, after everything else (uwsgi_configure).
+	for i := 0; i < len(f.options); i++ {
+		if o := f.options[i]; o.Name == "inherit" && !o.placeholder {
+			f.loadAny(o.Text, o.At, o.Conditional)
+		}
+	}
+	s := Setting{Listen: f.listen, At: f.at, Note: f.note}
+	for _, o := range f.options {
+		if !o.placeholder {
+			s.Options = append(s.Options, o.Option)
+		}
+	}
+	return s, f.doubt
+}
+
+type option struct {
+	Option
+	placeholder bool // known to %(name) only
+	applied     bool // as it was met: its placeholders stay as they are
+}
+
+type finder struct {
+	in      Input
+	options []option
+
+	listen   int
+	at, note string
+	doubt    error // why listen may be another; nil where it is sure
+
+	logic     bool // between if-… or for-… and its end
+	custom    map[string]bool
+	magic     map[byte]string
+	firstFile bool // the upper-case magic is set
+	lastINI   string
+	files     int
+	depth     int
+}
+
+// ignored are the variables that uWSGI sets for its own use (core/utils.c
+// parse_sys_envs).
+var ignored = map[string]bool{
+	"UWSGI_RELOADS": true, "UWSGI_VASSALS_DIR": true, "UWSGI_EMPEROR_FD": true,
+	"UWSGI_BROODLORD_NUM": true, "UWSGI_EMPEROR_FD_CONFIG": true, "UWSGI_EMPEROR_PROXY": true,
+	"UWSGI_JAIL_PID": true, "UWSGI_ORIGINAL_PROC_NAME": true,
+}
+
+func (f *finder) environment() {
+	for _, kv := range f.in.Environ {
+		k, v, _ := strings.Cut(kv, "=")
+		if name, ok := strings.CutPrefix(k, "UWSGI_"); ok && !ignored[k] {
+			name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
+			f.add(Option{Name: name, Text: v, At: "environment " + k})
+		}
+	}
+}
+
+// flags.txt holds the options that take no argument, from the option tables of
+// 2.0.28: grep -oE '"[^"]+", *(no|optional)_argument' core/*.c plugins/*/*.c
+//
+//go:embed flags.txt
+var flags string
+
+// short are the one-letter options that take an argument; the others take none.
+var short = map[byte]string{
+	'A': "sharedarea", 'H': "home", 'J': "test", 'O': "optimize", 'Q': "spooler", 'R': "max-requests",
+	'S': "set", 'b': "buffer-size", 'd': "daemonize", 'j': "json", 'l': "listen", 'p': "processes",
+	's': "socket", 't': "harakiri", 'v': "max-vars", 'w': "module", 'x': "xml", 'y': "yaml",
+	'z': "socket-timeout",
+}
+
+// commandLine reads as getopt_long(3) does: positional arguments come last.
+func (f *finder) commandLine() {
+	isFlag := map[string]bool{}
+	for name := range strings.FieldsSeq(flags) {
+		isFlag[name] = true
+	}
+	if len(f.in.Args) == 0 {
+		f.doubt = errors.New("the command line of the process is empty")
+		return
+	}
+	const at = "command line"
+	args := f.in.Args[1:]
+	next := func() string {
+		if len(args) == 0 {
+			return ""
+		}
+		arg := args[0]
+		args = args[1:]
+		return arg
+	}
+	var files []string
+	for len(args) > 0 {
+		arg := next()
+		switch {
+		case arg == "--":
+			files = append(files, args...)
+			args = nil
+		case strings.HasPrefix(arg, "--"):
+			name, text, given := strings.Cut(arg[2:], "=")
+			if !given && !isFlag[name] {
+				text = next()
+			}
+			f.add(Option{Name: name, Text: text, At: at})
+		case strings.HasPrefix(arg, "-") && len(arg) > 1:
+			for i := 1; i < len(arg); i++ {
+				name, takes := short[arg[i]]
+				if !takes {
+					continue // none of the flags matters here
+				}
+				text := arg[i+1:]
+				if text == "" {
+					text = next()
+				}
+				f.add(Option{Name: name, Text: text, At: at})
+				break
+			}
+		default:
+			files = append(files, arg)
+		}
+	}
+	for _, file := range files {
+		if !strings.HasPrefix(file, "[") {
+			f.loadAny(file, at, false)
+		}
+	}
+}
+
+// add is core/config.c add_exported_option.
+func (f *finder) add(o Option) {
+	switch o.Name {
+	case "end", "endfor", "endif", "end-if", "end-for":
+		f.logic = false
+	}
+	o.Conditional = o.Conditional || f.logic
+	f.options = append(f.options, option{Option: o})
+	last := &f.options[len(f.options)-1]
+	if f.custom[o.Name] {
+		f.unsure(o.At, "the custom option %s may set listen", o.Name)
+	}
+	switch name := o.Name; {
+	case name == "listen":
+		last.applied = true
+		f.setListen(o)
+	case name == "set", name == "set-placeholder", name == "set-ph":
+		last.applied = true
+		key, text, _ := strings.Cut(o.Text, "=")
+		set := Option{Name: key, Text: text, At: o.At, Conditional: o.Conditional}
+		if name == "set" {
+			f.add(set)
+		} else {
+			f.options = append(f.options, option{Option: set, placeholder: true, applied: true})
+		}
+	case formats[name] != none:
+		last.applied = true
+		f.load(formats[name], o.Text, o.At, o.Conditional)
+	case name == "include":
+		last.applied = true
+		f.loadAny(o.Text, o.At, o.Conditional)
+	case name == "config", name == "inject-before", name == "inject-after":
+		last.applied = true
+		f.unsure(o.At, "%s = %s is not followed", name, o.Text)
+	case name == "declare-option", name == "declare-option2":
+		custom, body, _ := strings.Cut(o.Text, "=")
+		if strings.Contains(body, "listen") || strings.Contains(body, "ini") || strings.Contains(body, "include") {
+			if f.custom == nil {
+				f.custom = map[string]bool{}
+			}
+			f.custom[custom] = true
+		}
+	case strings.HasPrefix(name, "if-"), strings.HasPrefix(name, "for-"), logicNames[name]:
+		f.logic = true
+	}
+}
+
+var logicNames = map[string]bool{
+	"for": true, "ifenv": true, "ifexists": true, "ifplugin": true, "ifdir": true,
+}
+
+func (f *finder) unsure(at, format string, args ...any) {
+	f.doubt = fmt.Errorf("%s: "+format, append([]any{at}, args...)...)
+}
+
+func (f *finder) setListen(o Option) {
+	if o.Conditional {
+		f.unsure(o.At, "listen = %s stands in a condition or a loop, which is not evaluated", o.Text)
+		return
+	}
+	if strings.Contains(o.Text, unknownMagic) {
+		f.unsure(o.At, "listen = %s holds a placeholder that is not known here", o.Text)
+		return
+	}
+	n, ok := atoi(o.Text)
+	if !ok {
+		f.unsure(o.At, "listen = %s is no number that uWSGI takes", o.Text)
+		return
+	}
+	f.listen, f.at, f.note, f.doubt = n, o.At, "", nil
+	if strings.Contains(o.Text, "$(") || strings.Contains(o.Text, "%(") || strings.Contains(o.Text, "@(") {
+		f.note = fmt.Sprintf("uWSGI since 2.0.18 reads listen = %s as %d: it fills in placeholders too late for it; write the number itself", o.Text, n)
+	}
+}
+
+// atoi is C's, as uwsgi_opt_set_int uses it: leading blanks, a sign, digits, and
+// whatever follows is ignored. Negative numbers end uWSGI; too big ones are
+// undefined.
+func atoi(s string) (int, bool) {
+	s = strings.TrimLeft(s, " \t\n\v\f\r")
+	s, negative := strings.CutPrefix(s, "-")
+	if !negative {
+		s = strings.TrimPrefix(s, "+")
+	}
+	end := 0
+	for end < len(s) && '0' <= s[end] && s[end] <= '9' {
+		end++
+	}
+	if end == 0 {
+		return 0, true
+	}
+	n, err := strconv.ParseInt(s[:end], 10, 32)
+	return int(n), err == nil && (!negative || n == 0) && n <= math.MaxInt32
+}
+
+// formats are the options that load a file, and how it is written.
+var formats = map[string]format{
+	"ini": ini, "yaml": yamlFormat, "yml": yamlFormat, "json": jsonFormat, "js": jsonFormat,
+	"xml": xmlFormat, "xmlconfig": xmlFormat,
+}
+
+// loadAny is core/uwsgi.c uwsgi_opt_load: the name's end says how the file is
+// written, so "app.ini:section" is none.
+func (f *finder) loadAny(file, at string, conditional bool) {
+	how, ok := formats[strings.TrimPrefix(filepath.Ext(file), ".")]
+	if !ok || strings.HasSuffix(file, ".xmlconfig") {
+		f.unsure(at, "%s is not followed: it does not end as a configuration file does", file)
+		return
+	}
+	first := f.firstFile
+	f.firstFile = true
+	f.load(how, file, at, conditional)
+	f.firstFile = first
+}
+
+// load reads a file, "file:section" or, in ini, ":section" of the last one.
+func (f *finder) load(how format, file, at string, conditional bool) {
+	if strings.Contains(file, "://") || file == "-" {
+		f.unsure(at, "the configuration comes from %s", file)
+		return
+	}
+	f.files++
+	if f.depth++; f.depth > maxDepth || f.files > maxFiles {
+		f.unsure(at, "too many files include each other at %s", file)
+		return
+	}
+	defer func() { f.depth-- }()
+	section := ""
+	if i := strings.LastIndexByte(file, ':'); i >= 0 {
+		file, section = file[:i], file[i+1:]
+	}
+	again := file == "" && how == ini
+	if again {
+		file = f.lastINI
+	}
+	path, text, err := f.read(file)
+	if err != nil {
+		f.unsure(at, "reading %s: %w", file, err)
+		return
+	}
+	if again {
+		f.magic['x'] = section
+	} else {
+		f.fillMagic(path, file, section)
+	}
+	lines, err := parse(how, f.substitute(text), section)
+	if err != nil {
+		f.unsure(path, "%w", err)
+		return
+	}
+	if how == ini {
+		f.lastINI = path
+	}
+	for _, l := range lines {
+		f.add(Option{
+			Name: l.key, Text: l.text, At: fmt.Sprintf("%s:%d", path, l.number),
+			Conditional: conditional || l.conditional,
+		})
+	}
+}
+
+// read tries a relative name in each directory, and stays with the one that fits.
+func (f *finder) read(file string) (path string, text []byte, err error) {
+	if filepath.IsAbs(file) {
+		path = filepath.Clean(file)
+		text, err = f.in.Read(path)
+	} else {
+		err = errors.New("it is relative, and the directory is not known")
+		for i, dir := range f.in.Dirs {
+			path = filepath.Join(dir, file)
+			if text, err = f.in.Read(path); err == nil {
+				f.in.Dirs = f.in.Dirs[i : i+1]
+				break
+			}
+		}
+	}
+	if err == nil && len(text) > maxFileSize {
+		err = fmt.Errorf("longer than %d bytes", maxFileSize)
+	}
+	return path, text, err
+}
