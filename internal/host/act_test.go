@@ -1,0 +1,143 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/internal/testbed"
+	"qwatch/remediate"
+)
+
+// apply acts with nothing but what the action says.
+func apply(t *testing.T, a remediate.Action) remediate.Result {
+	t.Helper()
+	return hand{processes: options.Processes}.Apply(t.Context(), a)
+}
+
+// show is a result as one line.
+func show(r remediate.Result) string {
+	s := fmt.Sprintf("%s %d→%d", r.Status, r.Was, r.Now)
+	if r.Note != "" {
+		s += " (" + r.Note + ")"
+	}
+	if r.Err != nil {
+		s += ": " + r.Err.Error()
+	}
+	return s
+}
+
+// wantResult compares the beginning of show, and each further part with what
+// is in it.
+func wantResult(t *testing.T, r remediate.Result, begin string, parts ...string) {
+	t.Helper()
+	got := show(r)
+	if !strings.HasPrefix(got, begin) {
+		t.Errorf("result %q, want %q…", got, begin)
+	}
+	for _, p := range parts {
+		if !strings.Contains(got, p) {
+			t.Errorf("result %q, want %q in it", got, p)
+		}
+	}
+	if (r.Err != nil) != (r.Status == remediate.Stale || r.Status == remediate.Failed) {
+		t.Errorf("result %q: status and error do not fit", got)
+	}
+}
+
+// as runs f on a thread of its own with just these capabilities and this user.
+// The thread ends with f.
+func as(t *testing.T, uid int, capabilities []int, f func()) {
+	t.Helper()
+	testbed.Needs(t, "root")
+	onThread(t, func() error {
+		// Not unix.Setresuid: that changes all threads.
+		if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+			return err
+		}
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); e != 0 {
+			return e
+		}
+		var data [2]unix.CapUserData
+		for _, c := range capabilities {
+			data[c/32].Permitted |= 1 << (c % 32)
+			data[c/32].Effective |= 1 << (c % 32)
+		}
+		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+			return err
+		}
+		// As after the execve(2) of a service, /proc/self is its own.
+		return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	}, f)
+}
+
+// onThread runs prepare and f on a thread that ends with them.
+func onThread(t *testing.T, prepare func() error, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		defer close(done)
+		if err := prepare(); err != nil {
+			done <- err
+			return
+		}
+		f()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestApplyEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := hand{}.Apply(ctx, remediate.SetSysctl{Key: "net.core.somaxconn", From: 128, To: 1024})
+	if r.Status != remediate.Failed || !errors.Is(r.Err, context.Canceled) {
+		t.Errorf("with an ended context: %s", show(r))
+	}
+	wantResult(t, apply(t, nil), "failed -1→-1: unknown action")
+}
+
+func TestPermanent(t *testing.T) {
+	for err, want := range map[error]bool{
+		&os.PathError{Err: unix.EROFS}: true, fmt.Errorf("x: %w; needs", unix.EPERM): true, errLinked: true,
+		unix.EAGAIN: false, errGone: false, context.DeadlineExceeded: false,
+	} {
+		if got := Permanent(err); got != want {
+			t.Errorf("Permanent(%v) = %v, want %v", err, got, want)
+		}
+	}
+}
+
+// socketOf is the socket at addr as Observe shows it.
+func socketOf(t *testing.T, addr string) remediate.Socket {
+	t.Helper()
+	facts := observe(t, newHost(t, options))
+	i := slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Address == addr })
+	if i < 0 {
+		t.Fatalf("no socket %s in %+v", addr, facts.Sockets)
+	}
+	return facts.Sockets[i]
+}
+
+// somaxconn sets it for the time of the test.
+func somaxconn(t *testing.T, n int) {
+	t.Helper()
+	testbed.Needs(t, "namespace")
+	if err := testbed.SetSomaxconn(n); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := testbed.SetSomaxconn(testbed.StartSomaxconn); err != nil {
+			t.Error(err)
+		}
+	})
+}

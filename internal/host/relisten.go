@@ -1,0 +1,146 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/remediate"
+)
+
+// relisten calls listen(2) on the running socket. listen sets the limit of a
+// socket that listens already and leaves its queue alone (inet_csk_listen_start
+// is not run again, net/ipv4/af_inet.c; unix_listen, net/unix/af_unix.c).
+func relisten(a remediate.Relisten) remediate.Result {
+	s := a.Socket
+	fd, err := borrow(s)
+	if err != nil {
+		return failure(-1, err)
+	}
+	defer unix.Close(fd)
+	space, err := spaceOf(s)
+	if err != nil {
+		return failed(-1, err)
+	}
+	defer space.close()
+	was, err := limitOf(space, s)
+	if err != nil {
+		return failure(-1, err)
+	}
+	if r, ok := compare("the limit of "+s.Name(), was, a.From, a.To, a.Undo); !ok {
+		return r
+	}
+	if most := space.limit(make([]byte, 64)); most < a.To {
+		return failed(was, fmt.Errorf("net.core.somaxconn of the socket's network namespace is %d: listen(2) would stop there instead of at %d; raise it first", most, a.To))
+	}
+	if err := unix.Listen(fd, a.To); err != nil {
+		return failed(was, fmt.Errorf("listen on %s: %w", s.Name(), err))
+	}
+	now, err := limitOf(space, s)
+	if err == nil && now != a.To {
+		err = fmt.Errorf("the limit of %s is %d after listen(2) with %d", s.Name(), now, a.To)
+	}
+	if err != nil {
+		r := failed(was, err)
+		r.Now = now
+		return r
+	}
+	return remediate.Result{Status: remediate.Applied, Was: was, Now: now}
+}
+
+// spaceOf opens the network namespace in which the socket lives.
+func spaceOf(s remediate.Socket) (*namespace, error) {
+	if !s.Foreign {
+		return openNamespace()
+	}
+	space, err := enterNamespace(s.Master.PID)
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of %s: %w; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", s.Name(), err)
+	}
+	return space, nil
+}
+
+// limitOf is the socket's limit as sock_diag shows it.
+func limitOf(space *namespace, s remediate.Socket) (int, error) {
+	if space.id != s.ID.NetNS {
+		return -1, fmt.Errorf("network namespace %d of %s is another now: %w", s.ID.NetNS, s.Name(), errGone)
+	}
+	all, err := listeners(space.diag, s.Family, nil)
+	if err != nil {
+		return -1, err
+	}
+	i := slices.IndexFunc(all, func(l listener) bool { return l.inode == s.ID.Inode })
+	if i < 0 {
+		return -1, fmt.Errorf("socket %d of %s no longer listens: %w", s.ID.Inode, s.Name(), errGone)
+	}
+	return all[i].limit, nil
+}
+
+// borrow returns a duplicate of the master's descriptor of the socket.
+func borrow(s remediate.Socket) (fd int, err error) {
+	pidfd, err := openProcess(s.Master)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(pidfd)
+	if s.FD >= 0 {
+		if fd, err = duplicate(pidfd, s.FD, s); err == nil {
+			return fd, nil
+		}
+		if !errors.Is(err, errGone) {
+			return -1, err
+		}
+	}
+	held, err := sockets("/proc/" + strconv.Itoa(s.Master.PID))
+	if err != nil {
+		return -1, fmt.Errorf("find socket %d in uWSGI %d: %w; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", s.ID.Inode, s.Master.PID, err)
+	}
+	at, ok := held[s.ID.Inode]
+	if !ok {
+		return -1, fmt.Errorf("uWSGI %d no longer holds socket %d of %s: %w", s.Master.PID, s.ID.Inode, s.Name(), errGone)
+	}
+	return duplicate(pidfd, at, s)
+}
+
+// duplicate takes one descriptor of the process and makes sure that it is the
+// socket.
+func duplicate(pidfd, at int, s remediate.Socket) (int, error) {
+	fd, err := unix.PidfdGetfd(pidfd, at, 0)
+	if err != nil {
+		return -1, explainGetfd(s.Master.PID, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("fstat", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Ino != s.ID.Inode {
+		unix.Close(fd)
+		return -1, fmt.Errorf("descriptor %d of uWSGI %d is not socket %d: %w", at, s.Master.PID, s.ID.Inode, errGone)
+	}
+	if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens != 1 {
+		unix.Close(fd)
+		return -1, fmt.Errorf("socket %d of %s no longer listens: %w", s.ID.Inode, s.Name(), errGone)
+	}
+	return fd, nil
+}
+
+func explainGetfd(pid int, err error) error {
+	switch {
+	case errors.Is(err, unix.EBADF):
+		return fmt.Errorf("the descriptor of uWSGI %d is closed: %w", pid, errGone)
+	case errors.Is(err, unix.ESRCH):
+		return fmt.Errorf("uWSGI %d has ended: %w", pid, errGone)
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("pidfd_getfd: %w; needs Linux 5.6, and no seccomp filter against it", err)
+	case errors.Is(err, unix.EPERM) && ptraceScope() == "3":
+		return fmt.Errorf("pidfd_getfd of process %d: %w; kernel.yama.ptrace_scope is 3, which forbids it until the next boot", pid, err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("pidfd_getfd of process %d: %w; needs CAP_SYS_PTRACE, and no seccomp filter against it", pid, err)
+	}
+	return fmt.Errorf("pidfd_getfd of process %d: %w", pid, err)
+}
