@@ -85,6 +85,12 @@ func NewBook(window, quiet time.Duration, threshold int) *Book {
 	}
 }
 
+// Configure sets new values for what NewBook was given. What is open stays
+// open, and what is pending is held to the new values with its next hit.
+func (b *Book) Configure(window, quiet time.Duration, threshold int) {
+	b.window, b.quiet, b.threshold = window, quiet, threshold
+}
+
 // Add counts a hit that came at now for the socket that key names. It returns
 // the incident as it now stands, and what the hit did to it. A hit dated more
 // than quiet after the last one closes the open incident (see Expire) and is
@@ -196,6 +202,11 @@ func (b *Book) Next() (due time.Time, ok bool) {
 // now, and those that Add closed. Each is returned once, the earliest first.
 func (b *Book) Expire(now time.Time) []Incident {
 	return b.end(func(inc *opened) bool { return !inc.due.After(now) })
+}
+
+// Ended returns the incidents that Add closed, as Expire would.
+func (b *Book) Ended() []Incident {
+	return b.end(func(*opened) bool { return false })
 }
 
 // CloseAll ends all that is open and returns what Expire would.

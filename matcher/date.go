@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"bytes"
+	"strings"
 	"time"
 )
 
@@ -46,6 +47,11 @@ func (r *reader) blanks() bool {
 	return len(r.b) < n
 }
 
+// ends says whether a word ends here.
+func (r *reader) ends() bool {
+	return len(r.b) == 0 || bytes.IndexByte([]byte(" \t])>"), r.b[0]) >= 0
+}
+
 // digits takes all digits that stand here, if they are lo to hi.
 func (r *reader) digits(lo, hi int) (n int, ok bool) {
 	i := 0
@@ -60,23 +66,33 @@ func (r *reader) digits(lo, hi int) (n int, ok bool) {
 	return n, true
 }
 
-// name takes one of names (three letters each, one after the other).
-func (r *reader) name(names string) (int, bool) {
-	if len(r.b) < 3 {
-		return 0, false
-	}
-	for i := 0; i < len(names); i += 3 {
-		if bytes.EqualFold(r.b[:3], []byte(names[i:i+3])) {
-			r.b = r.b[3:]
-			return i / 3, true
+// name takes a name or its first three letters.
+func (r *reader) name(name string) bool {
+	for _, n := range []int{len(name), 3} {
+		if len(r.b) >= n && strings.EqualFold(string(r.b[:n]), name[:n]) {
+			r.b = r.b[n:]
+			return true
 		}
 	}
-	return 0, false
+	return false
+}
+
+func (r *reader) weekday() bool {
+	for d := time.Sunday; d <= time.Saturday; d++ {
+		if r.name(d.String()) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *reader) month() (int, bool) {
-	m, ok := r.name("JanFebMarAprMayJunJulAugSepOctNovDec")
-	return m + 1, ok
+	for m := time.January; m <= time.December; m++ {
+		if r.name(m.String()) {
+			return int(m), true
+		}
+	}
+	return 0, false
 }
 
 // moment is a date being read.
@@ -93,19 +109,19 @@ type moment struct {
 // as with 03/04/2026.
 func date(b []byte, meta Meta) (s stamp, rest []byte, ok bool) {
 	r := reader{b}
-	closing := byte(0)
-	if r.any("[") {
-		closing = ']'
-		r.blanks()
+	closing := ""
+	if i := strings.IndexByte("[(<", r.peek()); i >= 0 && r.any("[(<") {
+		closing = "])>"[i : i+1]
 	}
-	if s, ok = epoch(&r, closing != 0); !ok {
+	r.blanks()
+	if s, ok = epoch(&r, closing != ""); !ok {
 		var m moment
 		if !m.read(&r) {
 			return s, b, false
 		}
 		s = m.stamp(meta)
 	}
-	if closing != 0 && !r.any("]") {
+	if closing != "" && !r.any(closing) {
 		return s, b, false
 	}
 	if c := r.peek(); c != 0 && c != ' ' && c != '\t' {
@@ -157,16 +173,12 @@ func since1970(n, digits int) time.Time {
 // read takes a date, a clock time, or both. It may leave r anywhere when it
 // fails.
 func (m *moment) read(r *reader) bool {
-	weekday := false
-	if _, ok := r.name("SunMonTueWedThuFriSat"); ok {
-		weekday = true
+	weekday := r.weekday()
+	if weekday {
 		r.any(",")
 		if !r.blanks() {
 			return false
 		}
-	}
-	if r.any("(") { // no shape begins so
-		return false
 	}
 	if mon, ok := r.month(); ok {
 		return m.monthFirst(r, mon, weekday)
@@ -175,7 +187,13 @@ func (m *moment) read(r *reader) bool {
 		m.meridiem(r)
 		return true
 	}
-	return m.calendar(r) && m.clockAfterDate(r)
+	if !m.calendar(r, weekday) {
+		return false
+	}
+	if !m.hasClock {
+		m.clockAfterDate(r)
+	}
+	return true
 }
 
 // monthFirst goes on after the month of ctime(3), date(1) and RFC 3164.
@@ -187,6 +205,12 @@ func (m *moment) monthFirst(r *reader, mon int, weekday bool) (ok bool) {
 	if m.day, ok = r.digits(1, 2); !ok {
 		return false
 	}
+	return m.clockThenYear(r, weekday)
+}
+
+// clockThenYear goes on after month and day. The year stands in front of the
+// clock, behind it, or nowhere.
+func (m *moment) clockThenYear(r *reader, weekday bool) (ok bool) {
 	r.any(",")
 	if !r.blanks() {
 		return false
@@ -210,7 +234,7 @@ func (m *moment) monthFirst(r *reader, mon int, weekday bool) (ok bool) {
 				t = u
 			}
 		}
-		if y, ok := t.digits(4, 4); ok && y >= 1970 {
+		if y, ok := t.digits(4, 4); ok && y >= 1970 && t.ends() {
 			m.year, m.zone, *r = y, zone.zone, t
 			m.ctime = weekday
 		}
@@ -219,7 +243,7 @@ func (m *moment) monthFirst(r *reader, mon int, weekday bool) (ok bool) {
 }
 
 // calendar takes year, month and day in any usual order.
-func (m *moment) calendar(r *reader) bool {
+func (m *moment) calendar(r *reader, weekday bool) bool {
 	m.hasDate = true
 	start := *r
 	if y, ok := r.digits(8, 8); ok { // 20261122
@@ -251,6 +275,9 @@ func (m *moment) calendar(r *reader) bool {
 	}
 	if m.month, ok = r.month(); ok { // 22/Nov/2026
 		m.day = a
+		if sep == ' ' {
+			return m.clockThenYear(r, weekday)
+		}
 		if !r.any(string(sep)) {
 			return false
 		}
@@ -290,7 +317,7 @@ func (m *moment) plausible() bool {
 }
 
 // clockAfterDate takes the clock and zone that may follow a calendar date.
-func (m *moment) clockAfterDate(r *reader) bool {
+func (m *moment) clockAfterDate(r *reader) {
 	t := *r
 	if t.any("Tt:_-") || t.blanks() {
 		if m.clock(&t) {
@@ -299,7 +326,6 @@ func (m *moment) clockAfterDate(r *reader) bool {
 			m.takeZone(r)
 		}
 	}
-	return true
 }
 
 // clock takes hh:mm, hh:mm:ss or hhmmss, with a fraction or without.
@@ -370,12 +396,14 @@ func (m *moment) meridiem(r *reader) {
 // takeZone takes an offset or a zone's name, right here or after one blank.
 func (m *moment) takeZone(r *reader) {
 	t := *r
-	if m.offset(&t) || m.takeNamed(&t) {
+	t.any(" ")
+	if m.takeNamed(&t) {
 		*r = t
-		return
-	}
-	if t.any(" ") && (m.offset(&t) || m.takeNamed(&t)) {
+	} else if m.offset(&t) {
 		*r = t
+		if t.any(" ") && m.takeNamed(&t) { // "+0100 CET"
+			*r = t
+		}
 	}
 }
 
@@ -402,7 +430,7 @@ func (m *moment) offset(r *reader) bool {
 	if !ok || h > 14 || mins > 59 {
 		return false
 	}
-	if c := t.peek(); c != 0 && c != ' ' && c != '\t' && c != ']' {
+	if !t.ends() {
 		return false
 	}
 	m.zone = time.UTC
@@ -420,7 +448,7 @@ func (m *moment) takeNamed(r *reader) bool {
 	for i < len(r.b) && r.b[i] >= 'A' && r.b[i] <= 'Z' {
 		i++
 	}
-	if i == 0 || i > 5 || i < len(r.b) && r.b[i] != ' ' && r.b[i] != '\t' && r.b[i] != ']' {
+	if i == 0 || i > 5 || !(&reader{r.b[i:]}).ends() {
 		return false
 	}
 	switch string(r.b[:i]) {

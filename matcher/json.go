@@ -3,6 +3,7 @@ package matcher
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -11,9 +12,10 @@ import (
 // other. uWSGI's JSON encoder without `nl` writes all of them on one line.
 //
 // A string in an object counts where the whole of it is records behind
-// wrappers, and its key is one for messages (see keyKind), or is unknown and
-// the object has no key of a request log. One object counts once: many
-// encoders keep the raw text beside the message.
+// wrappers, and its key is one for messages (see keyKind). Under any other key
+// it counts where the object has no message beside it, which would make it a
+// quotation, and no key of a request log, which would make it a stranger's
+// text. One object counts once: many encoders keep the raw text as well.
 func (o origin) objects(b []byte, depth int) []Hit {
 	var hits []Hit
 	for len(b) > 0 {
@@ -40,8 +42,10 @@ func mayHold(b []byte) bool { return next(b, true) >= 0 }
 type found struct {
 	origin
 	messages [][]byte // under a key for messages
+	texts    [][]byte // under a key for text of some kind
 	others   [][]byte // under a key that says nothing
-	request  bool
+	request  bool     // there is a key of a request log
+	said     bool     // there is another message
 	depth    int
 }
 
@@ -53,7 +57,10 @@ func (f *found) result() []Hit {
 		return nil
 	}
 	candidates := f.messages
-	if !f.request {
+	if !f.said {
+		candidates = append(candidates, f.texts...)
+	}
+	if !f.said && !f.request {
 		candidates = append(candidates, f.others...)
 	}
 	for _, text := range candidates {
@@ -130,8 +137,11 @@ func (f *found) field(key, value []byte, depth, nested int) {
 			f.when(text)
 		case f.journal(key, text):
 		case !bytes.Contains(value, []byte(needle)):
+			f.said = f.said || kind == messageKey && len(text) > 0
 		case kind == messageKey:
 			f.messages = append(f.messages, text)
+		case kind == textKey:
+			f.texts = append(f.texts, text)
 		default:
 			f.others = append(f.others, text)
 		}
@@ -173,26 +183,32 @@ type kind int
 const (
 	otherKey kind = iota
 	messageKey
+	textKey
 	timeKey
 	requestKey // a stranger chose the value, or it quotes an error
 )
 
 func keyKind(key []byte) kind {
-	switch string(bytes.ToLower(key)) {
-	case "msg", "message", "log", "text", "line", "event", "body", "m", "data", "raw", "_raw",
-		"content", "payload", "textpayload", "short_message", "full_message", "@message",
-		"logmessage", "log_message", "original":
+	name := string(bytes.ToLower(key))
+	switch name {
+	case "msg", "message", "@message", "log", "m", "logmessage", "log_message",
+		"short_message", "full_message", "textpayload":
 		return messageKey
+	case "text", "line", "event", "body", "content", "data", "raw", "_raw", "original", "payload":
+		return textKey
 	case "ts", "time", "timestamp", "@timestamp", "t", "date", "datetime", "asctime", "eventtime",
 		"__realtime_timestamp":
 		return timeKey
-	case "uri", "url", "path", "request", "request_uri", "requesturi", "request_url", "request_path",
-		"req", "http_request", "httprequest", "method", "request_method", "query", "query_string",
-		"querystring", "q", "args", "params", "form", "get", "post", "user", "username", "host_header",
-		"ua", "uagent", "user_agent", "useragent", "user-agent", "agent", "http_user_agent",
-		"referer", "referrer", "http_referer", "http_referrer", "header", "headers", "cookie", "cookies",
-		"stack", "stacktrace", "stack_trace", "traceback", "exception", "exc_info", "exc_text", "error", "err":
+	case "ua", "q", "args", "params", "form", "req", "user", "error", "err":
 		return requestKey
+	}
+	for _, part := range []string{
+		"uri", "url", "path", "request", "req_", "reqh", "query", "method", "agent", "refer", "header", "cookie",
+		"remote", "client", "http", "stack", "trace", "exc_", "exception",
+	} {
+		if strings.Contains(name, part) {
+			return requestKey
+		}
 	}
 	return otherKey
 }

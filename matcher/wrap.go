@@ -3,6 +3,7 @@ package matcher
 import (
 	"bytes"
 	"slices"
+	"strings"
 )
 
 // origin is what the wrappers of a line, taken off from the outside in, have
@@ -196,7 +197,10 @@ func (o *origin) afterDate(r *reader, s stamp, what int) bool {
 		*r = u
 		return true
 	}
-	if u := t; o.rfc5424(&u) {
+	if _, _, ok := date(t.b, o.meta); ok {
+		return false // two dates: the second begins the next wrapper
+	}
+	if u := t; s.rank == zoned && o.rfc5424(&u) {
 		*r = u
 		return true
 	}
@@ -356,7 +360,7 @@ func (r *reader) pod() bool {
 	return true
 }
 
-// compose takes "web-1  | ", and supervisor-stdout's "web stderr | ".
+// compose takes "web-1  | ", as swarm's "web.1.id@node | ", and supervisor-stdout's "web stderr | ".
 func (r *reader) compose() bool {
 	t := *r
 	if !t.dnsName() {
@@ -377,19 +381,38 @@ func (r *reader) compose() bool {
 	return true
 }
 
-// stern takes "pod container ". Pods of a deployment, a stateful set or a job
-// have a dash in their name; without one it could be any two words.
+// stern takes "pod container ", with a namespace in front or without.
 func (r *reader) stern() bool {
 	t := *r
-	before := t.b
-	if !t.dnsName() || bytes.IndexByte(before[:len(before)-len(t.b)], '-') < 0 || !t.any(" ") {
-		return false
+	var words [2]string
+	for i := range words {
+		words[i], _ = t.word()
 	}
-	if !t.dnsName() || !t.any(" ") {
+	if !podName(words[0]) {
+		words[0] = words[1]
+		words[1], _ = t.word()
+	}
+	if !podName(words[0]) || !(&reader{[]byte(words[1])}).dnsName() {
 		return false
 	}
 	*r = t
 	return true
+}
+
+// podName says whether a controller made the name: it ends in an ordinal or
+// in five of the letters of k8s.io/apimachinery/pkg/util/rand, which holds no
+// vowels. Without that, "pod container " could be any two words.
+func podName(name string) bool {
+	r := reader{[]byte(name)}
+	i := strings.LastIndexByte(name, '-')
+	if i < 0 || !r.dnsName() || len(r.b) > 0 {
+		return false
+	}
+	suffix := name[i+1:]
+	if strings.Trim(suffix, "0123456789") == "" {
+		return suffix != ""
+	}
+	return len(suffix) == 5 && strings.Trim(suffix, "bcdfghjklmnpqrstvwxz2456789") == ""
 }
 
 func (r *reader) dnsName() bool {
@@ -397,7 +420,7 @@ func (r *reader) dnsName() bool {
 	for i < len(r.b) {
 		c := r.b[i]
 		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !letter && (i == 0 || c != '.' && c != '_' && c != '-') {
+		if !letter && (i == 0 || c != '.' && c != '_' && c != '-' && c != '@') {
 			break
 		}
 		i++
