@@ -83,6 +83,14 @@ func New(options Options) (*Host, error) {
 	}, nil
 }
 
+// Configure sets other options. The next look at the host goes by them.
+func (h *Host) Configure(options Options) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.options = options
+	h.walked = time.Time{}
+}
+
 // Close gives back what New and the looks at the host have opened.
 func (h *Host) Close() error {
 	h.mu.Lock()

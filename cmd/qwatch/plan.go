@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"qwatch/internal/config"
+	"qwatch/internal/daemon"
+	"qwatch/internal/host"
+	"qwatch/remediate"
+)
+
+// The queues are looked at this often before a plan is made by hand: long
+// enough for a queue that is full in waves to show.
+const (
+	planLooks = 10
+	planEvery = 100 * time.Millisecond
+)
+
+func newPlan(e env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "What would be done now, and why; changes nothing",
+		Long: `Look at every uWSGI listen queue on this host for a second and print what
+would be done about it. Exit status 3 says that there is something to do.`,
+		Args: cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	socket := cmd.Flags().String("socket", "", "only the socket with this `address`")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON, one plan a line")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := loadConfig(e, cmd, *path)
+		if err != nil {
+			return err
+		}
+		plans, _, closeHost, err := makePlans(cmd.Context(), e, cfg, *socket)
+		if err != nil {
+			return err
+		}
+		defer closeHost()
+		if err := printPlans(e, plans, *asJSON); err != nil {
+			return err
+		}
+		for _, p := range plans {
+			if p.Verdict == remediate.Act {
+				return &exit{status: exitProblem}
+			}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func newApply(e env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Do now what plan shows",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	socket := cmd.Flags().String("socket", "", "only the socket with this `address`")
+	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON, one plan a line")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		cfg, err := loadConfig(e, cmd, *path)
+		if err != nil {
+			return err
+		}
+		log := newLog(e, cfg.Log)
+		trail, err := openTrail(cfg, log)
+		if err != nil {
+			return err
+		}
+		defer trail.Close()
+		plans, h, closeHost, err := makePlans(ctx, e, cfg, *socket)
+		if err != nil {
+			return err
+		}
+		defer closeHost()
+		if err := printPlans(e, plans, *asJSON); err != nil {
+			return err
+		}
+		var todo []remediate.Plan
+		for _, p := range plans {
+			if p.Verdict == remediate.Act {
+				todo = append(todo, p)
+			}
+		}
+		if len(todo) == 0 {
+			return nil
+		}
+		if !*yes && !confirm(e, "Do it?") {
+			return &exit{exitFailed, errors.New("nothing was done: not confirmed"), "say yes, or use --yes"}
+		}
+		failed := false
+		for _, p := range todo {
+			outcomes := daemon.Act(ctx, p, h, newActor(cfg, h, trail), trail, log)
+			failed = failed || len(outcomes) < len(p.Actions)
+			for _, o := range outcomes {
+				failed = failed || o.Result.Err != nil
+			}
+		}
+		if failed {
+			return &exit{exitFailed, errors.New("not all of it could be done"), "the lines above say what failed and why"}
+		}
+		return nil
+	}
+	return cmd
+}
+
+// confirm asks on standard error and reads the answer from standard input.
+func confirm(e env, question string) bool {
+	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
+	var answer string
+	_, err := fmt.Fscanln(e.stdin, &answer)
+	return err == nil && (answer == "y" || answer == "Y" || answer == "yes")
+}
+
+// makePlans looks at the host for a while and makes one plan for each socket,
+// or one that says that there is none.
+func makePlans(ctx context.Context, e env, cfg *config.Config, address string) ([]remediate.Plan, *host.Host, func(), error) {
+	fail := func(err error, hint string) ([]remediate.Plan, *host.Host, func(), error) {
+		return nil, nil, nil, &exit{exitFailed, err, hint}
+	}
+	h, err := host.New(hostOptions(cfg))
+	if err != nil {
+		return fail(err, "")
+	}
+	plans, err := planAll(ctx, h, cfg, address)
+	if err != nil {
+		h.Close()
+		return fail(err, "")
+	}
+	return plans, h, func() { h.Close() }, nil
+}
+
+func planAll(ctx context.Context, h *host.Host, cfg *config.Config, address string) ([]remediate.Plan, error) {
+	var readings []remediate.Reading
+	for range planLooks {
+		r, err := h.Sample(ctx)
+		if err != nil {
+			return nil, err
+		}
+		readings = append(readings, r...)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(planEvery):
+		}
+	}
+	facts, err := h.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	history, err := remediate.ReadHistory(filepath.Join(cfg.StateDir, auditFile))
+	if err != nil {
+		return nil, err
+	}
+	policy, now := daemon.PolicyOf(cfg), time.Now()
+	var plans []remediate.Plan
+	for i, s := range facts.Sockets {
+		if address != "" && !s.AnswersTo(address) {
+			continue
+		}
+		plans = append(plans, remediate.Decide(policy, remediate.Case{
+			Facts: facts, Socket: s, Evidence: remediate.Weigh(s.ID, readings, time.Time{}), Serial: i + 1,
+		}, history, now))
+	}
+	if len(plans) == 0 {
+		lost := errors.New("no uWSGI has a listening socket on this host")
+		if address != "" {
+			lost = fmt.Errorf("no uWSGI listens on %s", address)
+		}
+		if len(facts.Unseen) > 0 {
+			lost = fmt.Errorf("%w that qwatch could see (%s)", lost, facts.Unseen[0])
+		}
+		p := remediate.Decide(policy, remediate.Case{Facts: facts, Lost: lost, Serial: 1}, history, now)
+		p.Name = address
+		plans = append(plans, p)
+	}
+	return plans, nil
+}
+
+func printPlans(e env, plans []remediate.Plan, asJSON bool) error {
+	for _, p := range plans {
+		if asJSON {
+			if err := json.NewEncoder(e.stdout).Encode(p); err != nil {
+				return err
+			}
+			continue
+		}
+		name := p.Name
+		if name == "" {
+			name = "this host"
+		}
+		fmt.Fprintf(e.stdout, "%s: %s: %s\n", name, p.Verdict, p.Reason)
+		for _, a := range p.Actions {
+			fmt.Fprintf(e.stdout, "  %s\n      because %s\n", a, remediate.Describe(a).Why)
+		}
+		for _, a := range p.Advice {
+			fmt.Fprintf(e.stdout, "  advice: %s\n", a)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"qwatch/internal/config"
+	"qwatch/internal/host"
+	"qwatch/remediate"
+	"qwatch/systemd"
+)
+
+// auditFile is the audit trail's name in the state directory.
+const auditFile = "audit.jsonl"
+
+// newLog makes the log that a configuration asks for.
+func newLog(e env, cfg config.Log) zerolog.Logger {
+	format := cfg.Format
+	file, isFile := e.stderr.(*os.File)
+	if format == config.FormatAuto {
+		switch {
+		case isFile && systemd.OnJournal(file, e.getenv):
+			format = config.FormatJournald
+		case isFile && term.IsTerminal(int(file.Fd())):
+			format = config.FormatConsole
+		default:
+			format = config.FormatJSON
+		}
+	}
+	var w io.Writer = e.stderr
+	switch format {
+	case config.FormatJournald:
+		w = systemd.NewJournalWriter(e.stderr)
+	case config.FormatConsole:
+		w = zerolog.ConsoleWriter{
+			Out: e.stderr, NoColor: e.getenv("NO_COLOR") != "" || !isFile || !term.IsTerminal(int(file.Fd())),
+			TimeFormat: "15:04:05.000",
+			FieldsExclude: []string{
+				"event", "id", "code", "verdict", "reason", "actions", "dry_run", "advice",
+			},
+		}
+	}
+	level, err := zerolog.ParseLevel(string(cfg.Level))
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+// hostOptions is what a configuration means for the host. A dry run plans
+// what the acting service would do, whatever its own rights.
+func hostOptions(cfg *config.Config) host.Options {
+	return host.Options{
+		Processes:    cfg.Probe.Processes,
+		Sysctls:      append([]string{"net.core.somaxconn"}, slices.Sorted(maps.Keys(cfg.Policy.Sysctl.Also))...),
+		SysctlFile:   cfg.Policy.Sysctl.File,
+		AssumeRights: cfg.DryRun,
+	}
+}
+
+// newActor is where acting and a dry run part.
+func newActor(cfg *config.Config, h *host.Host, trail *remediate.Trail) remediate.Actor {
+	if cfg.DryRun {
+		return remediate.Rehearsing{Trail: trail}
+	}
+	return remediate.Acting{Applier: h, Trail: trail}
+}
+
+// openTrail opens the audit trail. A dry run that may not write there keeps it
+// in memory, and says so.
+func openTrail(cfg *config.Config, log zerolog.Logger) (*remediate.Trail, error) {
+	path := filepath.Join(cfg.StateDir, auditFile)
+	trail, err := remediate.OpenTrail(path)
+	if err != nil && cfg.DryRun {
+		log.Warn().Err(err).Msg("the dry run goes on without an audit trail on disk")
+		return &remediate.Trail{}, nil
+	}
+	if err != nil {
+		return nil, &exit{exitFailed, err, "qwatch changes nothing that it cannot record; make state_dir writable"}
+	}
+	return trail, nil
+}
+
+// lockState keeps a second daemon out of a state directory.
+func lockState(dir string) (unlock func(), err error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another qwatch runs with %s: %w", dir, errRunning)
+		}
+		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return func() { f.Close() }, nil
+}
+
+var errRunning = errors.New("its state cannot be shared")

@@ -1,0 +1,174 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"qwatch/remediate"
+	"qwatch/systemd"
+)
+
+const (
+	// settle is how long the queue is watched after a change before it is
+	// judged, settleEvery how often.
+	settle      = 3 * time.Second
+	settleEvery = 200 * time.Millisecond
+	// lockWait is how long a plan waits for another qwatch on this host.
+	lockWait = 5 * time.Second
+)
+
+// begin carries a plan out in a goroutine of its own, one at a time: a reload
+// may take a minute, and hits go on meanwhile.
+func (c *core) begin(ctx context.Context, plan remediate.Plan) {
+	c.acting = true
+	go func() {
+		outcomes := Act(ctx, plan, c.host, c.actor, c.trail, c.log)
+		// The core takes this also while it stops.
+		c.acted <- acted{plan, outcomes}
+	}()
+}
+
+// finished takes the report of a plan that was carried out.
+func (c *core) finished(a acted) {
+	c.acting = false
+	c.touch()
+	for _, o := range a.outcomes {
+		c.counts.actions.WithLabelValues(remediate.Describe(o.Action).Kind, string(o.Result.Status)).Inc()
+	}
+}
+
+// Act carries a plan out, says each step, and where the host was changed
+// judges from the kernel's numbers whether it helped. `qwatch apply` and the
+// daemon share it.
+func Act(ctx context.Context, plan remediate.Plan, host Host, actor remediate.Actor, trail *remediate.Trail, log zerolog.Logger) []remediate.Outcome {
+	log = log.With().Str("socket", plan.Name).Str("plan", plan.ID).Int("target", plan.Target).Logger()
+	if plan.Incident != "" {
+		log = log.With().Str("incident", plan.Incident).Logger()
+	}
+	lock, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	unlock, err := trail.Lock(lock)
+	if err != nil {
+		log.Error().Err(err).Msg("nothing was done")
+		return nil
+	}
+	defer unlock()
+	history, err := trail.History()
+	if err != nil {
+		log.Error().Err(err).Msg("nothing was done: what was done before cannot be read")
+		return nil
+	}
+	if history.Overtaken(plan) {
+		log.Warn().Msg("nothing was done: another qwatch acted on this socket in the meantime")
+		return nil
+	}
+	outcomes := remediate.Run(ctx, plan, actor, func(o remediate.Outcome) { logOutcome(log, o) })
+	if !remediate.Changed(outcomes) {
+		return outcomes
+	}
+	judgement, err := judge(ctx, plan, host)
+	if err != nil {
+		log.Error().Err(err).Msg("what was done could not be judged")
+		return outcomes
+	}
+	if err := trail.Append(remediate.EventOfJudgement(plan, judgement, time.Now())); err != nil {
+		log.Error().Err(err).Msg("the judgement could not be recorded")
+	}
+	level, event := zerolog.InfoLevel, systemd.EventVerdictFixed
+	switch judgement.Result {
+	case remediate.NoEffect:
+		level, event = zerolog.WarnLevel, systemd.EventVerdictNoEffect
+	case remediate.Worse:
+		level, event = zerolog.ErrorLevel, systemd.EventVerdictWorse
+	}
+	log.WithLevel(level).Str(eventField, event).Int("limit", judgement.Limit).Int("from", plan.Socket.Limit).
+		Str("result", string(judgement.Result)).Msgf("%s at %s: %s", judgement.Result, plan.Name, judgement.Why)
+	return outcomes
+}
+
+// judge watches the queue for a while and judges.
+func judge(ctx context.Context, plan remediate.Plan, host Host) (remediate.Judgement, error) {
+	var readings []remediate.Reading
+	begin := time.Now()
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil && time.Since(begin) < settle {
+		r, err := host.Sample(ctx)
+		if err != nil {
+			return remediate.Judgement{}, err
+		}
+		readings = append(readings, r...)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	after, err := host.Observe(context.WithoutCancel(ctx))
+	if err != nil {
+		return remediate.Judgement{}, err
+	}
+	// The looks right after the change still see what came before it.
+	return remediate.Judge(plan, after, remediate.Weigh(plan.Socket.ID, readings, begin.Add(settle/3))), nil
+}
+
+func logOutcome(log zerolog.Logger, o remediate.Outcome) {
+	d := remediate.Describe(o.Action)
+	e := log.Info()
+	switch o.Result.Status {
+	case remediate.Applied:
+		e = e.Str(eventField, systemd.EventRaiseApplied)
+	case remediate.Failed:
+		e = log.Error()
+	case remediate.Stale:
+		e = log.Warn()
+	}
+	e = e.Str("action", d.Kind).Str("result", string(o.Result.Status)).Str("why", d.Why)
+	if d.From != nil {
+		e = e.Int("from", *d.From)
+	}
+	if d.To != nil {
+		e = e.Int("to", *d.To)
+	}
+	if o.Result.Err != nil {
+		e = e.Err(o.Result.Err)
+	}
+	text := string(o.Result.Status) + ": " + o.Action.String()
+	if o.Result.Note != "" {
+		text += " (" + o.Result.Note + ")"
+	}
+	e.Msg(text)
+}
+
+// recover settles the actions that a former qwatch began and did not end.
+func (c *core) recover(ctx context.Context) {
+	// What another qwatch is doing just now is not interrupted.
+	wait, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	unlock, err := c.trail.Lock(wait)
+	if err != nil {
+		c.log.Warn().Err(err).Msg("not looked for interrupted actions")
+		return
+	}
+	defer unlock()
+	history, err := c.trail.History()
+	if err != nil {
+		c.log.Error().Err(err).Msg("cannot read what was done before")
+		return
+	}
+	c.observe(ctx, time.Now(), 0)
+	if c.facts.At.IsZero() {
+		return
+	}
+	for _, e := range history.Unfinished() {
+		end := remediate.Settle(e, c.facts)
+		if err := c.trail.Append(end); err != nil {
+			c.log.Error().Err(err).Msg("cannot record how an interrupted action ended")
+			return
+		}
+		c.log.Warn().Str(eventField, systemd.EventActionRecovered).Str("socket", e.Socket).Str("incident", e.Incident).
+			Str("plan", e.Plan).Str("action", e.Action).Str("result", string(end.Result)).
+			Msgf("a former qwatch was interrupted at %s of %s: %s; it is not done again", e.Action, e.Target, end.Result)
+	}
+}

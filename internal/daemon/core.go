@@ -1,0 +1,478 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"qwatch/internal/config"
+	"qwatch/matcher"
+	"qwatch/remediate"
+	"qwatch/systemd"
+)
+
+// Host is what the daemon needs of the host.
+type Host interface {
+	// Observe shows everything that a decision may depend on.
+	Observe(ctx context.Context) (remediate.Facts, error)
+	// Sample looks at the accept queues only.
+	Sample(ctx context.Context) ([]remediate.Reading, error)
+}
+
+const (
+	// lookEvery is how often the queues are looked at while an incident waits
+	// for what the kernel shows, and lookLeast the least time between two
+	// looks, however many hits come.
+	lookEvery = 250 * time.Millisecond
+	lookLeast = 100 * time.Millisecond
+	// observeLeast is the least time between two full observations.
+	observeLeast = 500 * time.Millisecond
+	// evidenceSpan is how far back readings count as evidence.
+	evidenceSpan = 15 * time.Second
+	keepReadings = 8192
+	// logQuiet: a socket whose log spoke so recently needs no hits from the
+	// probe.
+	logQuiet = 3 * time.Second
+	// keepClosed is how many closed incidents status shows.
+	keepClosed = 50
+)
+
+// core owns everything that changes while qwatch runs: the book, what was
+// read of the kernel, and what became of each incident. Only its own goroutine
+// (loop) touches it.
+type core struct {
+	host     Host
+	newActor func(*config.Config) remediate.Actor
+	trail    *remediate.Trail
+	log      zerolog.Logger
+
+	actor remediate.Actor
+	next  *config.Config // to be taken over when the action under way has ended
+
+	policy remediate.Policy
+	probe  time.Duration
+	book   *matcher.Book
+
+	hits  chan matcher.Hit
+	calls chan func(ctx context.Context)
+	acted chan acted
+	// changed holds a token when something happened that a status line tells.
+	changed chan struct{}
+
+	facts     remediate.Facts // the newest observation
+	factsErr  string          // the error of the last one, said once
+	readings  []remediate.Reading
+	looked    time.Time
+	cases     map[string]*openCase // by incident id
+	closed    []matcher.Incident   // newest last
+	lastPlan  map[string]string    // plan id by incident id
+	acting    bool
+	spoke     map[remediate.SocketID]time.Time // last hit from a log
+	socketHit map[remediate.SocketID]uint64
+	probeHits uint64
+	counts    counts
+}
+
+// openCase is an open incident and what became of it.
+type openCase struct {
+	incident matcher.Incident
+	socket   remediate.SocketID
+	lost     error
+	said     map[remediate.Code]bool // plans that were logged since the last action
+	plans    int
+}
+
+// acted is what an action's goroutine reports when it is done.
+type acted struct {
+	plan     remediate.Plan
+	outcomes []remediate.Outcome
+}
+
+func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *remediate.Trail, log zerolog.Logger) *core {
+	return &core{
+		host: host, newActor: newActor, trail: trail, log: log,
+		hits:      make(chan matcher.Hit, 256),
+		calls:     make(chan func(context.Context)),
+		acted:     make(chan acted),
+		changed:   make(chan struct{}, 1),
+		cases:     map[string]*openCase{},
+		lastPlan:  map[string]string{},
+		spoke:     map[remediate.SocketID]time.Time{},
+		socketHit: map[remediate.SocketID]uint64{},
+		counts:    newCounts(),
+	}
+}
+
+// configure takes a new configuration over, after the action under way.
+// Incidents, cooldowns and readings stay.
+func (c *core) configure(cfg *config.Config) {
+	if c.acting {
+		c.next = cfg
+		return
+	}
+	c.next = nil
+	c.actor = c.newActor(cfg)
+	c.policy = PolicyOf(cfg)
+	c.probe = cfg.Probe.Interval
+	if c.book == nil {
+		c.book = matcher.NewBook(cfg.Group.Window, cfg.Group.Quiet, cfg.Group.Threshold)
+		return
+	}
+	c.book.Configure(cfg.Group.Window, cfg.Group.Quiet, cfg.Group.Threshold)
+}
+
+// PolicyOf is the part of a configuration that decisions are made by.
+func PolicyOf(cfg *config.Config) remediate.Policy {
+	p := cfg.Policy
+	return remediate.Policy{
+		DryRun:         cfg.DryRun,
+		Corroborate:    p.Corroborate == config.CorroborateRequire,
+		Factor:         p.Factor,
+		MinBacklog:     p.MinBacklog,
+		MaxBacklog:     p.MaxBacklog,
+		Cooldown:       p.Cooldown,
+		GiveUpAfter:    p.GiveUpAfter,
+		Containers:     p.Containers,
+		Sysctl:         p.Sysctl.Enabled,
+		SysctlFile:     p.Sysctl.File,
+		Also:           p.Sysctl.Also,
+		Relisten:       p.Relisten.Enabled,
+		Reload:         remediate.When(p.Reload.When),
+		ReloadHow:      p.Reload.How.String(),
+		ReloadTimeout:  p.Reload.Timeout,
+		ReloadCooldown: p.Reload.Cooldown,
+		ReloadsPerHour: p.Reload.MaxPerHour,
+	}
+}
+
+// loop runs until ctx ends, and then until the action under way has ended.
+func (c *core) loop(ctx context.Context) error {
+	c.recover(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var nextProbe time.Time
+	for {
+		now := time.Now()
+		if c.probe > 0 && !now.Before(nextProbe) {
+			c.look(ctx, now)
+			c.probeHit(ctx, now)
+			nextProbe = now.Add(c.probe)
+		}
+		c.expire(now)
+		if c.undecided() && now.Sub(c.looked) >= lookEvery {
+			c.look(ctx, now)
+			c.consider(ctx, now)
+		}
+		timer.Reset(c.wakeAfter(now, nextProbe))
+		select {
+		case <-ctx.Done():
+			if c.acting {
+				c.finished(<-c.acted)
+			}
+			return nil
+		case h := <-c.hits:
+			c.hit(ctx, h)
+		case call := <-c.calls:
+			call(ctx)
+		case a := <-c.acted:
+			c.finished(a)
+			if c.next != nil {
+				c.configure(c.next)
+			}
+			c.observe(ctx, time.Now(), 0)
+			c.consider(ctx, time.Now())
+		case <-timer.C:
+		}
+	}
+}
+
+// wakeAfter is how long nothing needs to be done if nothing happens.
+func (c *core) wakeAfter(now, nextProbe time.Time) time.Duration {
+	at := now.Add(24 * time.Hour)
+	earlier := func(t time.Time) {
+		if t.Before(at) {
+			at = t
+		}
+	}
+	if c.probe > 0 {
+		earlier(nextProbe)
+	}
+	if t, ok := c.book.Next(); ok {
+		earlier(t)
+	}
+	if c.undecided() {
+		earlier(c.looked.Add(lookEvery))
+	}
+	return max(0, at.Sub(now))
+}
+
+// undecided reports whether an incident is open that looking again may decide.
+func (c *core) undecided() bool {
+	if c.acting {
+		return false
+	}
+	for _, oc := range c.cases {
+		if oc.lost == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// touch lets systemd's status line be made anew.
+func (c *core) touch() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// call runs f in the core's goroutine and waits for it.
+func (c *core) call(ctx context.Context, f func(context.Context)) error {
+	done := make(chan struct{})
+	select {
+	case c.calls <- func(ctx context.Context) { f(ctx); close(done) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// observe brings the facts up to date unless they are younger than least.
+func (c *core) observe(ctx context.Context, now time.Time, least time.Duration) {
+	if now.Sub(c.facts.At) < least {
+		return
+	}
+	facts, err := c.host.Observe(ctx)
+	if err != nil {
+		if text := err.Error(); ctx.Err() == nil && text != c.factsErr {
+			c.factsErr = text
+			c.log.Error().Err(err).Msg("cannot observe the host; nothing is done until that works")
+		}
+		return
+	}
+	c.factsErr = ""
+	c.facts = facts
+	alive := map[remediate.SocketID]bool{}
+	for _, s := range facts.Sockets {
+		alive[s.ID] = true
+	}
+	gone := func(id remediate.SocketID) bool { return !alive[id] }
+	maps.DeleteFunc(c.spoke, func(id remediate.SocketID, _ time.Time) bool { return gone(id) })
+	maps.DeleteFunc(c.socketHit, func(id remediate.SocketID, _ uint64) bool { return gone(id) })
+}
+
+// look takes a reading of every queue.
+func (c *core) look(ctx context.Context, now time.Time) {
+	c.looked = now
+	readings, err := c.host.Sample(ctx)
+	if err != nil {
+		if text := err.Error(); ctx.Err() == nil && text != c.factsErr {
+			c.factsErr = text
+			c.log.Error().Err(err).Msg("cannot look at the accept queues")
+		}
+		return
+	}
+	c.readings = append(c.readings, readings...)
+	old := 0
+	for old < len(c.readings) && now.Sub(c.readings[old].At) > 2*evidenceSpan {
+		old++
+	}
+	c.readings = slices.Delete(c.readings, 0, max(old, len(c.readings)-keepReadings))
+}
+
+// hit takes one record from a log.
+func (c *core) hit(ctx context.Context, h matcher.Hit) {
+	now := time.Now()
+	c.counts.hits.Inc()
+	if now.Sub(c.looked) >= lookLeast {
+		c.look(ctx, now)
+	}
+	c.observe(ctx, now, observeLeast)
+	socket, err := remediate.Locate(h, c.facts.Sockets)
+	// All records that fit no socket share one incident for each source: what
+	// strangers write must not fill the memory or the journal.
+	key := "lost/" + h.Source
+	if err == nil {
+		key, h.Socket = socket.Key(), socket.Name()
+		c.spoke[socket.ID] = now
+		c.socketHit[socket.ID]++
+	}
+	c.enter(ctx, key, h, socket.ID, err, now)
+}
+
+// probeHit makes hits of queues that are full although the log is silent: a
+// UNIX socket never prints the line, an old uWSGI on IPv6 neither.
+func (c *core) probeHit(ctx context.Context, now time.Time) {
+	for i := len(c.readings) - 1; i >= 0 && !c.readings[i].At.Before(c.looked); i-- {
+		r := c.readings[i]
+		if !r.Full() || now.Sub(c.spoke[r.ID]) < logQuiet {
+			continue
+		}
+		c.observe(ctx, now, observeLeast)
+		socket, ok := c.facts.Find(r.ID)
+		if !ok {
+			continue
+		}
+		c.probeHits++
+		c.socketHit[socket.ID]++
+		h := matcher.Hit{Socket: socket.Name(), FD: -1, Length: r.Length, Limit: r.Limit, At: now, Source: "probe", PID: socket.Master.PID, Unit: socket.Master.Unit}
+		c.enter(ctx, socket.Key(), h, socket.ID, nil, now)
+	}
+}
+
+// enter puts a hit in the book and considers what it means.
+func (c *core) enter(ctx context.Context, key string, h matcher.Hit, id remediate.SocketID, lost error, now time.Time) {
+	// The book runs on the clock of this host: a record's own time can be
+	// anything.
+	h.At = now
+	incident, event := c.book.Add(key, h, now)
+	switch event {
+	case matcher.Opened:
+		oc := &openCase{incident: incident, socket: id, lost: lost, said: map[remediate.Code]bool{}}
+		c.touch()
+		c.cases[incident.ID] = oc
+		c.counts.incidents.Inc()
+		c.event(zerolog.WarnLevel, systemd.EventIncidentOpened, oc).
+			Int("hits", incident.Hits).Str("source", h.Source).
+			Msgf("listen queue of %s is full: %d records say so, the last one %d of %d", incident.Socket, incident.Hits, h.Length, h.Limit)
+	case matcher.Updated:
+		oc := c.cases[incident.ID]
+		oc.incident, oc.socket, oc.lost = incident, id, lost
+	default:
+		return
+	}
+	c.consider(ctx, now)
+}
+
+// expire closes the incidents that have been quiet.
+func (c *core) expire(now time.Time) {
+	for _, incident := range c.book.Expire(now) {
+		c.touch()
+		oc := c.cases[incident.ID]
+		delete(c.cases, incident.ID)
+		if c.closed = append(c.closed, incident); len(c.closed) > keepClosed {
+			delete(c.lastPlan, c.closed[0].ID)
+			c.closed = slices.Delete(c.closed, 0, 1)
+		}
+		oc.incident = incident
+		c.event(zerolog.InfoLevel, systemd.EventIncidentClosed, oc).Int("hits", incident.Hits).
+			Msgf("incident at %s is over: %d records in %s, longest queue %d", incident.Socket, incident.Hits,
+				incident.Last.Sub(incident.First).Round(time.Second), incident.Peak)
+	}
+}
+
+// event begins a log line about a case.
+func (c *core) event(level zerolog.Level, name string, oc *openCase) *zerolog.Event {
+	e := c.log.WithLevel(level).Str(eventField, name).
+		Str("socket", oc.incident.Socket).Str("incident", oc.incident.ID)
+	if s, ok := c.facts.Find(oc.socket); ok {
+		return e.Int("length", s.Length).Int("limit", s.Limit)
+	}
+	return e.Int("length", oc.incident.Peak).Int("limit", oc.incident.Limit)
+}
+
+// consider decides about every open incident, in the order in which they
+// began, and begins to act on the first that asks for it.
+func (c *core) consider(ctx context.Context, now time.Time) {
+	open := slices.SortedFunc(maps.Values(c.cases), func(a, b *openCase) int {
+		return a.incident.First.Compare(b.incident.First)
+	})
+	for _, oc := range open {
+		if c.acting || ctx.Err() != nil {
+			return
+		}
+		c.observe(ctx, now, observeLeast)
+		history, err := c.trail.History()
+		if err != nil {
+			c.log.Error().Err(err).Msg("cannot read what was done before; nothing is done now")
+			return
+		}
+		plan := c.decide(oc, history, now)
+		if plan.Verdict != remediate.Act {
+			c.say(oc, plan)
+			continue
+		}
+		oc.plans++
+		c.lastPlan[oc.incident.ID] = plan.ID
+		clear(oc.said)
+		c.say(oc, plan)
+		c.begin(ctx, plan)
+	}
+}
+
+func (c *core) decide(oc *openCase, history remediate.History, now time.Time) remediate.Plan {
+	cs := remediate.Case{Incident: oc.incident, Facts: c.facts, Lost: oc.lost, Serial: oc.plans + 1}
+	if oc.lost == nil {
+		var found bool
+		if cs.Socket, found = c.facts.Find(oc.socket); !found {
+			cs.Lost = fmt.Errorf("%s is no longer listened on", oc.incident.Socket)
+		}
+		since := now.Add(-evidenceSpan)
+		if last, ok := history.LastRaise(cs.Socket.Name()); ok && last.After(since) {
+			since = last
+		}
+		cs.Evidence = remediate.Weigh(oc.socket, c.readings, since)
+	}
+	return remediate.Decide(c.policy, cs, history, now)
+}
+
+// say logs a plan, each kind of answer once for each action taken: an incident
+// brings a hit each second, and the same answer to each.
+func (c *core) say(oc *openCase, plan remediate.Plan) {
+	if oc.said[plan.Code] {
+		return
+	}
+	oc.said[plan.Code] = true
+	c.counts.plans.WithLabelValues(string(plan.Verdict), string(plan.Code)).Inc()
+	level, name := zerolog.InfoLevel, ""
+	switch {
+	case plan.Code == remediate.CodeGaveUp:
+		level, name = zerolog.ErrorLevel, systemd.EventGaveUp
+	case plan.Verdict == remediate.Refuse:
+		level, name = zerolog.WarnLevel, systemd.EventPlanRefused
+	}
+	e := c.log.WithLevel(level).Str("plan", plan.ID)
+	if name != "" {
+		e = e.Str(eventField, name)
+	}
+	logPlan(e, plan).Msgf("%s %s: %s", verdictWords[plan.Verdict], plan.Name, plan.Reason)
+	for _, a := range plan.Advice {
+		c.log.Info().Str("socket", plan.Name).Str("incident", plan.Incident).Str("plan", plan.ID).Msg("advice: " + a)
+	}
+}
+
+var verdictWords = map[remediate.Verdict]string{
+	remediate.Act:     "acting on",
+	remediate.Wait:    "waiting with",
+	remediate.Refuse:  "leaving alone",
+	remediate.Nothing: "nothing to do for",
+}
+
+// logPlan puts all members of a plan's JSON on a log line.
+func logPlan(e *zerolog.Event, plan remediate.Plan) *zerolog.Event {
+	text, err := json.Marshal(plan)
+	if err != nil {
+		return e.AnErr("plan_error", err)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return e.AnErr("plan_error", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if string(members[name]) != "null" {
+			e = e.RawJSON(name, members[name])
+		}
+	}
+	return e
+}

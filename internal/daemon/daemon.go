@@ -1,0 +1,299 @@
+// Package daemon runs qwatch: sources in, plans out. It is a list of tasks
+// under one group; what it knows of the host and how it acts on it are handed
+// in.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"qwatch/internal/config"
+	"qwatch/remediate"
+	"qwatch/systemd"
+)
+
+// Options of a Daemon.
+type Options struct {
+	Version string
+	Config  *config.Config
+	// FromStart reads files that are there at the very first start from
+	// their beginning.
+	FromStart bool
+	// KeepState says whether positions are kept in the state directory.
+	KeepState bool
+	Host      Host
+	// Configure fits the host to a configuration and returns the actor for
+	// it. It is called at the start and after each good Reread, never while
+	// an action is under way.
+	Configure func(*config.Config) remediate.Actor
+	Trail     *remediate.Trail
+	Log       zerolog.Logger
+	Notifier  *systemd.Notifier
+	// Watchdog is how long systemd waits for an answer, 0 if it does not.
+	Watchdog time.Duration
+	// Reread reads the configuration again, from ConfigFile.
+	Reread     func() (*config.Config, error)
+	ConfigFile string
+}
+
+// Daemon is a running qwatch.
+type Daemon struct {
+	opts    Options
+	log     zerolog.Logger
+	started time.Time
+	core    *core
+	sources *sources
+	reload  chan struct{}
+}
+
+// New makes a daemon; Run runs it.
+func New(opts Options) *Daemon {
+	d := &Daemon{
+		opts: opts, log: opts.Log, started: time.Now(),
+		core:   newCore(opts.Host, opts.Configure, opts.Trail, opts.Log),
+		reload: make(chan struct{}, 1),
+	}
+	d.core.configure(opts.Config)
+	d.sources = newSources(d.core.hits, opts.Log)
+	return d
+}
+
+// Run runs until ctx ends; that is no error.
+func (d *Daemon) Run(ctx context.Context) error {
+	cfg := d.opts.Config
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.core.loop(ctx) })
+	g.Go(func() error { return d.follow(ctx) })
+	g.Go(func() error { return d.watchConfig(ctx) })
+	g.Go(func() error { return d.watchdog(ctx) })
+	g.Go(func() error { return d.tellSystemd(ctx) })
+	if cfg.Socket != "" {
+		g.Go(func() error { return d.serveStatus(ctx, cfg.Socket) })
+	}
+	if cfg.Metrics.Listen != "" {
+		g.Go(func() error { return d.serveMetrics(ctx, cfg.Metrics.Listen) })
+	}
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+// follow keeps the sources of the newest configuration running.
+func (d *Daemon) follow(ctx context.Context) error {
+	cfg := d.opts.Config
+	for first := true; ; first = false {
+		generation, stop := context.WithCancel(ctx)
+		ready, err := d.sources.start(cfg, d.opts)
+		if err != nil {
+			stop()
+			return err
+		}
+		done := make(chan error, 1)
+		go func() { done <- d.sources.run(generation) }()
+		go d.announce(generation, ready, cfg, first)
+		cfg, err = d.nextConfig(ctx, cfg, done)
+		stop()
+		if cfg == nil {
+			return err
+		}
+		d.notify(d.opts.Notifier.Reloading())
+		if err := <-done; err != nil {
+			return err
+		}
+		if err := d.core.call(ctx, func(context.Context) { d.core.configure(cfg) }); err != nil {
+			return nil // ctx ended
+		}
+	}
+}
+
+// nextConfig waits until another good configuration is there. It returns nil
+// when the sources have ended, with their error.
+func (d *Daemon) nextConfig(ctx context.Context, old *config.Config, done <-chan error) (*config.Config, error) {
+	for {
+		select {
+		case err := <-done:
+			return nil, err
+		case <-d.reload:
+		}
+		cfg, err := d.opts.Reread()
+		if err != nil {
+			d.log.Error().Str(eventField, systemd.EventConfigRefused).Err(err).
+				Msg("the new configuration is refused; the old one stays in force")
+			continue
+		}
+		if reflect.DeepEqual(cfg, old) {
+			d.notify(d.opts.Notifier.Reloading())
+			d.notify(d.opts.Notifier.Ready("the configuration is as it was"))
+			d.log.Info().Msg("the configuration is as it was")
+			continue
+		}
+		if cfg.StateDir != old.StateDir || cfg.Socket != old.Socket || cfg.Metrics != old.Metrics || cfg.Log != old.Log {
+			d.log.Warn().Msg("state_dir, socket, log and metrics change with the next restart only")
+		}
+		return cfg, nil
+	}
+}
+
+// Reload asks for the configuration to be read again.
+func (d *Daemon) Reload() {
+	select {
+	case d.reload <- struct{}{}:
+	default: // one is asked for already
+	}
+}
+
+// watchConfig reloads when the configuration file has changed. Its folder is
+// watched, since editors and package managers put a new file in its place.
+func (d *Daemon) watchConfig(ctx context.Context) error {
+	path, err := filepath.Abs(d.opts.ConfigFile)
+	if err != nil {
+		return err
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err == nil {
+		defer watcher.Close()
+		err = watcher.Add(filepath.Dir(path))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // built-in defaults: there is nothing to watch
+	}
+	if err != nil {
+		d.log.Warn().Err(err).Msg("changes of the configuration file are not noticed; send SIGHUP instead")
+		return nil
+	}
+	// A file that is being written changes several times.
+	const calm = 300 * time.Millisecond
+	changed := time.NewTimer(0)
+	<-changed.C
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-watcher.Events:
+			if e.Name == path && !e.Has(fsnotify.Chmod) && !e.Has(fsnotify.Remove) {
+				changed.Reset(calm)
+			}
+		case err := <-watcher.Errors:
+			d.log.Warn().Err(err).Msg("a change of the configuration file may have been missed; send SIGHUP")
+		case <-changed.C:
+			d.Reload()
+		}
+	}
+}
+
+// announce says READY=1 when every source follows.
+func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *config.Config, first bool) {
+	for _, r := range ready {
+		select {
+		case <-r:
+		case <-ctx.Done():
+			return
+		}
+	}
+	d.notify(d.opts.Notifier.Ready(fmt.Sprintf("following %d sources", len(ready))))
+	mode := "acting"
+	if cfg.DryRun {
+		mode = "dry run: nothing is changed"
+	}
+	e := d.log.Info().Bool("dry_run", cfg.DryRun).Int("sources", len(ready))
+	if first {
+		e.Msgf("qwatch %s is ready (%s), following %d sources", d.opts.Version, mode, len(ready))
+	} else {
+		e.Str(eventField, systemd.EventConfigReloaded).
+			Msgf("the new configuration is in force (%s), following %d sources", mode, len(ready))
+	}
+}
+
+// tellSystemd keeps systemd's status line up to date, and says when qwatch
+// stops.
+func (d *Daemon) tellSystemd(ctx context.Context) error {
+	defer func() { d.notify(d.opts.Notifier.Stopping("stopping")) }()
+	var before string
+	for {
+		s, err := d.Status(ctx)
+		if err != nil {
+			return nil // ctx ended
+		}
+		if text := s.Summary(); text != before {
+			d.notify(d.opts.Notifier.Status(text))
+			before = text
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.core.changed:
+		}
+	}
+}
+
+// notify takes the outcome of telling systemd something. It changes nothing
+// that systemd could not be told.
+func (d *Daemon) notify(err error) {
+	if err != nil {
+		d.log.Debug().Err(err).Msg("systemd could not be told")
+	}
+}
+
+// Summary is the status in one line.
+func (s Status) Summary() string {
+	open, failing := 0, 0
+	for _, i := range s.Incidents {
+		if i.State == "open" {
+			open++
+		}
+	}
+	for _, src := range s.Sources {
+		if src.Error != nil {
+			failing++
+		}
+	}
+	text := fmt.Sprintf("%d sources, %d sockets, %d open incidents", len(s.Sources), len(s.Sockets), open)
+	if failing > 0 {
+		text += fmt.Sprintf(", %d sources failing", failing)
+	}
+	if s.DryRun {
+		text = "dry run; " + text
+	}
+	if n := len(s.Actions); n > 0 {
+		a := s.Actions[n-1]
+		text += fmt.Sprintf("; last: %s of %s %s at %s", a.Action, a.Target, a.Result, a.Time.Format(time.RFC3339))
+	}
+	return text
+}
+
+// watchdog answers systemd only while the real loops turn: the core and every
+// source.
+func (d *Daemon) watchdog(ctx context.Context) error {
+	every := d.opts.Watchdog / 2
+	if every == 0 {
+		return nil
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		within, cancel := context.WithTimeout(ctx, every)
+		err := errors.Join(d.core.call(within, func(context.Context) {}), d.sources.alive(within))
+		cancel()
+		if err == nil {
+			d.notify(d.opts.Notifier.Watchdog())
+		} else if ctx.Err() == nil {
+			d.log.Error().Err(err).Msg("a loop stands still; the watchdog is not answered")
+		}
+	}
+}

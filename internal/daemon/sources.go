@@ -1,0 +1,187 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"qwatch/internal/config"
+	"qwatch/matcher"
+	"qwatch/systemd"
+	"qwatch/tailer"
+)
+
+// eventField is the log field that names an event of package systemd.
+const eventField = "event"
+
+// source is something that lines come from.
+type source interface {
+	fmt.Stringer
+	Run(ctx context.Context) error
+	Ready() <-chan struct{}
+	Status() []tailer.Status
+}
+
+// sources are those of the newest configuration.
+type sources struct {
+	out chan<- matcher.Hit
+	log zerolog.Logger
+
+	mu   sync.Mutex
+	ctx  context.Context
+	list []source
+	hits map[string]uint64 // by the source's name
+}
+
+func newSources(out chan<- matcher.Hit, log zerolog.Logger) *sources {
+	return &sources{out: out, log: log, hits: map[string]uint64{}}
+}
+
+func (s *sources) all() []source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list
+}
+
+func (s *sources) hitsOf(name string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hits[name]
+}
+
+// start makes the sources of a configuration; run runs them. Where the old
+// ones left off the new ones go on.
+func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, error) {
+	var list []source
+	state := func(name string) string {
+		if !opts.KeepState {
+			return ""
+		}
+		return filepath.Join(cfg.StateDir, name)
+	}
+	var globs, units []string
+	for _, src := range cfg.Sources {
+		globs = append(globs, src.Files...)
+		units = append(units, src.Journal...)
+	}
+	if len(globs) > 0 {
+		files, err := tailer.New(tailer.Options{
+			Globs: globs, FromStart: opts.FromStart, StateFile: state("positions.json"), Events: s.fileEvent,
+		}, s.handle)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, files)
+	}
+	if len(units) > 0 {
+		journal, err := tailer.NewJournal(tailer.JournalOptions{
+			Units: units, FromStart: opts.FromStart, StateFile: state("journal.json"), Report: s.journalTrouble,
+		}, s.handle)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, journal)
+	}
+	s.mu.Lock()
+	s.list = list
+	s.mu.Unlock()
+	ready := make([]<-chan struct{}, len(list))
+	for i, src := range list {
+		ready[i] = src.Ready()
+	}
+	return ready, nil
+}
+
+// run runs the sources until ctx ends.
+func (s *sources) run(ctx context.Context) error {
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, src := range s.all() {
+		g.Go(func() error {
+			if err := src.Run(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", src, err)
+			}
+			return nil
+		})
+	}
+	// Without any source the probe still works.
+	g.Go(func() error { <-ctx.Done(); return nil })
+	return g.Wait()
+}
+
+// handle finds the hits in a chunk. It waits while the core is busy: the text
+// is still in its file.
+func (s *sources) handle(c tailer.Chunk) {
+	matcher.Scan(c.Text, matcher.Meta{Source: c.Source, Read: c.Time, PID: c.PID, Unit: c.Unit}, func(h matcher.Hit) {
+		s.mu.Lock()
+		s.hits[h.Source]++
+		ctx := s.ctx
+		s.mu.Unlock()
+		select {
+		case s.out <- h:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// fileEvent logs what the follower of files tells.
+func (s *sources) fileEvent(e tailer.Event) {
+	var log *zerolog.Event
+	switch e.Kind {
+	case tailer.Truncated, tailer.Lost:
+		log = s.log.Warn().Str(eventField, systemd.EventLinesLost)
+	case tailer.Unreadable:
+		log = s.log.Warn().Str(eventField, systemd.EventSourceUnreadable)
+	case tailer.Polling, tailer.Unsaved:
+		log = s.log.Warn()
+	default:
+		log = s.log.Debug()
+	}
+	if e.Err != nil {
+		log = log.Err(e.Err)
+	}
+	if e.Detail != "" {
+		log = log.Str("detail", e.Detail)
+	}
+	log.Str("source", e.Source).Msgf("%s %s", e.Source, fileEventWords[e.Kind])
+}
+
+var fileEventWords = map[tailer.EventKind]string{
+	tailer.Rotated:    "was rotated; the old file is read to its end",
+	tailer.Truncated:  "was cut in place; lines that were not read yet and are in no copy are lost",
+	tailer.Recovered:  "was read on in a rotated, copied or compressed file",
+	tailer.Lost:       "had unread lines and is nowhere to be found",
+	tailer.Unreadable: "cannot be read; it is tried again",
+	tailer.Readable:   "can be read again",
+	tailer.Polling:    "gives no events; it is looked at four times a second",
+	tailer.Unsaved:    "cannot keep positions; after a restart lines may be read twice",
+}
+
+func (s *sources) journalTrouble(err error) {
+	event := systemd.EventSourceUnreadable
+	if errors.Is(err, tailer.ErrJournalGap) {
+		event = systemd.EventLinesLost
+	}
+	s.log.Warn().Str(eventField, event).Str("source", "journal").Err(err).Msg("trouble with the journal; it is tried again")
+}
+
+// alive reports whether every source's loop turns.
+func (s *sources) alive(ctx context.Context) error {
+	for _, src := range s.all() {
+		src, ok := src.(interface{ Alive(context.Context) error })
+		if !ok {
+			continue
+		}
+		if err := src.Alive(ctx); err != nil {
+			return fmt.Errorf("%s stands still: %w", src, err)
+		}
+	}
+	return nil
+}
