@@ -1,0 +1,267 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+)
+
+const (
+	// connectTimeout bounds the way to the bus, callTimeout one question.
+	connectTimeout = 5 * time.Second
+	callTimeout    = 10 * time.Second
+)
+
+// ErrNoManager: there is no systemd that can be asked. A host without systemd,
+// a container, or a sandbox that hides the bus.
+var ErrNoManager = errors.New("systemd cannot be reached over D-Bus")
+
+// Manager asks the system's service manager over D-Bus. It connects when it is
+// first asked, and again after the bus was restarted. Any number of goroutines
+// may use it.
+type Manager struct {
+	dial func(context.Context) (*dbus.Conn, error)
+
+	mu   sync.Mutex
+	conn *dbus.Conn // nil until the first question
+}
+
+// NewManager makes a Manager. Close it at the end.
+func NewManager() *Manager { return &Manager{dial: dbus.NewWithContext} }
+
+// Close ends the connection.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.conn != nil {
+		m.conn.Close()
+		m.conn = nil
+	}
+}
+
+// connect gives a live connection, or an error that is ErrNoManager.
+func (m *Manager) connect(ctx context.Context) (*dbus.Conn, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.conn != nil {
+		if m.conn.Connected() {
+			return m.conn, nil
+		}
+		m.conn.Close()
+		m.conn = nil
+	}
+	// The connection lives as long as the context that it was made with, so
+	// that one may end only while connecting.
+	life, end := context.WithCancel(context.Background())
+	dialing, stop := context.WithTimeout(ctx, connectTimeout)
+	defer stop()
+	keep := context.AfterFunc(dialing, end)
+	conn, err := m.dial(life)
+	if !keep() && err == nil { // it has ended in between
+		conn.Close()
+		err = dialing.Err()
+	}
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("%w: %w", ErrNoManager, err)
+	}
+	m.conn = conn
+	return conn, nil
+}
+
+// properties reads all properties of a unit, which must be known to systemd.
+func (m *Manager) properties(ctx context.Context, unit string) (map[string]any, error) {
+	ctx, stop := context.WithTimeout(ctx, callTimeout)
+	defer stop()
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := conn.GetUnitPropertiesContext(ctx, unit)
+	if err != nil {
+		return nil, fmt.Errorf("ask systemd for unit %s: %w", unit, err)
+	}
+	if state, _ := p["LoadState"].(string); state != "loaded" {
+		return nil, fmt.Errorf("ask systemd for unit %s: it is %s; see systemctl status %s", unit, state, unit)
+	}
+	return p, nil
+}
+
+// CanReload tells whether systemd can reload the unit: it has ExecReload= or
+// is of Type=notify-reload.
+func (m *Manager) CanReload(ctx context.Context, unit string) (bool, error) {
+	p, err := m.properties(ctx, unit)
+	if err != nil {
+		return false, err
+	}
+	can, _ := p["CanReload"].(bool)
+	return can, nil
+}
+
+// Reload reloads a unit, as systemctl reload does, and waits until systemd
+// says that this is done. With Type=notify-reload that means that the service
+// has reloaded, otherwise that the ExecReload= command has ended.
+func (m *Manager) Reload(ctx context.Context, unit string) error {
+	return m.job(ctx, "reload", unit, (*dbus.Conn).ReloadUnitContext)
+}
+
+// Restart stops and starts a unit and waits until it is up.
+func (m *Manager) Restart(ctx context.Context, unit string) error {
+	return m.job(ctx, "restart", unit, (*dbus.Conn).RestartUnitContext)
+}
+
+// Start starts a unit and waits until it is up.
+func (m *Manager) Start(ctx context.Context, unit string) error {
+	return m.job(ctx, "start", unit, (*dbus.Conn).StartUnitContext)
+}
+
+// job queues a job and waits for its result until ctx ends. The job itself is
+// not taken back then.
+func (m *Manager) job(ctx context.Context, verb, unit string, queue func(*dbus.Conn, context.Context, string, string, chan<- string) (int, error)) error {
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return err
+	}
+	result := make(chan string, 1) // room for a result that comes after ctx has ended
+	call, stop := context.WithTimeout(ctx, callTimeout)
+	defer stop()
+	// "replace" is what systemctl does with other jobs of the unit that wait.
+	if _, err := queue(conn, call, unit, "replace", result); err != nil {
+		return fmt.Errorf("%s unit %s: %w", verb, unit, err)
+	}
+	// A bus that goes away in between takes the result with it.
+	lost := time.NewTicker(time.Second)
+	defer lost.Stop()
+	for {
+		select {
+		case r := <-result:
+			if r == "done" {
+				return nil
+			}
+			return fmt.Errorf("%s unit %s: %s; see systemctl status %s", verb, unit, jobResult(r), unit)
+		case <-lost.C:
+			if !conn.Connected() {
+				return fmt.Errorf("%s unit %s: %w: the connection was lost before the result came", verb, unit, ErrNoManager)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("%s unit %s: systemd has not finished it in time: %w", verb, unit, context.Cause(ctx))
+		}
+	}
+}
+
+// jobResult explains a result of JobRemoved (org.freedesktop.systemd1(5)).
+func jobResult(r string) string {
+	switch r {
+	case "canceled":
+		return "canceled, another job took its place"
+	case "timeout":
+		return "it took longer than the unit allows"
+	case "failed":
+		return "its command failed"
+	case "dependency":
+		return "a unit that it needs failed"
+	case "skipped":
+		return "skipped, the unit is not in a state for it"
+	}
+	return "systemd says " + r
+}
+
+// SocketUnit is a .socket unit that hands its listening sockets to a service.
+type SocketUnit struct {
+	Unit    string
+	Listen  []string // addresses, as systemd writes them
+	Backlog uint32   // Backlog=, what systemd asks listen(2) for
+}
+
+// SocketUnitFor finds the socket unit that holds the listening socket with
+// this address for a service; found is false if none of the service's does.
+func (m *Manager) SocketUnitFor(ctx context.Context, service, address string) (unit SocketUnit, found bool, err error) {
+	p, err := m.properties(ctx, service)
+	if err != nil {
+		return SocketUnit{}, false, err
+	}
+	triggers, _ := p["TriggeredBy"].([]string)
+	for _, name := range triggers {
+		if !strings.HasSuffix(name, ".socket") {
+			continue // a timer or a path
+		}
+		u, err := m.socketUnit(ctx, name)
+		if err != nil {
+			return SocketUnit{}, false, err
+		}
+		if u.Holds(address) {
+			return u, true, nil
+		}
+	}
+	return SocketUnit{}, false, nil
+}
+
+func (m *Manager) socketUnit(ctx context.Context, name string) (SocketUnit, error) {
+	ctx, stop := context.WithTimeout(ctx, callTimeout)
+	defer stop()
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return SocketUnit{}, err
+	}
+	p, err := conn.GetUnitTypePropertiesContext(ctx, name, "Socket")
+	if err != nil {
+		return SocketUnit{}, fmt.Errorf("ask systemd for unit %s: %w", name, err)
+	}
+	u := SocketUnit{Unit: name}
+	u.Backlog, _ = p["Backlog"].(uint32)
+	listen, _ := p["Listen"].([][]any) // a(ss): kind, address
+	for _, l := range listen {
+		if len(l) == 2 {
+			if address, ok := l[1].(string); ok {
+				u.Listen = append(u.Listen, address)
+			}
+		}
+	}
+	return u, nil
+}
+
+// Holds tells whether the unit listens at the address, which uWSGI or the
+// kernel may write in another way: all ways to say "any address" are one.
+func (u SocketUnit) Holds(address string) bool {
+	want := canonical(address)
+	for _, l := range u.Listen {
+		if canonical(l) == want {
+			return true
+		}
+	}
+	return false
+}
+
+// canonical brings an address into one form: ":PORT" for any address, else
+// IP:PORT, or the path of a UNIX socket as it is.
+func canonical(address string) string {
+	host, port, ok := cutLast(address, ":")
+	if !ok || strings.HasPrefix(address, "/") || strings.HasPrefix(address, "@") {
+		return address
+	}
+	host = strings.Trim(host, "[]")
+	if host == "" || host == "*" {
+		return ":" + port
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return address
+	}
+	if ip.IsUnspecified() {
+		return ":" + port
+	}
+	return ip.Unmap().String() + ":" + port
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
