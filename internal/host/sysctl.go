@@ -267,11 +267,11 @@ func (f *conf) writeTemp(name string, text []byte, old snapshot) error {
 	}
 	file := os.NewFile(uintptr(fd), path)
 	_, err = file.Write(text)
-	if err == nil && old.there {
-		err = file.Chown(int(old.stat.Uid), int(old.stat.Gid))
-	}
 	if err == nil {
 		err = file.Chmod(0o644)
+	}
+	if err == nil && old.there {
+		err = file.Chown(int(old.stat.Uid), int(old.stat.Gid))
 	}
 	if err == nil {
 		err = file.Sync()

@@ -337,8 +337,8 @@ func TestKilledWriter(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if !bufio.NewScanner(out).Scan() {
-			t.Fatal("the writer did not begin")
+		if line, err := bufio.NewReader(out).ReadString('\n'); line != "turned\n" {
+			t.Fatalf("the writer said %q, %v", line, err)
 		}
 		time.Sleep(rand.N(3 * time.Millisecond)) // the point to kill it at
 		cmd.Process.Kill()
