@@ -136,7 +136,7 @@ func TestIncidentID(t *testing.T) {
 	if got, want := open("127.0.0.1:5000", 0), "inc-"; !strings.HasPrefix(got, want) || len(got) != 12 {
 		t.Errorf("%q, want %q and 8 hex digits", got, want)
 	}
-	if open("a", 0) != open("a", 0) {
+	if first, again := open("a", 0), open("a", 0); first != again {
 		t.Error("same key and time, different IDs")
 	}
 	if open("a", 0) == open("b", 0) || open("a", 0) == open("a", 1) {

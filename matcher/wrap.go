@@ -102,11 +102,11 @@ func (o *origin) unwrap(p []byte, what int) bool {
 			o.note(s)
 			r.b = rest
 			tab := r.peek() == '\t'
-			open = false
-			switch {
-			case r.literal(" - "):
-			case o.afterDate(&r, s, what):
-			default:
+			if r.literal(" - ") {
+				open = false
+				continue
+			}
+			if ok, open = o.afterDate(&r, s, what); !ok {
 				// Docker's and kubectl's --timestamps, and exports of
 				// CloudWatch, put a moment in front. Any other date is
 				// uWSGI's, and that ends in " - ".
@@ -120,7 +120,7 @@ func (o *origin) unwrap(p []byte, what int) bool {
 		case open && what == beforeRecord:
 			return false
 		case r.priority(), r.pod():
-		case o.ident(&r, 1, true):
+		case o.identPID(&r):
 		case r.stern():
 			open = true
 		default:
@@ -163,54 +163,57 @@ func (r *reader) priority() bool {
 	return true
 }
 
-// afterDate takes the rest of a wrapper that begins with a date.
-func (o *origin) afterDate(r *reader, s stamp, what int) bool {
+// afterDate takes the rest of a wrapper that begins with a date. It is open
+// where it could be prose, and must be followed by a date.
+func (o *origin) afterDate(r *reader, s stamp, what int) (ok, open bool) {
 	t := *r
 	if !t.blanks() {
-		return false
+		return false, false
 	}
 	// Kubernetes CRI: stream and tag.
 	for _, s := range []string{"stderr F ", "stdout F ", "stderr P ", "stdout P "} {
 		if t.literal(s) {
 			*r = t
-			return true
+			return true, false
 		}
 	}
 	// Fluentd's files: time, tag, JSON, between tabs.
 	if u := t; what == beforeJSON && r.peek() == '\t' {
 		if _, ok := u.word(); ok && len(u.b) == 0 {
 			*r = u
-			return true
+			return true, false
 		}
 	}
 	if s.rank == ctime {
 		// OpenWrt's logread; a moment in brackets may stand in between.
-		u := t
 		if m, rest, ok := date(t.b, o.meta); ok && m.rank == zoned {
-			u.b = rest
-			u.blanks()
+			t.b = rest
+			t.blanks()
 			o.note(m)
 		}
-		if !u.facility() || !o.ident(&u, 0, false) {
-			return false
+		if !t.facility() {
+			return false, false
 		}
-		*r = u
-		return true
+		_, ok := o.ident(&t, 0)
+		if ok {
+			*r = t
+		}
+		return ok, false
 	}
 	if _, _, ok := date(t.b, o.meta); ok {
-		return false // two dates: the second begins the next wrapper
+		return false, false // two dates: the second begins the next wrapper
 	}
-	if u := t; s.rank == zoned && o.rfc5424(&u) {
-		*r = u
-		return true
+	if s.rank == zoned && o.rfc5424(&t) {
+		*r = t
+		return true, false
 	}
-	// Syslog files and journalctl: host, ident, pid; busybox puts the
-	// facility in between.
-	if u := t; o.ident(&u, 1, false) {
-		*r = u
-		return true
+	// Syslog files and journalctl: host, ident, pid. Without the pid it may
+	// be prose: "user said: ".
+	pid, ok := o.ident(&t, 1)
+	if ok {
+		*r = t
 	}
-	return false
+	return ok, pid == ""
 }
 
 // facility takes "daemon.info " and the like.
@@ -229,47 +232,52 @@ func (r *reader) facility() bool {
 	return false
 }
 
-// ident takes "host ident[pid]: ", with hosts words in front at most, and a
-// facility behind the host. Without a pid in brackets the ident must follow a
-// host or a facility, as "said: " alone is anybody's prose.
-func (o *origin) ident(r *reader, hosts int, needPID bool) bool {
-	t := *r
-	named := hosts == 0
-	for range hosts + 1 {
-		if t.facility() {
-			named = true
-		}
-		w, ok := t.word()
-		if !ok || len(w) > 255 {
-			return false
-		}
-		if name, ok := bytes.CutSuffix([]byte(w), []byte(":")); ok {
-			tag, pid, bracket := bytes.Cut(name, []byte("["))
-			if bracket && !bytes.HasSuffix(pid, []byte("]")) || !bracket && (needPID || !named) {
-				return false
-			}
-			if len(tag) == 0 || bytes.ContainsAny(tag, `"'=:?,;|]`) {
-				return false
-			}
-			if bracket && needPID && number(string(pid[:len(pid)-1])) < 0 {
-				return false
-			}
-			*r = t
-			o.wrote(tag)
-			return true
-		}
-		if bytes.ContainsAny([]byte(w), `"'=?,;|[]`) {
-			return false
-		}
-		named = true
+// identPID takes "host ident[123]: " and "ident[123]: ", without a date in
+// front.
+func (o *origin) identPID(r *reader) bool {
+	t, u := *r, *o
+	pid, ok := u.ident(&t, 1)
+	if !ok || number(pid) < 0 {
+		return false
 	}
-	return false
+	*r, *o = t, u
+	return true
+}
+
+// ident takes "host ident[pid]: ", with at most so many hosts in front, and
+// busybox's facility behind the host. The pid can be missing or, as Heroku's
+// "app[web.1]", a word.
+func (o *origin) ident(r *reader, hosts int) (pid string, ok bool) {
+	t := *r
+	for range hosts + 1 {
+		t.facility()
+		w, ok := t.word()
+		if !ok {
+			return "", false
+		}
+		name, last := strings.CutSuffix(w, ":")
+		if !last {
+			if strings.ContainsAny(w, `"'=?,;|[]`) {
+				return "", false
+			}
+			continue
+		}
+		tag, pid, bracket := strings.Cut(name, "[")
+		pid, closed := strings.CutSuffix(pid, "]")
+		if tag == "" || strings.ContainsAny(tag, `"'=:?,;|]`) || bracket != closed {
+			return "", false
+		}
+		*r = t
+		o.wrote(tag)
+		return pid, true
+	}
+	return "", false
 }
 
 // wrote notes the name of who wrote the line. The pid beside it is not taken:
 // it may be of another host or another pid namespace. The journal's is.
-func (o *origin) wrote(tag []byte) {
-	o.own = o.own || own(string(tag[bytes.LastIndexByte(tag, '/')+1:]))
+func (o *origin) wrote(tag string) {
+	o.own = o.own || own(tag[strings.LastIndexByte(tag, '/')+1:])
 }
 
 // rfc5424 takes host, app, procid, msgid and structured data. rsyslog's file
@@ -302,7 +310,7 @@ func (o *origin) rfc5424(r *reader) bool {
 		return false
 	}
 	*r = t
-	o.wrote([]byte(f[1]))
+	o.wrote(f[1])
 	return true
 }
 
