@@ -12,6 +12,10 @@ type Chunk struct {
 	Source string
 	// Time is when the text was read (files) or logged (journal).
 	Time time.Time
+	// Middle is true where Text begins inside a line: its beginning was handed
+	// over before (see Text), or was never to be (the file is followed from
+	// its end).
+	Middle bool
 	// Text holds the lines, each with its newline. Where a line without an
 	// end had to be cut, the text stops at the cut. It is borrowed: a Handler
 	// that keeps a part of it past its return copies it.

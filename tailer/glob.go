@@ -1,0 +1,146 @@
+package tailer
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+)
+
+// compressed are the endings of files that are searched for text after a
+// restart, but never followed.
+var compressed = []string{".gz", ".zst", ".xz", ".bz2"}
+
+func isCompressed(path string) bool { return slices.Contains(compressed, filepath.Ext(path)) }
+
+// matches says whether path is to be followed.
+func matches(globs []string, path string) bool {
+	return !isCompressed(path) && slices.ContainsFunc(globs, func(g string) bool {
+		return doublestar.PathMatchUnvalidated(g, path)
+	})
+}
+
+// scope is what the globs come to at one moment.
+type scope struct {
+	names map[string]bool  // paths that match, whether or not they can be read
+	dirs  map[string]bool  // folders where a change can change names; true: one that a symlink stands in or leads to
+	errs  map[string]error // folders that cannot be listed
+}
+
+// survey expands globs. Where a glob's folder does not exist yet, the nearest
+// one above it is in dirs.
+func survey(globs []string) scope {
+	s := scope{names: map[string]bool{}, dirs: map[string]bool{}, errs: map[string]error{}}
+	for _, g := range globs {
+		base, pattern := doublestar.SplitPattern(g)
+		s.note(existing(base), false)
+		if !strings.ContainsAny(pattern, `*?[{\`) {
+			if _, err := os.Lstat(g); !gone(err) && !isCompressed(g) {
+				s.names[g] = true
+			}
+			continue
+		}
+		// The folders that the expansion lists are those to watch.
+		found, _ := doublestar.Glob(lister{base, s}, pattern)
+		for _, f := range found {
+			if path := filepath.Join(base, f); !isCompressed(path) {
+				s.names[path] = true
+			}
+		}
+	}
+	chains := map[string]string{}
+	for path := range s.names {
+		dir := filepath.Dir(path)
+		if _, ok := chains[dir]; !ok {
+			chains[dir] = s.chain(dir)
+		}
+		s.chain(filepath.Join(chains[dir], filepath.Base(path)))
+	}
+	return s
+}
+
+func (s scope) note(dir string, linked bool) { s.dirs[dir] = s.dirs[dir] || linked }
+
+// chain resolves path and adds each folder that a symlink on its way stands
+// in, and the one where it ends.
+func (s scope) chain(path string) string {
+	for range 40 { // as many as the kernel follows
+		at := "/"
+		rest := strings.Split(strings.TrimPrefix(path, "/"), "/")
+		again := false
+		for i, part := range rest {
+			next := filepath.Join(at, part)
+			target, err := os.Readlink(next)
+			if err != nil {
+				at = next
+				continue
+			}
+			s.note(at, true)
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(at, target)
+			}
+			path = filepath.Join(append([]string{target}, rest[i+1:]...)...)
+			if dir := filepath.Dir(path); len(rest) == i+1 {
+				s.note(existing(dir), true)
+			}
+			again = true
+			break
+		}
+		if !again {
+			break
+		}
+	}
+	return path
+}
+
+// existing is dir, or the nearest folder above it that exists.
+func existing(dir string) string {
+	for {
+		if st, err := os.Stat(dir); err == nil && st.IsDir() || dir == "/" || dir == "." {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// lister is a file system that notes which folders are listed.
+type lister struct {
+	base string
+	s    scope
+}
+
+func (l lister) Open(name string) (fs.File, error) { return os.Open(filepath.Join(l.base, name)) }
+
+func (l lister) Stat(name string) (fs.FileInfo, error) { return os.Stat(filepath.Join(l.base, name)) }
+
+func (l lister) ReadDir(name string) ([]fs.DirEntry, error) {
+	dir := filepath.Join(l.base, name)
+	entries, err := os.ReadDir(dir)
+	switch {
+	case err == nil:
+		l.s.note(dir, false)
+	case !gone(err):
+		l.s.errs[dir] = err
+	}
+	return entries, err
+}
+
+// related says whether name is what a rotation may call the file that was
+// named log, or its copy: "app.log.1", "app.log-20261122", "app-20261122.log",
+// "app.1.log". Both are base names.
+func related(log, name string) bool {
+	if name == log {
+		return false
+	}
+	name = strings.TrimSuffix(name, ".tmp")
+	if rest, ok := strings.CutPrefix(name, log); ok {
+		return rest == "" || strings.ContainsRune(".-_~", rune(rest[0]))
+	}
+	ext := filepath.Ext(log)
+	rest, ok := strings.CutPrefix(name, strings.TrimSuffix(log, ext))
+	return ok && ext != "" && len(rest) > 1 && strings.ContainsRune(".-_", rune(rest[0])) &&
+		rest[1] >= '0' && rest[1] <= '9' && strings.Contains(rest, ext)
+}

@@ -1,0 +1,95 @@
+package tailer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipe is an open FIFO. It has no position and no second look, so a goroutine
+// of its own reads it.
+type pipe struct {
+	dev, ino uint64
+	file     *os.File
+	leaving  atomic.Bool // its name is gone: read what is there and end
+}
+
+func (p *pipe) close() {
+	p.leaving.Store(true)
+	p.file.SetReadDeadline(time.Now().Add(settleTime))
+}
+
+// openPipe opens a FIFO for reading and writing: so opening it never waits
+// for a writer, and the last writer's end is no end of file.
+func (f *Files) openPipe(path string) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		f.fail(f.source(path), &os.PathError{Op: "open", Path: path, Err: err})
+		return
+	}
+	st, err := statFD(fd)
+	if err != nil || !st.pipe() {
+		unix.Close(fd)
+		f.after(gatherTime, func() { f.check(path) })
+		return
+	}
+	s := f.source(path)
+	f.ok(s)
+	p := &pipe{dev: st.dev, ino: st.ino, file: os.NewFile(uintptr(fd), path)}
+	f.attachPipe(s, p)
+	f.attach(s, nil)
+	f.pipes.Go(func() { f.readPipe(s, p) })
+}
+
+func (f *Files) attachPipe(s *source, p *pipe) {
+	if s.pipe != nil {
+		s.pipe.close()
+	}
+	s.pipe = p
+}
+
+func (f *Files) readPipe(s *source, p *pipe) {
+	defer p.file.Close()
+	buf := make([]byte, longLine+16<<10)
+	fill, middle := 0, false
+	give := func(settled bool) {
+		text := buf[:fill]
+		for k := cut(text, settled); k > 0; k = cut(text, settled) {
+			f.give(s, text[:k], middle)
+			middle = text[k-1] != '\n' && (text[k-1] != '}' || k < len(text) && text[k] != '{')
+			text = text[k:]
+		}
+		fill = copy(buf, text)
+	}
+	for {
+		n, err := p.file.Read(buf[fill:])
+		fill += n
+		switch {
+		case err == nil:
+			give(false)
+			if fill > 0 && buf[0] == '{' && !p.leaving.Load() {
+				p.file.SetReadDeadline(time.Now().Add(settleTime))
+			}
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			err = fmt.Errorf("read %s: %w", s.path, err)
+			s.err.Store(&err)
+			return
+		case p.leaving.Load():
+			if give(true); fill > 0 && bytes.IndexByte(buf[:fill], 0) < 0 {
+				f.give(s, buf[:fill], middle)
+			}
+			return
+		default:
+			give(true)
+			p.file.SetReadDeadline(time.Time{})
+			if p.leaving.Load() {
+				p.close()
+			}
+		}
+	}
+}

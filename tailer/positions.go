@@ -1,0 +1,163 @@
+package tailer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// checkpoint is the state file.
+type checkpoint struct {
+	Version int        `json:"version"`
+	Saved   time.Time  `json:"saved"`
+	Files   []position `json:"files"`
+}
+
+// position is how far one inode was handed over.
+type position struct {
+	Path   string `json:"path"`         // the name that it was followed under
+	At     string `json:"at,omitempty"` // where it stood, if elsewhere
+	Dev    uint64 `json:"dev"`
+	Ino    uint64 `json:"ino"`
+	Born   int64  `json:"born,omitempty"` // Unix nanoseconds
+	Handle []byte `json:"handle,omitempty"`
+	Off    int64  `json:"off"`
+	Window []byte `json:"window,omitempty"` // the text before Off
+	Head   head   `json:"head"`             // how its text begins
+	Copy   bool   `json:"copy,omitempty"`   // not read yet: it looks like a copy
+	Copied bool   `json:"copied,omitempty"` // a copy whose rest is being read
+}
+
+const checkpointVersion = 1
+
+// decodeCheckpoint reads a state file, and refuses one that cannot be true.
+func decodeCheckpoint(data []byte) (checkpoint, error) {
+	var c checkpoint
+	if err := json.Unmarshal(data, &c); err != nil {
+		return checkpoint{}, fmt.Errorf("positions: %w", err)
+	}
+	if c.Version != checkpointVersion {
+		return checkpoint{}, fmt.Errorf("positions have version %d, not %d", c.Version, checkpointVersion)
+	}
+	for i, p := range c.Files {
+		if p.Off < 0 || p.Path == "" || len(p.Head.Text) > windowSize || p.Head.At < 0 || len(p.Window) > windowSize || int64(len(p.Window)) > p.Off {
+			return checkpoint{}, fmt.Errorf("positions: entry %d (%q) has impossible values", i, p.Path)
+		}
+	}
+	return c, nil
+}
+
+func (p position) id() identity {
+	return identity{Dev: p.Dev, Ino: p.Ino, Born: p.Born, Handle: string(p.Handle)}
+}
+
+func positionOf(in *inode) position {
+	p := position{
+		Path: in.src.path, Dev: in.id.Dev, Ino: in.id.Ino, Born: in.id.Born, Handle: []byte(in.id.Handle),
+		Off: in.off, Window: slices.Clone(in.window), Head: head{in.head.At, slices.Clone(in.head.Text)},
+		Copy: in.suspect != nil, Copied: in.copied,
+	}
+	if in.at != p.Path {
+		p.At = in.at
+	}
+	return p
+}
+
+func (p position) apply(in *inode) {
+	in.off, in.window, in.copied = p.Off, slices.Clone(p.Window), p.Copied
+	in.head = head{p.Head.At, slices.Clone(p.Head.Text)}
+}
+
+// load reads the positions of the run before.
+func (f *Files) load() {
+	f.first = true
+	f.since = time.Now().UnixNano()
+	if f.opt.StateFile == "" {
+		return
+	}
+	f.store = newStore(f.opt.StateFile, f.opt.Events)
+	data, err := os.ReadFile(f.opt.StateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var c checkpoint
+	if err == nil {
+		c, err = decodeCheckpoint(data)
+	}
+	if err != nil {
+		f.event(Event{Kind: Unsaved, Source: f.opt.StateFile, Detail: "following as on a first start", Err: err})
+		return
+	}
+	f.first = false
+	// The kernel stamps births with a clock that is up to a tick late.
+	f.since = c.Saved.Add(-50 * time.Millisecond).UnixNano()
+	for _, p := range c.Files {
+		f.saved[p.id()] = p
+	}
+}
+
+func (f *Files) snapshot() checkpoint {
+	c := checkpoint{Version: checkpointVersion, Saved: time.Now(), Files: make([]position, 0, len(f.inodes))}
+	for _, in := range f.inodes {
+		c.Files = append(c.Files, positionOf(in))
+	}
+	return c
+}
+
+// save hands the positions to the goroutine that writes them.
+func (f *Files) save() {
+	select {
+	case f.store.todo <- f.snapshot():
+		f.dirty = false
+	default: // the disk is slow
+		f.after(checkpointIn/4, f.save)
+	}
+}
+
+// store writes checkpoints in a goroutine of its own, as fsync(2) may take as
+// long as it likes.
+type store struct {
+	path   string
+	events func(Event)
+	todo   chan checkpoint
+	group  sync.WaitGroup
+	failed bool
+}
+
+func newStore(path string, events func(Event)) *store {
+	s := &store{path: path, events: events, todo: make(chan checkpoint)}
+	s.group.Go(func() {
+		for c := range s.todo {
+			s.write(c)
+		}
+	})
+	return s
+}
+
+// close writes a last checkpoint.
+func (s *store) close(last func() checkpoint) {
+	if s == nil {
+		return
+	}
+	close(s.todo)
+	s.group.Wait()
+	s.write(last())
+}
+
+func (s *store) write(c checkpoint) {
+	data, err := json.Marshal(c)
+	if err == nil {
+		err = renameio.WriteFile(s.path, data, 0o600)
+	}
+	if err != nil && !s.failed {
+		s.events(Event{Kind: Unsaved, Source: s.path, Err: err})
+	}
+	s.failed = err != nil
+}

@@ -1,0 +1,287 @@
+package tailer
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A numbered line proves itself: its number says what else it must hold.
+func numbered(n int) []byte {
+	b := fmt.Appendf(nil, "%09d ", n)
+	for i := range n * 7 % 90 {
+		b = append(b, 'a'+byte((n+i)%26))
+	}
+	return append(b, " end\n"...)
+}
+
+// ledger counts numbered lines.
+type ledger struct {
+	mu      sync.Mutex
+	seen    map[int]int
+	mangled []string
+}
+
+func (l *ledger) handle(c Chunk) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range bytes.Lines(c.Text) {
+		l.add(line)
+	}
+}
+
+func (l *ledger) add(line []byte) {
+	if l.seen == nil {
+		l.seen = map[int]int{}
+	}
+	n, err := strconv.Atoi(string(line[:min(9, len(line))]))
+	if err != nil || !bytes.Equal(line, numbered(n)) {
+		l.mangled = append(l.mangled, string(line))
+		return
+	}
+	l.seen[n]++
+}
+
+// verdict is what became of the lines 0 to n-1.
+type verdict struct{ lost, destroyed, doubled, mangled int }
+
+func (l *ledger) judge(n int, disk map[int]bool) (v verdict) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range n {
+		switch k := l.seen[i]; {
+		case k > 1:
+			v.doubled++
+		case k == 0 && disk[i]:
+			v.lost++
+		case k == 0:
+			v.destroyed++
+		}
+	}
+	v.mangled = len(l.mangled)
+	return v
+}
+
+// onDisk reads all numbered lines of a folder.
+func onDisk(t *testing.T, dir string) map[int]bool {
+	held := map[int]bool{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		data, _ := os.ReadFile(filepath.Join(dir, e.Name()))
+		for line := range bytes.Lines(bytes.TrimLeft(data, "\x00")) {
+			if n, err := strconv.Atoi(string(line[:min(9, len(line))])); err == nil {
+				held[n] = true
+			}
+		}
+	}
+	return held
+}
+
+// follow runs a Files until the test or stop ends it.
+func follow(t *testing.T, opt Options, h Handler) (f *Files, stop func()) {
+	t.Helper()
+	f, err := New(opt, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	<-f.Ready()
+	return f, stop
+}
+
+// until waits for what must come.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+// torment is one way to rotate a log. It is handed the writer's file and
+// gives back the one to write to from then on.
+type torment struct {
+	name string
+	flag int
+	late bool // the writer keeps to the old file for a while
+	turn func(t *testing.T, path string, round int, reopen func() *os.File) *os.File
+	// destroys is true where the rotation itself can destroy lines before any
+	// reader sees them.
+	destroys bool
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	data, err := os.ReadFile(from)
+	must(t, err)
+	must(t, os.WriteFile(to, data, 0o644))
+}
+
+var torments = []torment{
+	{name: "rename, create at once", late: true, turn: func(t *testing.T, path string, round int, reopen func() *os.File) *os.File {
+		must(t, os.Rename(path, fmt.Sprintf("%s.%d", path, round)))
+		return reopen()
+	}},
+	{name: "rename, create later", late: true, turn: func(t *testing.T, path string, round int, reopen func() *os.File) *os.File {
+		must(t, os.Rename(path, fmt.Sprintf("%s.%d", path, round)))
+		return nil
+	}},
+	{name: "uWSGI log-maxsize", flag: os.O_TRUNC, turn: func(t *testing.T, path string, round int, reopen func() *os.File) *os.File {
+		must(t, os.Rename(path, fmt.Sprintf("%s.%d", path, 1700000000+round)))
+		return reopen()
+	}},
+	{name: "uWSGI log-maxsize, two turns at once", flag: os.O_TRUNC, turn: func(t *testing.T, path string, round int, reopen func() *os.File) *os.File {
+		must(t, os.Rename(path, fmt.Sprintf("%s.%d", path, 1700000000+2*round)))
+		return reopen()
+	}},
+	{name: "uWSGI log-backupname", flag: os.O_TRUNC, destroys: true, turn: func(t *testing.T, path string, round int, reopen func() *os.File) *os.File {
+		must(t, os.Rename(path, filepath.Join(filepath.Dir(path), "the-backup")))
+		return reopen()
+	}},
+	{name: "unlink", flag: os.O_APPEND, destroys: true, turn: func(t *testing.T, path string, round int, reopen func() *os.File) *os.File {
+		must(t, os.Remove(path))
+		return reopen()
+	}},
+	{name: "copytruncate", flag: os.O_APPEND, destroys: true, turn: func(t *testing.T, path string, round int, _ func() *os.File) *os.File {
+		copyFile(t, path, fmt.Sprintf("%s.%d", path, round))
+		must(t, os.Truncate(path, 0))
+		return nil
+	}},
+	{name: "copytruncate, writer without O_APPEND", destroys: true, turn: func(t *testing.T, path string, round int, _ func() *os.File) *os.File {
+		copyFile(t, path, fmt.Sprintf("%s.%d", path, round))
+		must(t, os.Truncate(path, 0))
+		return nil
+	}},
+	{name: "truncate", flag: os.O_APPEND, destroys: true, turn: func(t *testing.T, path string, round int, _ func() *os.File) *os.File {
+		must(t, os.Truncate(path, 0))
+		return nil
+	}},
+	{name: "symlink re-pointed", late: true, turn: func(t *testing.T, path string, round int, reopen func() *os.File) *os.File {
+		target := fmt.Sprintf("%s-%d", path, round)
+		file, err := os.Create(target)
+		must(t, err)
+		must(t, os.Symlink(target, path+".new"))
+		must(t, os.Rename(path+".new", path))
+		return file
+	}},
+}
+
+// TestTorture counts every line through every way of rotation.
+func TestTorture(t *testing.T) {
+	rotations, every := 100, 40*time.Millisecond
+	for _, mode := range torments {
+		t.Run(mode.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "app.log")
+			var l ledger
+			f, _ := follow(t, Options{Globs: []string{path}}, l.handle)
+			n := torture(t, mode, path, rotations, every)
+			disk := onDisk(t, dir)
+			until(t, "all lines on disk", func() bool {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				for i := range disk {
+					if l.seen[i] == 0 {
+						return false
+					}
+				}
+				return true
+			})
+			time.Sleep(50 * time.Millisecond) // so that a second reading shows
+			v := l.judge(n, disk)
+			var truncations uint64
+			for _, s := range f.Status() {
+				truncations += s.Truncations
+			}
+			t.Logf("%d lines, %d rotations: lost %d, doubled %d, mangled %d; destroyed by the rotation %d, truncations %d",
+				n, rotations, v.lost, v.doubled, v.mangled, v.destroyed, truncations)
+			if v.lost+v.doubled+v.mangled > 0 {
+				t.Errorf("%+v; %.200q", v, l.mangled)
+			}
+			if v.destroyed > 0 && !mode.destroys {
+				t.Errorf("%d lines are in no file", v.destroyed)
+			}
+		})
+	}
+}
+
+// torture writes numbered lines, about 40 a millisecond, and rotates.
+func torture(t *testing.T, mode torment, path string, rotations int, every time.Duration) (lines int) {
+	open := func() *os.File {
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|mode.flag, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	file := open()
+	var old *os.File // the writer's own until it reopens
+	var oldUntil time.Time
+	begin, next := time.Now(), time.Now().Add(every)
+	for round := 0; round < rotations || old != nil; {
+		for range 40 {
+			w := file
+			if old != nil {
+				w = old
+			}
+			w.Write(numbered(lines))
+			lines++
+		}
+		now := time.Now()
+		if old != nil && now.After(oldUntil) {
+			old.Close()
+			old = nil
+			if file == nil {
+				file = open()
+			}
+		}
+		if round < rotations && old == nil && now.After(next) {
+			before := file
+			file = mode.turn(t, path, round, open)
+			round++
+			next = now.Add(every/2 + rand.N(every))
+			switch {
+			case mode.late:
+				old, oldUntil = before, now.Add(every/4)
+			case file == nil:
+				file = before
+			default:
+				before.Close()
+			}
+		}
+		if ahead := time.Duration(lines)*25*time.Microsecond - time.Since(begin); ahead > 0 {
+			time.Sleep(ahead)
+		}
+	}
+	file.Close()
+	return lines
+}

@@ -1,0 +1,305 @@
+package tailer
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/nxadm/tail/watch"
+	"golang.org/x/sys/unix"
+)
+
+// wake is how an inode comes to be looked at.
+type wake struct {
+	armed  bool // nxadm/tail watches it
+	polled bool // it could not be armed
+	hot    bool // it is busy, and looked at all the time
+
+	first        time.Time // the last hotWakes wakes that brought text
+	count, empty int
+
+	queued, moved bool // guarded by watcher.mu
+}
+
+// watcher brings the kernel's events to the goroutine of Files.Run. All of
+// them are hints: each only says where to look.
+type watcher struct {
+	f       *Files
+	fs      *fsnotify.Watcher // nil if there is none
+	watched map[string]folder
+	failed  map[string]bool // folders without a watch
+	probed  bool            // an inotify instance could be had
+	told    bool            // that a file has no watch
+	holding bool            // folder events wait
+
+	poked chan struct{} // something is in queue, or lost is set
+	group sync.WaitGroup
+
+	mu    sync.Mutex
+	queue []*inode
+	lost  bool // the kernel dropped events
+}
+
+type folder struct {
+	dev, ino uint64
+	born     int64
+	linked   bool // names may lead here by symlinks: any change may be theirs
+}
+
+func newWatcher(f *Files) *watcher {
+	w := &watcher{f: f, watched: map[string]folder{}, failed: map[string]bool{}, poked: make(chan struct{}, 1)}
+	fs, err := fsnotify.NewWatcher()
+	if err != nil {
+		f.polling("folders", fmt.Errorf("no inotify instance (raise fs.inotify.max_user_instances): %w", err))
+		f.pollSoon()
+		return w
+	}
+	w.fs = fs
+	w.group.Go(func() {
+		// fsnotify may send an error while it holds its lock, so this
+		// goroutine does nothing else.
+		for err := range fs.Errors {
+			if errors.Is(err, fsnotify.ErrEventOverflow) {
+				w.poke(nil, false)
+			}
+		}
+	})
+	return w
+}
+
+func (w *watcher) close() {
+	if w.fs != nil {
+		w.fs.Close()
+	}
+	w.group.Wait()
+}
+
+// blind says whether some folder gives no events.
+func (w *watcher) blind() bool { return w.fs == nil || len(w.failed) > 0 }
+
+// events is where folder events come from; nil while they are held back, so
+// that the kernel can merge what a busy folder's files cause.
+func (w *watcher) events() <-chan fsnotify.Event {
+	if w.fs == nil || w.holding {
+		return nil
+	}
+	return w.fs.Events
+}
+
+// drain handles the folder events that are there.
+func (w *watcher) drain() {
+	if w.fs == nil {
+		return
+	}
+	for tries := 0; tries < 2; {
+		select {
+		case ev := <-w.fs.Events:
+			w.f.folderEvent(ev)
+			tries = 0
+		default:
+			runtime.Gosched() // fsnotify may be about to send the next one
+			tries++
+		}
+	}
+}
+
+// hold keeps folder events waiting for a moment.
+func (w *watcher) hold() {
+	if !w.holding {
+		w.holding = true
+		w.f.after(gatherTime, func() { w.holding = false })
+	}
+}
+
+// folders watches just these, and says whether one of them is new or another
+// than before.
+func (w *watcher) folders(dirs map[string]bool) (changed bool) {
+	if w.fs == nil {
+		return false
+	}
+	want := map[string]folder{}
+	for dir, linked := range dirs {
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			w.f.after(gatherTime, func() { w.f.resurvey = true })
+			continue
+		}
+		want[real] = folder{linked: linked || real != dir || want[real].linked}
+	}
+	for dir := range w.watched {
+		if _, ok := want[dir]; !ok {
+			w.fs.Remove(dir)
+			delete(w.watched, dir)
+		}
+	}
+	failed := map[string]bool{}
+	for dir, now := range want {
+		if err := w.fs.Add(dir); err != nil {
+			if gone(err) {
+				w.f.after(gatherTime, func() { w.f.resurvey = true })
+				continue
+			}
+			failed[dir] = true
+			if !w.failed[dir] {
+				w.f.polling(dir, fmt.Errorf("no inotify watch (raise fs.inotify.max_user_watches): %w", err))
+				w.f.pollSoon()
+			}
+			continue
+		}
+		st, _ := statPath(dir)
+		now.dev, now.ino, now.born = st.dev, st.ino, st.born
+		before := w.watched[dir]
+		before.linked = now.linked
+		changed = changed || before != now
+		w.watched[dir] = now
+	}
+	w.failed = failed
+	return changed
+}
+
+// folderEvent handles one event of a watched folder.
+func (f *Files) folderEvent(ev fsnotify.Event) {
+	if ev.Name == "" {
+		return
+	}
+	s := f.sources[ev.Name]
+	if ev.Op == fsnotify.Write {
+		// nxadm/tail's watch has said so already, unless it lost the event.
+		if s != nil && s.inode != nil && !s.inode.wake.hot {
+			f.woken(s.inode)
+		}
+		f.watch.hold()
+		return
+	}
+	if _, ok := f.watch.watched[ev.Name]; ok {
+		delete(f.watch.watched, ev.Name)
+		f.resurvey = true
+	}
+	switch {
+	case f.watch.watched[filepath.Dir(ev.Name)].linked:
+		f.resurvey = true
+	case s != nil || matches(f.opt.Globs, ev.Name):
+		f.check(ev.Name)
+		if s = f.sources[ev.Name]; s != nil && isSymlink(ev.Name) {
+			f.resurvey = true
+		}
+	case ev.Has(fsnotify.Create):
+		if st, err := statPath(ev.Name); err == nil && st.mode&unix.S_IFMT == unix.S_IFDIR {
+			f.resurvey = true
+		}
+	}
+}
+
+// poke has the goroutine of Run look at in, at all files if that is nil.
+func (w *watcher) poke(in *inode, moved bool) {
+	w.mu.Lock()
+	switch {
+	case in == nil:
+		w.lost = true
+	default:
+		in.wake.moved = in.wake.moved || moved
+		if !in.wake.queued {
+			in.wake.queued = true
+			w.queue = append(w.queue, in)
+		}
+	}
+	w.mu.Unlock()
+	select {
+	case w.poked <- struct{}{}:
+	default:
+	}
+}
+
+// woke looks at the files that were poked.
+func (f *Files) woke() {
+	w := f.watch
+	w.mu.Lock()
+	queue, lost := w.queue, w.lost
+	w.queue, w.lost = nil, false
+	moved := make([]bool, len(queue))
+	for i, in := range queue {
+		moved[i] = in.wake.moved
+		in.wake.queued, in.wake.moved = false, false
+	}
+	w.mu.Unlock()
+	for i, in := range queue {
+		if in.fd < 0 {
+			continue
+		}
+		if moved[i] {
+			w.disarm(in) // fsnotify has dropped the watch
+			if s := in.src; s.inode == in {
+				f.check(s.path)
+			}
+		}
+		if in.fd >= 0 {
+			f.woken(in)
+		}
+	}
+	if lost {
+		f.resurvey = true
+		for _, in := range f.inodes {
+			f.woken(in)
+		}
+	}
+}
+
+// arm has nxadm/tail watch the file by our own descriptor, so that no name
+// can lead it astray. It uses the watch itself, not the follower around it:
+// that one ends the process when stat(2) fails.
+func (w *watcher) arm(in *inode) bool {
+	err := w.probe()
+	name := fmt.Sprintf("/proc/self/fd/%d", in.fd)
+	if err == nil {
+		err = watch.Watch(name)
+	}
+	if err != nil {
+		in.wake.polled = true
+		err = fmt.Errorf("%w: %w", errBlind, err)
+		if in.src.delay == 0 {
+			in.src.err.Store(&err)
+		}
+		if !w.told {
+			w.told = true
+			w.f.polling(in.src.path, err)
+		}
+		w.f.pollSoon()
+		return false
+	}
+	in.wake.armed = true
+	events := watch.Events(name)
+	w.group.Go(func() {
+		for ev := range events { // closed by disarm
+			w.poke(in, ev.Has(fsnotify.Rename) || ev.Has(fsnotify.Remove))
+		}
+	})
+	return true
+}
+
+func (w *watcher) disarm(in *inode) {
+	if in.wake.armed {
+		in.wake.armed = false
+		// The only error says that the kernel has ended the watch already.
+		_ = watch.RemoveWatch(fmt.Sprintf("/proc/self/fd/%d", in.fd))
+	}
+}
+
+// probe makes sure that an inotify instance can be had: without one
+// nxadm/tail ends the process. It keeps its instance for good, so once is
+// enough.
+func (w *watcher) probe() error {
+	if w.probed {
+		return nil
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("no inotify instance (raise fs.inotify.max_user_instances): %w", err)
+	}
+	unix.Close(fd)
+	w.probed = true
+	return nil
+}
