@@ -114,6 +114,9 @@ func pairs(mapping *yaml.Node) func(func(key, value *yaml.Node) bool) {
 // parseJSON takes strings, numbers, booleans (1 and 0), null (0) and lists of
 // them from the section's object, in their order (core/json.c).
 func parseJSON(text []byte, asked string) ([]line, error) {
+	if err := json.Unmarshal(text, new(json.RawMessage)); err != nil { // the decoder below stops early
+		return nil, err
+	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	if err := open(dec, '{'); err != nil {

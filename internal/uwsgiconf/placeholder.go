@@ -65,22 +65,25 @@ func (f *finder) fillIn(o *option) {
 	if o.applied {
 		return
 	}
-	o.Text = replace(o.Text, '$', f.getenv)
-	o.Text = replace(o.Text, '@', func(file string) (string, bool) {
+	o.Text = f.replace(o.Text, '$', f.getenv)
+	o.Text = f.replace(o.Text, '@', func(file string) (string, bool) {
+		if f.files++; f.files > maxFiles {
+			return "", false
+		}
 		_, text, err := f.read(file)
 		return strings.TrimRight(string(text), "\r\n"), err == nil
 	})
-	o.Text = replace(o.Text, '%', f.reference)
+	o.Text = f.replace(o.Text, '%', f.reference)
 }
 
 // maxText bounds placeholders that grow by holding themselves, at which uWSGI
 // never ends.
-const maxText = 1 << 16
+const maxText = 1 << 13
 
 // replace is core/utils.c uwsgi_apply_config_pass: what was put in is looked
 // through again; what has no value stays.
-func replace(text string, symbol byte, value func(string) (string, bool)) string {
-	for from, rounds := 0, 0; rounds < 1000 && len(text) < maxText; rounds++ {
+func (f *finder) replace(text string, symbol byte, value func(string) (string, bool)) string {
+	for from := 0; len(text) < maxText; {
 		start := strings.Index(text[from:], string(symbol)+"(")
 		if start < 0 {
 			break
@@ -96,6 +99,9 @@ func replace(text string, symbol byte, value func(string) (string, bool)) string
 			}
 		}
 		if end == len(text) {
+			break
+		}
+		if f.fillIns++; f.fillIns > maxFillIns {
 			break
 		}
 		v, ok := value(text[start+2 : end])
@@ -164,10 +170,9 @@ func (f *finder) reference(key string) (string, bool) {
 }
 
 func (f *finder) exported(name string) (string, bool) {
-	for _, o := range f.options {
-		if o.Name == name {
-			return o.Text, true
-		}
+	i, ok := f.first[name]
+	if !ok {
+		return "", false
 	}
-	return "", false
+	return f.options[i].Text, true
 }

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,12 +35,14 @@ const (
 	maxFiles    = 200
 	maxDepth    = 16
 	maxFileSize = 1 << 20
+	maxOptions  = 10000
+	maxFillIns  = 10000
 )
 
 // Input is a uWSGI process as /proc shows it.
 type Input struct {
 	Args     []string // cmdline, the program first
-	Environ  []string // environ, "K=V"
+	Environ  []string // environ, "K=V"; empty where it may not be read
 	Dirs     []string // where it may have been started, likeliest first: cwd, then $PWD (chdir moves the cwd)
 	Hostname string   // for %h
 
@@ -78,10 +81,14 @@ func (s Setting) Last(names ...string) (Option, bool) {
 }
 
 // Find follows the configuration. The error says why Listen cannot be known: a
-// file that cannot be read, a condition, a source that is not a file. Then the
-// Setting holds what was found nevertheless.
+// file that cannot be read, a condition, a source that is not a file, a command
+// line that the process has overwritten (auto-procname). Then the Setting holds
+// what was found nevertheless.
 func Find(in Input) (Setting, error) {
-	f := finder{in: in, listen: DefaultListen, at: "default", magic: map[byte]string{}}
+	f := finder{
+		in: in, listen: DefaultListen, at: "default",
+		first: map[string]int{}, custom: map[string]bool{}, magic: map[byte]string{},
+	}
 	f.environment()
 	f.commandLine()
 	for i := range f.options {
@@ -93,6 +100,9 @@ func Find(in Input) (Setting, error) {
 			f.loadAny(o.Text, o.At, o.Conditional)
 		}
 	}
+	if f.at == "default" && f.doubt == nil && !slices.ContainsFunc(in.Environ, isVariable) {
+		f.doubt = errors.New("the environment of the process cannot be read, or the process has overwritten it and its command line (auto-procname)")
+	}
 	s := Setting{Listen: f.listen, At: f.at, Note: f.note}
 	for _, o := range f.options {
 		if !o.placeholder {
@@ -101,6 +111,8 @@ func Find(in Input) (Setting, error) {
 	}
 	return s, f.doubt
 }
+
+func isVariable(s string) bool { return strings.Contains(s, "=") }
 
 type option struct {
 	Option
@@ -111,13 +123,15 @@ type option struct {
 type finder struct {
 	in      Input
 	options []option
+	first   map[string]int // name to index in options
+	fillIns int
 
 	listen   int
 	at, note string
 	doubt    error // why listen may be another; nil where it is sure
 
-	logic     bool // between if-… or for-… and its end
-	custom    map[string]bool
+	logic     bool            // between if-… or for-… and its end
+	custom    map[string]bool // declared options that may set listen
 	magic     map[byte]string
 	firstFile bool // the upper-case magic is set
 	lastINI   string
@@ -221,48 +235,70 @@ func (f *finder) add(o Option) {
 		f.logic = false
 	}
 	o.Conditional = o.Conditional || f.logic
-	f.options = append(f.options, option{Option: o})
-	last := &f.options[len(f.options)-1]
+	if !f.record(option{Option: o, applied: immediate(o.Name)}) {
+		return
+	}
 	if f.custom[o.Name] {
 		f.unsure(o.At, "the custom option %s may set listen", o.Name)
 	}
-	switch name := o.Name; {
-	case name == "listen":
-		last.applied = true
+	key, text, _ := strings.Cut(o.Text, "=")
+	set := Option{Name: key, Text: text, At: o.At, Conditional: o.Conditional}
+	switch o.Name {
+	case "listen":
 		f.setListen(o)
-	case name == "set", name == "set-placeholder", name == "set-ph":
-		last.applied = true
-		key, text, _ := strings.Cut(o.Text, "=")
-		set := Option{Name: key, Text: text, At: o.At, Conditional: o.Conditional}
-		if name == "set" {
-			f.add(set)
-		} else {
-			f.options = append(f.options, option{Option: set, placeholder: true, applied: true})
-		}
-	case formats[name] != none:
-		last.applied = true
-		f.load(formats[name], o.Text, o.At, o.Conditional)
-	case name == "include":
-		last.applied = true
+	case "set":
+		f.add(set)
+	case "set-placeholder", "set-ph":
+		f.record(option{Option: set, placeholder: true, applied: true})
+	case "ini", "yaml", "yml", "json", "js", "xml", "xmlconfig":
+		f.load(formats[o.Name], o.Text, o.At, o.Conditional)
+	case "include":
 		f.loadAny(o.Text, o.At, o.Conditional)
-	case name == "config", name == "inject-before", name == "inject-after":
-		last.applied = true
-		f.unsure(o.At, "%s = %s is not followed", name, o.Text)
-	case name == "declare-option", name == "declare-option2":
-		custom, body, _ := strings.Cut(o.Text, "=")
-		if strings.Contains(body, "listen") || strings.Contains(body, "ini") || strings.Contains(body, "include") {
-			if f.custom == nil {
-				f.custom = map[string]bool{}
+	case "config", "inject-before", "inject-after":
+		f.unsure(o.At, "%s = %s is not followed", o.Name, o.Text)
+	case "declare-option", "declare-option2":
+		for part := range strings.SplitSeq(text, ";") {
+			inner, _, _ := strings.Cut(part, "=")
+			if immediate(inner) || strings.Contains(inner, "$") {
+				f.custom[key] = true
 			}
-			f.custom[custom] = true
 		}
-	case strings.HasPrefix(name, "if-"), strings.HasPrefix(name, "for-"), logicNames[name]:
-		f.logic = true
+	default:
+		f.logic = f.logic || isLogic(o.Name)
 	}
 }
 
-var logicNames = map[string]bool{
-	"for": true, "ifenv": true, "ifexists": true, "ifplugin": true, "ifdir": true,
+// record keeps an option, up to what one configuration may hold.
+func (f *finder) record(o option) bool {
+	if len(f.options) >= maxOptions {
+		f.unsure(o.At, "more than %d options", maxOptions)
+		return false
+	}
+	if _, ok := f.first[o.Name]; !ok {
+		f.first[o.Name] = len(f.options)
+	}
+	f.options = append(f.options, o)
+	return true
+}
+
+// immediate tells the options that take effect as they are met, before their
+// placeholders are filled in, as far as they matter here (core/uwsgi.c,
+// UWSGI_OPT_IMMEDIATE).
+func immediate(name string) bool {
+	switch name {
+	case "listen", "set", "set-placeholder", "set-ph", "include", "config", "inject-before", "inject-after",
+		"declare-option", "declare-option2":
+		return true
+	}
+	return formats[name] != none || isLogic(name)
+}
+
+func isLogic(name string) bool {
+	switch name {
+	case "for", "ifenv", "ifexists", "ifplugin", "ifdir":
+		return true
+	}
+	return strings.HasPrefix(name, "if-") || strings.HasPrefix(name, "for-")
 }
 
 func (f *finder) unsure(at, format string, args ...any) {

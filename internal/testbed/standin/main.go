@@ -42,12 +42,10 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := lead(*addr, *listen, *workers, out); err != nil {
-		log.Fatal(err)
-	}
+	log.Fatal(lead(*addr, *listen, *workers, out))
 }
 
-// lead is the master.
+// lead is the master; it returns only when something failed.
 func lead(addr string, backlog, workers int, out io.Writer) error {
 	fd, err := bind(addr)
 	if err != nil {

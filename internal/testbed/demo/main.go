@@ -1,0 +1,221 @@
+// Command demo shows qwatch's main job on a real overflow: the same flood
+// against the same uWSGI without qwatch, with it, and with a dry run, told in
+// the kernel's own numbers. All of it happens in network and mount namespaces
+// of its own.
+//
+// Usage: demo QWATCH [STANDIN], the paths of the binaries. STANDIN takes the
+// place of a uWSGI that is not installed.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"qwatch/internal/testbed"
+)
+
+const (
+	address   = "127.0.0.1:5000"
+	somaxconn = 128
+	dropIn    = "/etc/sysctl.d/90-qwatch.conf"
+)
+
+// flood brings 140 clients a second to two workers that can serve about 100.
+var flood = testbed.FloodOptions{Connections: 1120, Rate: 140, Request: "/?ms=20", Timeout: 20 * time.Second}
+
+func main() {
+	if err := testbed.Enter(); err != nil {
+		fail(fmt.Errorf("no namespaces of our own, and nowhere else is safe for a flood: %w", err))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	d := demo{qwatch: os.Args[1]}
+	if _, err := exec.LookPath("uwsgi"); err != nil && len(os.Args) > 2 {
+		d.program = os.Args[2]
+		fmt.Println("uWSGI is not installed: a STAND-IN plays its part, with the same socket, log line and reload.")
+	}
+	if err := d.run(ctx); err != nil {
+		fail(err)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "demo:", err)
+	os.Exit(1)
+}
+
+type demo struct{ qwatch, program string }
+
+func (d demo) run(ctx context.Context) error {
+	fmt.Printf("uWSGI with 2 workers, listen = %d, somaxconn = %d. %d clients come, %.0f each second; the workers can serve about 100.\n",
+		somaxconn, somaxconn, flood.Connections, flood.Rate)
+	alone, err := d.act(ctx, "without qwatch")
+	if err != nil {
+		return err
+	}
+	helped, err := d.act(ctx, "with qwatch, reload.when = \"always\"", "run")
+	if err != nil {
+		return err
+	}
+	if _, err := d.act(ctx, "with a dry run", "run", "--dry-run"); err != nil {
+		return err
+	}
+	fmt.Printf("\nThe same %d clients              without qwatch   with qwatch\n", flood.Connections)
+	row := func(name string, a, b any) { fmt.Printf("  %-32s %11v   %11v\n", name, a, b) }
+	row("connected at once", alone.flood.Prompt, helped.flood.Prompt)
+	row("delayed by the kernel (SYN lost)", alone.flood.Delayed, helped.flood.Delayed)
+	row("never connected", alone.lost(), helped.lost())
+	row("slowest connect", testbed.Quantile(alone.flood.Connect, 1), testbed.Quantile(helped.flood.Connect, 1))
+	row("ListenOverflows", alone.overflows, helped.overflows)
+	return nil
+}
+
+// outcome is what one act came to.
+type outcome struct {
+	flood     testbed.FloodStats
+	overflows int
+}
+
+func (o outcome) lost() int {
+	return o.flood.Refused + o.flood.TimedOut + o.flood.Again + o.flood.Failed
+}
+
+// act floods a fresh uWSGI while qwatch runs with these arguments, or none.
+func (d demo) act(ctx context.Context, title string, args ...string) (outcome, error) {
+	fmt.Printf("\n== %s\n", title)
+	if err := testbed.SetSomaxconn(somaxconn); err != nil {
+		return outcome{}, err
+	}
+	if err := os.RemoveAll(dropIn); err != nil {
+		return outcome{}, err
+	}
+	dir, err := os.MkdirTemp("", "qwatch-demo-")
+	if err != nil {
+		return outcome{}, err
+	}
+	defer os.RemoveAll(dir)
+	log := filepath.Join(dir, "uwsgi.log")
+	u, err := testbed.StartUWSGI(ctx, testbed.Options{Program: d.program, Address: address, Listen: somaxconn, LogFile: log})
+	if err != nil {
+		return outcome{}, err
+	}
+	defer u.Stop()
+	if len(args) > 0 {
+		stop, err := d.watch(ctx, dir, log, args)
+		if err != nil {
+			return outcome{}, err
+		}
+		defer stop()
+	}
+
+	before, err := testbed.ListenOverflows()
+	if err != nil {
+		return outcome{}, err
+	}
+	stats := make(chan testbed.FloodStats, 1)
+	go func() {
+		s, _ := testbed.Flood(ctx, address, flood)
+		stats <- s
+	}()
+	end, err := tell(stats, before)
+	if err != nil {
+		return outcome{}, err
+	}
+	after, err := testbed.ListenOverflows()
+	if err != nil {
+		return outcome{}, err
+	}
+	now, err := testbed.Somaxconn()
+	if err != nil {
+		return outcome{}, err
+	}
+	_, limit, err := testbed.Queue(address)
+	if err != nil {
+		return outcome{}, err
+	}
+	fmt.Printf("  the kernel now: limit %d, somaxconn %d, %d overflows in all\n", limit, now, after-before)
+	if text, err := os.ReadFile(dropIn); err == nil {
+		fmt.Printf("  %s:\n", dropIn)
+		for line := range strings.Lines(string(text)) {
+			if !strings.HasPrefix(line, "#") && strings.TrimSpace(line) != "" {
+				fmt.Print("    ", line)
+			}
+		}
+	} else {
+		fmt.Printf("  %s: not there\n", dropIn)
+	}
+	return outcome{end, after - before}, nil
+}
+
+// tell prints the kernel's numbers each second until the flood is over.
+func tell(stats <-chan testbed.FloodStats, overflows int) (testbed.FloodStats, error) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for second := 1; ; second++ {
+		select {
+		case s := <-stats:
+			return s, nil
+		case <-tick.C:
+		}
+		length, limit, err := testbed.Queue(address)
+		if err != nil {
+			return testbed.FloodStats{}, err
+		}
+		n, err := testbed.ListenOverflows()
+		if err != nil {
+			return testbed.FloodStats{}, err
+		}
+		fmt.Printf("  %2ds  queue %4d of %4d   ListenOverflows +%d/s\n", second, length, limit, n-overflows)
+		overflows = n
+	}
+}
+
+// watch starts qwatch and prints what it says, until stop is called.
+func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop func(), err error) {
+	config := filepath.Join(dir, "qwatch.toml")
+	text := fmt.Sprintf("dry_run = false\nstate_dir = %q\nsocket = \"\"\n[log]\nformat = \"json\"\n[[source]]\nfiles = [%q]\n[policy.reload]\nwhen = \"always\"\n[metrics]\nlisten = \"\"\n",
+		filepath.Join(dir, "state"), log)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, d.qwatch, append(args, "-c", config)...)
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	ready, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		lines := bufio.NewScanner(out)
+		for first := true; lines.Scan(); first = false {
+			var line struct{ Message string }
+			if json.Unmarshal(lines.Bytes(), &line) == nil {
+				fmt.Println("  qwatch:", line.Message)
+			}
+			if first {
+				close(ready)
+			}
+		}
+	}()
+	select {
+	case <-ready:
+	case <-done:
+		return nil, fmt.Errorf("%s did not start: %v", cmd, cmd.Wait())
+	}
+	return func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		<-done
+		cmd.Wait()
+	}, nil
+}

@@ -1,0 +1,169 @@
+package uwsgiconf
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// input is a uWSGI that runs in /srv over these files.
+func input(args string, env []string, files map[string]string) Input {
+	return Input{
+		Args: append([]string{"uwsgi"}, strings.Fields(args)...), Environ: append([]string{"HOME=/root"}, env...),
+		Dirs: []string{"/srv"}, Hostname: "web1",
+		Read: func(path string) ([]byte, error) {
+			text, ok := files[path]
+			if !ok {
+				return nil, fs.ErrNotExist
+			}
+			return []byte(text), nil
+		},
+	}
+}
+
+// The forms that real uWSGI was tried with, without it.
+func TestForms(t *testing.T) {
+	for _, c := range forms {
+		t.Run(c.name, func(t *testing.T) {
+			files := map[string]string{}
+			for name, text := range c.files {
+				files["/srv/"+strings.ReplaceAll(name, "HOSTNAME", "web1")] = text
+			}
+			got, err := Find(input(c.args, []string{c.env}, files))
+			if err != nil || got.Listen != c.want || !strings.HasSuffix(got.At, c.at) {
+				t.Errorf("Find = %d at %s, %v; want %d at %s", got.Listen, got.At, err, c.want, c.at)
+			}
+		})
+	}
+}
+
+// What cannot be known is said, and is forgotten where a sure listen follows.
+func TestDoubts(t *testing.T) {
+	const sure = "\nlisten = 50\n"
+	for _, c := range []struct {
+		name, args, ini, want string
+	}{
+		{"condition", "--ini a.ini", "if-env = X\nlisten = 204\nend =\n", "/srv/a.ini:3: listen = 204 stands in a condition or a loop, which is not evaluated"},
+		{"loop", "--ini a.ini", "for = 1 2\nlisten = 20%(_)\nendfor =\n", "/srv/a.ini:3: listen = 20%(_) stands in a condition or a loop, which is not evaluated"},
+		{"included under a condition", "--ini a.ini", "if-file = x\nini = :more\n[more]\nlisten = 7\n[uwsgi]\nend =\n", "/srv/a.ini:5: listen = 7 stands in a condition or a loop, which is not evaluated"},
+		{"missing file", "--ini a.ini", "include = b.ini\n", "/srv/a.ini:2: reading b.ini: file does not exist"},
+		{"not a file", "--ini a.ini", "ini = http://conf/x.ini\n", "/srv/a.ini:2: the configuration comes from http://conf/x.ini"},
+		{"standard input", "--ini a.ini", "ini = -\n", "/srv/a.ini:2: the configuration comes from -"},
+		{"number of CPUs", "--ini a.ini", "listen = %k00\n", "/srv/a.ini:2: listen = \x0000 holds a placeholder that is not known here"},
+		{"negative", "--ini a.ini", "listen = -1\n", "/srv/a.ini:2: listen = -1 is no number that uWSGI takes"},
+		{"too big", "--ini a.ini", "listen = 99999999999\n", "/srv/a.ini:2: listen = 99999999999 is no number that uWSGI takes"},
+		{"custom option", "--ini a.ini", "declare-option = q=vacuum=1;listen=$1\nq = 3\n", "/srv/a.ini:3: the custom option q may set listen"},
+		{"injection", "--ini a.ini", "inject-before = c\n", "/srv/a.ini:2: inject-before = c is not followed"},
+		{"includes itself", "--ini a.ini", "ini = a.ini\n", "/srv/a.ini:2: too many files include each other at a.ini"},
+		{"lua", "--include a.lua --ini a.ini", "", "command line: a.lua is not followed: it does not end as a configuration file does"},
+		{"bad json", "--json bad.json --ini a.ini", "", "/srv/bad.json: unexpected end of JSON input"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := map[string]string{"/srv/a.ini": "[uwsgi]\n" + c.ini, "/srv/bad.json": `{"uwsgi": {`}
+			_, err := Find(input(c.args, nil, files))
+			if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+				t.Errorf("err = %v\nwant  %s", err, c.want)
+			}
+			files["/srv/last.ini"] = "[uwsgi]" + sure
+			if got, err := Find(input(c.args+" --ini last.ini", nil, files)); err != nil || got.Listen != 50 {
+				t.Errorf("with a sure listen behind: %d, %v", got.Listen, err)
+			}
+		})
+	}
+}
+
+// auto-procname overwrites arguments and environment: the default is a guess then.
+func TestOverwritten(t *testing.T) {
+	for _, in := range []Input{
+		{Args: []string{"uWSGI master"}, Environ: []string{"     "}},
+		{Args: []string{"uwsgi", "--master"}},
+		{},
+	} {
+		if got, err := Find(in); err == nil {
+			t.Errorf("Find(%q) = %d, nil; want an error", in.Args, got.Listen)
+		}
+	}
+}
+
+// A uWSGI with chdir is no longer where its relative file is.
+func TestStartDirectory(t *testing.T) {
+	in := input("--ini conf/a.ini", nil, map[string]string{
+		"/home/app/conf/a.ini": "[uwsgi]\nini = conf/b.ini\n", "/home/app/conf/b.ini": "[uwsgi]\nlisten = 9\n", "/srv/conf/b.ini": "[uwsgi]\nlisten = 8\n",
+	})
+	in.Dirs = []string{"/srv", "/home/app"}
+	got, err := Find(in)
+	if err != nil || got.Listen != 9 {
+		t.Errorf("Find = %d, %v; want 9", got.Listen, err)
+	}
+}
+
+func TestReadError(t *testing.T) {
+	in := input("--ini /etc/a.ini", nil, nil)
+	in.Read = func(string) ([]byte, error) { return nil, fs.ErrPermission }
+	if _, err := Find(in); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("err = %v; want it to be %v", err, fs.ErrPermission)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	got, err := Find(input("--ini a.ini -p 4 --stats=:9191", []string{"UWSGI_HARAKIRI=20", "N=8", "UWSGI_RELOADS=3"}, map[string]string{
+		"/srv/a.ini": "[uwsgi]\nset-ph = run=/run/%n\nmaster-fifo = %(run).fifo\nworkers = $(N)\nthreads = %(workers + 2 * 3)\n" +
+			"touch-reload = @(touch)\nharakiri = $(NONE)\nmax-requests = %(nothing)%(\nif-env = Y\nexit-on-reload = true\nend =\nlisten = $(N)\n",
+		"/srv/touch": "/tmp/touch\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := map[string]string{}
+	for _, name := range []string{"master-fifo", "threads", "touch-reload", "harakiri", "max-requests", "exit-on-reload", "stats", "run"} {
+		if o, ok := got.Last(name); ok {
+			last[name] = o.Text + " at " + o.At
+		}
+	}
+	if o, ok := got.Last("processes", "workers"); ok {
+		last["workers"] = o.Text + " at " + o.At
+	}
+	want := map[string]string{
+		"master-fifo":  "/run/a.fifo at /srv/a.ini:3",
+		"workers":      "4 at command line",
+		"threads":      "30 at /srv/a.ini:5",
+		"touch-reload": "/tmp/touch at /srv/a.ini:6",
+		"harakiri":     "$(NONE) at /srv/a.ini:7",
+		"max-requests": "%(nothing)%( at /srv/a.ini:8",
+		"stats":        ":9191 at command line",
+	}
+	if diff := cmp.Diff(want, last); diff != "" {
+		t.Errorf("options (-want +got):\n%s", diff)
+	}
+	const note = "uWSGI since 2.0.18 reads listen = $(N) as 0: it fills in placeholders too late for it; write the number itself"
+	if got.Note != note {
+		t.Errorf("note = %q, want %q", got.Note, note)
+	}
+}
+
+// Whatever stands in the files, Find ends, and says where it has its answer from.
+func FuzzFind(f *testing.F) {
+	for _, c := range forms {
+		for name, text := range c.files {
+			f.Add(name, text, c.args)
+		}
+	}
+	f.Add("a.ini", "[uwsgi]\na=%(a)%(a)\nb=@(a.ini)\nini=:uwsgi\n", "a.ini")
+	f.Fuzz(func(t *testing.T, name, text, args string) {
+		files := map[string]string{}
+		for _, ext := range []string{"ini", "yml", "json", "xml"} {
+			files["/srv/a."+ext] = text
+		}
+		maps.Copy(files, map[string]string{"/srv/" + name: text})
+		for _, args := range []string{args, "a.ini", "a.yml", "a.json", "a.xml"} {
+			got, err := Find(input(args, nil, files))
+			if got.Listen < 0 || got.At == "" || (err == nil && got.At == "default" && got.Listen != DefaultListen) {
+				t.Errorf("Find = %+v, %v", got, err)
+			}
+		}
+	})
+}
