@@ -154,12 +154,10 @@ func (r *reader) scan(ctx context.Context, path string, src source, closed func(
 		}
 		for _, c := range res.candidates {
 			text := res.text[c.text.start:c.text.end]
-			// Where a line goes on in the next block, both give it.
+			// Where a line goes on in the next block, both give it; of an
+			// overlong one the second may give more.
 			if c.start < cut {
-				if c.end <= cut {
-					continue
-				}
-				text = text[cut-c.start:]
+				text = text[min(cut-c.start, c.end-c.start):]
 				if find.index(text) < 0 {
 					continue
 				}

@@ -94,7 +94,7 @@ func TestReadFindsWhatNaiveReadingFinds(t *testing.T) {
 // blocks of random size.
 func TestReadRandom(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
+	for range 150 {
 		var text strings.Builder
 		for range rnd.IntN(40) {
 			text.WriteString(strings.Repeat("q", rnd.IntN(30)))

@@ -38,7 +38,7 @@ func (c cutter) spans(dst []span, text []byte, from, to int) []span {
 			break
 		}
 		p += i
-		low, high := max(0, p-c.edge), min(len(text), p+c.edge)
+		low, high := max(0, p-c.edge), min(len(text), p+c.edge+1) // with a newline behind edge bytes
 
 		if i := bytes.LastIndexByte(text[max(floor, low):p], '\n'); i >= 0 {
 			left = max(floor, low) + i
@@ -75,7 +75,7 @@ func (c cutter) spans(dst []span, text []byte, from, to int) []span {
 			} else if right < 0 {
 				if i := bytes.LastIndex(text[body:end], []byte(c.find.literal)); i >= 0 {
 					end = body + i
-				} else if end < len(text) {
+				} else if p+c.edge < len(text) {
 					end -= literal - 1 // one may begin there
 				}
 			}

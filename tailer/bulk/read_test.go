@@ -127,6 +127,7 @@ func TestReadStopsWhenDone(t *testing.T) {
 	})
 	t.Run("FIFO with a silent writer", func(t *testing.T) {
 		path := fifo(t)
+		before := goleak.IgnoreCurrent()
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
 			writer, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -141,6 +142,7 @@ func TestReadStopsWhenDone(t *testing.T) {
 		if totals.Bytes != 0 || totals.Unreadable != nil {
 			t.Errorf("totals %+v, want none", totals)
 		}
+		goleak.VerifyNone(t, before) // though the writer is still there
 	})
 }
 
