@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"qwatch/remediate"
+	"qwatch/systemd"
 )
 
 // Options say what a Host looks at.
@@ -27,12 +28,14 @@ type Options struct {
 	// AssumeRights leaves Facts.Cannot empty. A dry run shows what the acting
 	// service would do, though it has no right itself.
 	AssumeRights bool
-	// Units asks systemd, nil where there is none.
-	Units interface {
-		CanReload(ctx context.Context, unit string) (bool, error)
-		Reload(ctx context.Context, unit string) error
-		Start(ctx context.Context, unit string) error
-	}
+	// SocketUnits finds the .socket unit behind a service's socket, nil where
+	// there is no systemd.
+	SocketUnits SocketUnits
+}
+
+// SocketUnits is the part of systemd.Manager that Observe asks.
+type SocketUnits interface {
+	SocketUnitFor(ctx context.Context, service, address string) (unit systemd.SocketUnit, found bool, err error)
 }
 
 const (
@@ -61,6 +64,9 @@ type Host struct {
 	owned  map[uint64]owner // by the socket's inode
 	known  map[uint64]bool  // all inodes that were listening then, owned or not
 	unseen []string
+
+	// socketUnits are systemd's answers, "" for none. A socket keeps its unit.
+	socketUnits map[remediate.SocketID]string
 }
 
 // New opens the namespace that the caller runs in; those of containers are

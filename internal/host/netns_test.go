@@ -54,8 +54,8 @@ func TestObserveNamespaces(t *testing.T) {
 	h := newHost(t, options)
 	facts := observe(t, h)
 	want := []string{
-		"tcp 127.0.0.1:5200 0/100 of here, 2 workers, foreign false, somaxconn 128",
-		"tcp 127.0.0.1:5200 0/200 of there, 1 workers, foreign true, somaxconn 256",
+		"tcp 127.0.0.1:5200 0/100 of here, 2 workers, foreign false, somaxconn 128, configured 100 by default",
+		"tcp 127.0.0.1:5200 0/200 of there, 1 workers, foreign true, somaxconn 256, configured 200 by command line",
 	}
 	foreign := socketsOf(facts, there.Pid)[0].ID
 	if diff := cmp.Diff(want, describe(socketsOf(facts, here.Pid, there.Pid), map[int]string{here.Pid: "here", there.Pid: "there"})); diff != "" {
@@ -171,6 +171,7 @@ func TestObserveWithoutRights(t *testing.T) {
 			seen(named, named.Address, "fd -1 workers 1 foreign false"),
 			fmt.Sprintf("unseen the owner of 127.0.0.1:5210: taken to be uWSGI %d by its command line", named.Pid),
 			fds(named), fds(hidden), fds(there),
+			fmt.Sprintf("unseen the configured listen of uWSGI %d: the environment of the process cannot be read, or the process has overwritten it and its command line (auto-procname)", named.Pid),
 			fmt.Sprintf("unseen uWSGI %d: it lives in another network namespace; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", there.Pid),
 		}},
 		{"+sys_ptrace,+dac_read_search", []string{

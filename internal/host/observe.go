@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
+	"qwatch/internal/sysctld"
 	"qwatch/remediate"
 )
 
@@ -35,6 +39,11 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 		Sysctl: h.sysctls(),
 		Unseen: append(slices.Clone(h.unseen), unseen...),
 	}
+	facts.File, err = valuesIn(h.options.SysctlFile)
+	note(&facts, "what "+h.options.SysctlFile+" sets", err)
+	facts.Boot, err = h.boot()
+	note(&facts, "what a boot would set", err)
+	masters := make(map[int]configuration)
 	for _, v := range views {
 		overflows, _, err := v.space.counters(h.buf)
 		if err != nil {
@@ -47,28 +56,79 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 			if !ok {
 				continue
 			}
+			c, ok := masters[o.master.PID]
+			if !ok {
+				c.logs = logs(o.master.PID)
+				c.backlog, c.at, err = h.configured(o.master.Process)
+				note(&facts, fmt.Sprintf("the configured listen of uWSGI %d", o.master.PID), err)
+				masters[o.master.PID] = c
+			}
 			facts.Sockets = append(facts.Sockets, remediate.Socket{
-				ID:        remediate.SocketID{NetNS: v.space.id, Inode: l.inode},
-				Family:    l.family,
-				Address:   l.address(),
-				Length:    l.length,
-				Limit:     l.limit,
-				Master:    o.master.Process,
-				FD:        o.fd,
-				Workers:   workersOf(o),
-				Foreign:   v.space != h.home,
-				Somaxconn: somaxconn,
-				Overflows: overflows,
+				ID:           remediate.SocketID{NetNS: v.space.id, Inode: l.inode},
+				Family:       l.family,
+				Address:      l.address(),
+				Length:       l.length,
+				Limit:        l.limit,
+				Master:       o.master.Process,
+				FD:           o.fd,
+				Workers:      workersOf(o),
+				Logs:         c.logs,
+				Foreign:      v.space != h.home,
+				Somaxconn:    somaxconn,
+				Overflows:    overflows,
+				Configured:   c.backlog,
+				ConfiguredAt: c.at,
 			})
 		}
 		slices.SortFunc(facts.Sockets[first:], func(a, b remediate.Socket) int {
 			return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID.Inode, b.ID.Inode))
 		})
 	}
+	h.findSocketUnits(ctx, &facts)
 	if !h.options.AssumeRights {
 		facts.Cannot = h.cannot()
 	}
 	return facts, nil
+}
+
+// configuration is what the sockets of one master share.
+type configuration struct {
+	logs    []string
+	backlog int
+	at      string
+}
+
+// note adds what could not be looked at, if there is an error.
+func note(facts *remediate.Facts, what string, err error) {
+	if err != nil {
+		facts.Unseen = append(facts.Unseen, what+": "+err.Error())
+	}
+}
+
+// findSocketUnits fills in Socket.SocketUnit. systemd is asked once for each
+// socket; a failure is asked again.
+func (h *Host) findSocketUnits(ctx context.Context, facts *remediate.Facts) {
+	if h.options.SocketUnits == nil {
+		return
+	}
+	answers := make(map[remediate.SocketID]string)
+	for i := range facts.Sockets {
+		s := &facts.Sockets[i]
+		if s.Master.Unit == "" {
+			continue
+		}
+		answer, known := h.socketUnits[s.ID]
+		if !known {
+			unit, _, err := h.options.SocketUnits.SocketUnitFor(ctx, s.Master.Unit, s.Address)
+			if err != nil {
+				note(facts, "the .socket unit of "+s.Name(), err)
+				continue
+			}
+			answer = unit.Unit
+		}
+		s.SocketUnit, answers[s.ID] = answer, answer
+	}
+	h.socketUnits = answers
 }
 
 func workersOf(o owner) (found []remediate.Worker) {
@@ -83,7 +143,7 @@ func workersOf(o owner) (found []remediate.Worker) {
 func (h *Host) sysctls() map[string]int {
 	values := make(map[string]int)
 	for _, key := range h.options.Sysctls {
-		b, err := h.read("/proc/sys/" + strings.ReplaceAll(key, ".", "/"))
+		b, err := h.read("/proc/sys/" + sysctld.Path(key))
 		if err != nil {
 			continue
 		}
@@ -92,4 +152,43 @@ func (h *Host) sysctls() map[string]int {
 		}
 	}
 	return values
+}
+
+// valuesIn reads what a sysctl.d file sets; nil if there is no such file.
+func valuesIn(path string) (map[string]int, error) {
+	info, err := os.Stat(path)
+	switch {
+	case path == "" || errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return sysctld.Values(text), nil
+}
+
+// boot tells what the next boot would set the keys of the options to. The
+// error names files that could not be read; the rest is good.
+func (h *Host) boot() (map[string]remediate.BootValue, error) {
+	boot, err := sysctld.Load(os.DirFS("/"))
+	reader := sysctld.Procps
+	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
+		reader = sysctld.Systemd
+	}
+	values := make(map[string]remediate.BootValue)
+	for _, key := range h.options.Sysctls {
+		s, ok := boot.Winner(reader, key)
+		if !ok {
+			continue
+		}
+		if v, ok := s.Int(); ok {
+			values[key] = remediate.BootValue{Value: v, File: s.File, Line: s.Number}
+		}
+	}
+	return values, err
 }

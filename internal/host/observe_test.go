@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"qwatch/internal/testbed"
 	"qwatch/remediate"
+	"qwatch/systemd"
 )
 
 var options = Options{
@@ -56,8 +58,8 @@ func socketsOf(facts remediate.Facts, pids ...int) []remediate.Socket {
 func describe(sockets []remediate.Socket, who map[int]string) []string {
 	lines := []string{}
 	for _, s := range sockets {
-		lines = append(lines, fmt.Sprintf("%s %s %d/%d of %s, %d workers, foreign %v, somaxconn %d",
-			s.Family, s.Address, s.Length, s.Limit, who[s.Master.PID], len(s.Workers), s.Foreign, s.Somaxconn))
+		lines = append(lines, fmt.Sprintf("%s %s %d/%d of %s, %d workers, foreign %v, somaxconn %d, configured %d by %s",
+			s.Family, s.Address, s.Length, s.Limit, who[s.Master.PID], len(s.Workers), s.Foreign, s.Somaxconn, s.Configured, s.ConfiguredAt))
 	}
 	slices.Sort(lines)
 	return lines
@@ -77,13 +79,13 @@ func TestObserve(t *testing.T) {
 	found := socketsOf(facts, tcp.Pid, many.Pid, router.Pid)
 	got := describe(found, map[int]string{tcp.Pid: "A", many.Pid: "B", router.Pid: "C"})
 	want := []string{
-		"tcp 0.0.0.0:5102 0/100 of B, 3 workers, foreign false, somaxconn 128",
-		"tcp 127.0.0.1:5100 0/64 of A, 2 workers, foreign false, somaxconn 128",
-		"tcp 127.0.0.1:5103 0/100 of C, 1 workers, foreign false, somaxconn 128", // the router
-		"tcp 127.0.0.1:HIDDEN 0/100 of C, 2 workers, foreign false, somaxconn 128",
-		"tcp6 [::1]:5101 0/100 of B, 3 workers, foreign false, somaxconn 128",
-		"unix " + path + " 0/100 of B, 3 workers, foreign false, somaxconn 128",
-		"unix @qwatch-app 0/100 of B, 3 workers, foreign false, somaxconn 128",
+		"tcp 0.0.0.0:5102 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
+		"tcp 127.0.0.1:5100 0/64 of A, 2 workers, foreign false, somaxconn 128, configured 64 by command line",
+		"tcp 127.0.0.1:5103 0/100 of C, 1 workers, foreign false, somaxconn 128, configured 100 by default", // the router
+		"tcp 127.0.0.1:HIDDEN 0/100 of C, 2 workers, foreign false, somaxconn 128, configured 100 by default",
+		"tcp6 [::1]:5101 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
+		"unix " + path + " 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
+		"unix @qwatch-app 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
 	}
 	for _, s := range found {
 		// The backend of the http router listens on a port that the kernel chose.
@@ -112,6 +114,9 @@ func TestObserve(t *testing.T) {
 	}
 
 	s := socketsOf(facts, tcp.Pid)[0]
+	if diff := cmp.Diff([]string{tcp.LogFile}, s.Logs); diff != "" {
+		t.Errorf("logs (-want +got):\n%s", diff)
+	}
 	pids, err := tcp.Workers()
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +160,112 @@ func TestObserveFull(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// What the sysctl.d files say, now and at a boot; testbed.Main has put empty
+// folders in their place.
+func TestObserveFiles(t *testing.T) {
+	testbed.Needs(t, "namespace")
+	o := options
+	o.SysctlFile = "/etc/sysctl.d/90-qwatch.conf"
+	h := newHost(t, o)
+	facts := observe(t, h)
+	if facts.File != nil {
+		t.Errorf("without the file: %v", facts.File)
+	}
+	if err := os.WriteFile(o.SysctlFile, []byte("# note\nnet.core.somaxconn = 1024\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(o.SysctlFile)
+	facts = observe(t, h)
+	if diff := cmp.Diff(map[string]int{"net.core.somaxconn": 1024}, facts.File); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
+	}
+	want := remediate.BootValue{Value: 1024, File: o.SysctlFile, Line: 2}
+	if got := facts.Boot["net.core.somaxconn"]; got != want {
+		t.Errorf("boot: got %+v, want %+v", got, want)
+	}
+}
+
+// fakeSystemd has one .socket unit, and counts the questions.
+type fakeSystemd struct {
+	unit  string
+	asked int
+}
+
+func (f *fakeSystemd) SocketUnitFor(_ context.Context, service, address string) (systemd.SocketUnit, bool, error) {
+	f.asked++
+	if service == "bad.service" {
+		return systemd.SocketUnit{}, false, systemd.ErrNoManager
+	}
+	if f.unit != service+" "+address {
+		return systemd.SocketUnit{}, false, nil
+	}
+	return systemd.SocketUnit{Unit: "app.socket"}, true, nil
+}
+
+func TestFindSocketUnits(t *testing.T) {
+	f := &fakeSystemd{unit: "app.service /run/app.sock"}
+	h := &Host{options: Options{SocketUnits: f}}
+	socket := func(inode uint64, unit, address string) remediate.Socket {
+		return remediate.Socket{ID: remediate.SocketID{Inode: inode}, Address: address, Master: remediate.Process{Unit: unit}}
+	}
+	for _, asked := range []int{3, 4} { // the second time the failed one only
+		facts := remediate.Facts{Sockets: []remediate.Socket{
+			socket(1, "app.service", "/run/app.sock"),
+			socket(2, "app.service", "127.0.0.1:9191"),
+			socket(3, "", "/run/app.sock"),
+			socket(4, "bad.service", "@bad"),
+		}}
+		h.findSocketUnits(t.Context(), &facts)
+		var got []string
+		for _, s := range facts.Sockets {
+			got = append(got, s.SocketUnit)
+		}
+		if diff := cmp.Diff([]string{"app.socket", "", "", ""}, got); diff != "" {
+			t.Errorf("units (-want +got):\n%s", diff)
+		}
+		want := []string{"the .socket unit of @bad: " + systemd.ErrNoManager.Error()}
+		if diff := cmp.Diff(want, facts.Unseen); diff != "" {
+			t.Errorf("unseen (-want +got):\n%s", diff)
+		}
+		if f.asked != asked {
+			t.Errorf("asked %d times, want %d", f.asked, asked)
+		}
+	}
+}
+
+// A container must not lead us out of its root by a link, or make us wait.
+func TestReadBelow(t *testing.T) {
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root")
+	for _, err := range []error{
+		os.Mkdir(root, 0o755),
+		os.WriteFile(filepath.Join(dir, "secret"), []byte("secret"), 0o644),
+		os.WriteFile(filepath.Join(root, "real.ini"), []byte("listen"), 0o644),
+		os.Symlink("/real.ini", filepath.Join(root, "app.ini")),
+		os.Symlink("../secret", filepath.Join(root, "up.ini")),
+		os.Symlink(filepath.Join(dir, "secret"), filepath.Join(root, "out.ini")),
+		unix.Mkfifo(filepath.Join(root, "fifo.ini"), 0o644),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for path, want := range map[string]string{
+		"/real.ini": "listen", "/app.ini": "listen", "/../real.ini": "listen",
+		"/up.ini": "", "/out.ini": "", "/fifo.ini": "", "/": "", "/none.ini": "",
+	} {
+		got, err := readBelow(fd, path)
+		if string(got) != want || (err == nil) != (want != "") {
+			t.Errorf("%s: got %q, %v, want %q", path, got, err, want)
+		}
+	}
 }
 
 // eventually asks until the answer is "", for as long as the machine may need.

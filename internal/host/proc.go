@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/remediate"
+	"qwatch/systemd"
 )
 
 // process is a running uWSGI process: a master, a worker, a router.
@@ -99,6 +100,8 @@ func (h *Host) process(pid int) (process, error) {
 		return process{}, err
 	}
 	p.UID = effectiveUID(status)
+	cgroup, _ := h.read(dir + "/cgroup") // a kernel may have none
+	p.Unit, p.Container = systemd.UnitOfCgroup(string(cgroup))
 	p.netns = h.netnsOf(dir)
 	p.sockets, p.denied = sockets(dir)
 
@@ -358,5 +361,43 @@ func arguments(pid int) []string {
 	if err != nil {
 		return nil
 	}
-	return strings.Split(string(bytes.TrimRight(b, "\x00")), "\x00")
+	return split(b)
+}
+
+// logs are the regular files that a process has open for writing, as their
+// names are now.
+func logs(pid int) (paths []string) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	entries, err := os.ReadDir(dir + "/fd")
+	if err != nil {
+		return nil // walk says so
+	}
+	for _, e := range entries {
+		path, err := os.Readlink(dir + "/fd/" + e.Name())
+		if err != nil || !strings.HasPrefix(path, "/") {
+			continue
+		}
+		info, err := os.Stat(dir + "/fd/" + e.Name())
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		path = strings.TrimSuffix(path, " (deleted)")
+		if text, err := os.ReadFile(dir + "/fdinfo/" + e.Name()); err == nil && writable(text) && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// writable reads the open flags of /proc/PID/fdinfo/FD, which are octal.
+func writable(fdinfo []byte) bool {
+	for line := range bytes.Lines(fdinfo) {
+		digits, ok := bytes.CutPrefix(line, []byte("flags:"))
+		if !ok {
+			continue
+		}
+		flags, err := strconv.ParseUint(string(bytes.TrimSpace(digits)), 8, 32)
+		return err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
+	}
+	return false
 }

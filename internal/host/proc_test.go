@@ -62,6 +62,20 @@ func TestEffectiveUID(t *testing.T) {
 	}
 }
 
+func TestWritable(t *testing.T) {
+	for fdinfo, want := range map[string]bool{
+		"pos:\t0\nflags:\t0100000\nmnt_id:\t9\n": false,
+		"pos:\t0\nflags:\t0102001\n":             true,
+		"pos:\t0\nflags:\t0102002\n":             true,
+		"flags:\tx\n":                            false,
+		"":                                       false,
+	} {
+		if got := writable([]byte(fdinfo)); got != want {
+			t.Errorf("%q: got %v, want %v", fdinfo, got, want)
+		}
+	}
+}
+
 func TestSocketInode(t *testing.T) {
 	for link, want := range map[string]uint64{
 		"socket:[4711]": 4711,
