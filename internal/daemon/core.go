@@ -35,9 +35,9 @@ const (
 	// evidenceSpan is how far back readings count as evidence.
 	evidenceSpan = 15 * time.Second
 	keepReadings = 8192
-	// logQuiet: a socket whose log spoke so recently needs no hits from the
-	// probe.
-	logQuiet = 3 * time.Second
+	// logDelay is how much later than the kernel a log may tell of a full
+	// queue: uWSGI's master looks once a second.
+	logDelay = 1500 * time.Millisecond
 	// keepClosed is how many closed incidents status shows.
 	keepClosed = 50
 )
@@ -72,7 +72,8 @@ type core struct {
 	closed    []matcher.Incident   // newest last
 	lastPlan  map[string]string    // plan id by incident id
 	acting    bool
-	spoke     map[remediate.SocketID]time.Time // last hit from a log
+	spoke     map[remediate.SocketID]time.Time   // last hit from a log
+	silent    map[remediate.SocketID]matcher.Hit // of the last probe, unless the log speaks too
 	socketHit map[remediate.SocketID]uint64
 	probeHits uint64
 	counts    counts
@@ -103,6 +104,7 @@ func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *re
 		cases:     map[string]*openCase{},
 		lastPlan:  map[string]string{},
 		spoke:     map[remediate.SocketID]time.Time{},
+		silent:    map[remediate.SocketID]matcher.Hit{},
 		socketHit: map[remediate.SocketID]uint64{},
 		counts:    newCounts(),
 	}
@@ -184,8 +186,11 @@ func (c *core) loop(ctx context.Context) error {
 			if c.next != nil {
 				c.configure(c.next)
 			}
-			c.observe(ctx, time.Now(), 0)
-			c.consider(ctx, time.Now())
+			// Where raising in place failed, a reload may be next.
+			now := time.Now()
+			c.look(ctx, now)
+			c.observe(ctx, now, 0)
+			c.consider(ctx, now)
 		case <-timer.C:
 		}
 	}
@@ -311,23 +316,26 @@ func (c *core) hit(ctx context.Context, h matcher.Hit) {
 	c.enter(ctx, key, h, socket.ID, err, now)
 }
 
-// probeHit makes hits of queues that are full although the log is silent: a
-// UNIX socket never prints the line, an old uWSGI on IPv6 neither.
+// probeHit makes hits of queues that the last look found full although the log
+// is silent: a UNIX socket never prints the line, an old uWSGI on IPv6 neither.
+// uWSGI's line comes up to a second late, so a hit waits for the next probe.
 func (c *core) probeHit(ctx context.Context, now time.Time) {
-	for i := len(c.readings) - 1; i >= 0 && !c.readings[i].At.Before(c.looked); i-- {
-		r := c.readings[i]
-		if !r.Full() || now.Sub(c.spoke[r.ID]) < logQuiet {
-			continue
-		}
+	for id, h := range c.silent {
+		delete(c.silent, id)
 		c.observe(ctx, now, observeLeast)
-		socket, ok := c.facts.Find(r.ID)
-		if !ok {
+		socket, ok := c.facts.Find(id)
+		if !ok || c.spoke[id].Add(c.probe+logDelay).After(now) {
 			continue
 		}
 		c.probeHits++
-		c.socketHit[socket.ID]++
-		h := matcher.Hit{Socket: socket.Name(), FD: -1, Length: r.Length, Limit: r.Limit, At: now, Source: "probe", PID: socket.Master.PID, Unit: socket.Master.Unit}
-		c.enter(ctx, socket.Key(), h, socket.ID, nil, now)
+		c.socketHit[id]++
+		h.Socket, h.PID, h.Unit = socket.Name(), socket.Master.PID, socket.Master.Unit
+		c.enter(ctx, socket.Key(), h, id, nil, now)
+	}
+	for i := len(c.readings) - 1; i >= 0 && !c.readings[i].At.Before(c.looked); i-- {
+		if r := c.readings[i]; r.Full() {
+			c.silent[r.ID] = matcher.Hit{FD: -1, Length: r.Length, Limit: r.Limit, Source: "probe"}
+		}
 	}
 }
 
@@ -407,6 +415,9 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 		c.lastPlan[oc.incident.ID] = plan.ID
 		clear(oc.said)
 		c.say(oc, plan)
+		// After a raise it is no news that the queue is not full, nor that
+		// the next raise must wait.
+		oc.said[remediate.CodeUncorroborated], oc.said[remediate.CodeCooldown] = true, true
 		c.begin(ctx, plan)
 	}
 }
@@ -453,7 +464,7 @@ func (c *core) say(oc *openCase, plan remediate.Plan) {
 }
 
 var verdictWords = map[remediate.Verdict]string{
-	remediate.Act:     "acting on",
+	remediate.Act:     "plan for",
 	remediate.Wait:    "waiting with",
 	remediate.Refuse:  "leaving alone",
 	remediate.Nothing: "nothing to do for",

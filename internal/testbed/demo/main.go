@@ -28,8 +28,8 @@ const (
 	dropIn    = "/etc/sysctl.d/90-qwatch.conf"
 )
 
-// flood brings 140 clients a second to two workers that can serve about 100.
-var flood = testbed.FloodOptions{Connections: 1120, Rate: 140, Request: "/?ms=20", Timeout: 20 * time.Second}
+// flood brings 160 clients a second to two workers that can serve about 100.
+var flood = testbed.FloodOptions{Connections: 1280, Rate: 160, Request: "/?ms=20", Timeout: 8 * time.Second}
 
 func main() {
 	if err := testbed.Enter(); err != nil {

@@ -1,0 +1,22 @@
+# make demo   shows the main job on a real overflow, in a network namespace of its own
+# make test   runs all tests
+# make build  builds a static binary: ./qwatch
+# make lint   gofmt, go vet, staticcheck
+# make bench  measures, with ratios against other tools
+# make fuzz   fuzzes every parser of foreign bytes, a minute each
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+export CGO_ENABLED = 0
+
+UWSGI = uwsgi=uwsgi-core,uwsgi-plugin-python3
+
+.PHONY: build demo test race lint bench fuzz
+
+build:
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o qwatch ./cmd/qwatch
+
+demo:
+	@scripts/need $(UWSGI) ss=iproute2
+	@mkdir -p dist
+	@go build -o dist/ ./cmd/qwatch ./internal/testbed/standin ./internal/testbed/demo
+	@dist/demo dist/qwatch dist/standin
