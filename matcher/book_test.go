@@ -143,3 +143,17 @@ func TestIncidentID(t *testing.T) {
 		t.Error("different incidents, same ID")
 	}
 }
+
+func TestBookKeepsTheTouched(t *testing.T) {
+	b := NewBook(30*time.Second, time.Minute, 3)
+	event := Pending
+	for i := range 3 {
+		_, event = b.Add("slow", Hit{At: start}, start)
+		for j := range maxKeys - 1 {
+			b.Add(fmt.Sprint("forged", i, j), Hit{At: start}, start)
+		}
+	}
+	if event != Opened {
+		t.Errorf("the third hit: %v, want opened: only the keys not hit for longest are dropped", event)
+	}
+}
