@@ -91,6 +91,7 @@ type Journal struct {
 	retry   func(failures int) time.Duration
 	ready   chan struct{}
 	isReady sync.Once
+	turn    chan struct{} // holds one element while Run is at work and does not wait
 
 	// The rest down to mu belongs to Run's goroutine.
 	cursor   []byte    // the last entry that was read, empty if none was
@@ -126,6 +127,7 @@ func NewJournal(opts JournalOptions, handle Handler) (*Journal, error) {
 		self:     os.Getpid(),
 		retry:    journalRetry,
 		ready:    make(chan struct{}),
+		turn:     make(chan struct{}, 1),
 		units:    make(map[string]journalUnit),
 		reported: make(map[string]time.Time),
 	}
@@ -173,17 +175,33 @@ func (j *Journal) Status() []Status {
 	return slices.Clone(j.status)
 }
 
+// Alive returns nil as soon as Run waits for something to be logged, or does
+// not run, and an error if ctx ends before that: the handler does not return,
+// or the state file cannot be written to its end. A journalctl that says
+// nothing is no sign of trouble.
+func (j *Journal) Alive(ctx context.Context) error {
+	select {
+	case j.turn <- struct{}{}:
+		<-j.turn
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("journal: an entry is being handled for too long: %w", context.Cause(ctx))
+	}
+}
+
 // Run follows the journal until ctx ends, and then saves the position and
 // returns nil. Nothing that journalctl does ends it: it is started again,
 // after a second that doubles up to a minute.
 func (j *Journal) Run(ctx context.Context) error {
+	j.turn <- struct{}{}
+	defer func() { <-j.turn }()
 	j.restore()
-	for failures := 0; ; {
+	for failures := 0; ctx.Err() == nil; {
 		began := time.Now()
 		err := j.follow(ctx)
 		j.save()
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		j.setError(err)
 		j.setReady()
@@ -195,12 +213,21 @@ func (j *Journal) Run(ctx context.Context) error {
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 			wait = j.retry(100) // it will not be installed within a second
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
+		j.waiting(func() {
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait):
+			}
+		})
 	}
+	return nil
+}
+
+// waiting calls f, during which Run counts as alive.
+func (j *Journal) waiting(f func()) {
+	<-j.turn
+	f()
+	j.turn <- struct{}{}
 }
 
 func (j *Journal) setReady() { j.isReady.Do(func() { close(j.ready) }) }
@@ -302,7 +329,7 @@ func (j *Journal) follow(ctx context.Context) error {
 	}
 	j.setReady()
 
-	seen := j.read(child.stdout)
+	seen := j.read(ctx, child.stdout)
 	err = cmp.Or(child.stop(), errors.New("exit status 0"))
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -323,7 +350,7 @@ func (j *Journal) follow(ctx context.Context) error {
 }
 
 // read takes all entries that come from r, and gives their number.
-func (j *Journal) read(r *os.File) (seen uint64) {
+func (j *Journal) read(ctx context.Context, r *os.File) (seen uint64) {
 	br := bufio.NewReaderSize(journalPipe{r, j}, 64<<10)
 	resume := string(j.cursor)
 	var long []byte // the start of an entry that outgrew br
@@ -356,9 +383,15 @@ func (j *Journal) read(r *os.File) (seen uint64) {
 		if seen == 1 && resume != "" && j.mayCheck && string(e.cursor) != resume {
 			j.lost()
 		}
-		if resume == "" || string(e.cursor) != resume {
-			j.entry(e)
+		if resume != "" && string(e.cursor) == resume {
+			continue
 		}
+		j.take(e)
+		if ctx.Err() != nil {
+			// The handler may have given up because of that: read it again.
+			return seen
+		}
+		j.cursor, j.at, j.mayCheck = append(j.cursor[:0], e.cursor...), e.time(), true
 	}
 }
 
@@ -370,24 +403,26 @@ func discardLine(br *bufio.Reader) error {
 	}
 }
 
-// entry hands one entry over, if its unit is wanted, and moves the position.
-func (j *Journal) entry(e journalEntry) {
-	saveAfter := journalSkipAfter
-	at := e.time()
-	if u := j.unit(e.unit); u.pattern >= 0 {
-		pid, _ := strconv.Atoi(string(e.pid))
-		text, ok := e.appendText(j.text[:0])
-		// What qwatch itself logs would be a loop: it quotes the lines that it
-		// has found.
-		if ok && pid != j.self && string(e.ident) != "qwatch" {
-			j.handle(Chunk{Source: u.source, Time: at, Text: text, PID: pid, Unit: u.name})
-			j.count(u.pattern, text)
-			saveAfter = journalSaveAfter
-		}
-		j.text = text
+// take hands one entry over, if its unit is wanted.
+func (j *Journal) take(e journalEntry) {
+	u := j.unit(e.unit)
+	if u.pattern < 0 {
+		j.dirty(journalSkipAfter)
+		return
 	}
-	j.cursor, j.at, j.mayCheck = append(j.cursor[:0], e.cursor...), at, true
-	j.dirty(saveAfter)
+	j.dirty(journalSaveAfter)
+	pid, _ := strconv.Atoi(string(e.pid))
+	// What qwatch itself logs would be a loop: it quotes the lines that it has
+	// found.
+	if pid == j.self || string(e.ident) == "qwatch" {
+		return
+	}
+	text, ok := e.appendText(j.text[:0])
+	j.text = text
+	if ok {
+		j.handle(Chunk{Source: u.source, Time: e.time(), Text: text, PID: pid, Unit: u.name})
+		j.count(u.pattern, text)
+	}
 }
 
 func (j *Journal) count(pattern int, text []byte) {
@@ -452,7 +487,9 @@ func (p journalPipe) Read(b []byte) (int, error) {
 		if err := p.f.SetReadDeadline(p.j.due); err != nil {
 			return 0, err
 		}
-		n, err := p.f.Read(b)
+		var n int
+		var err error
+		p.j.waiting(func() { n, err = p.f.Read(b) })
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}

@@ -606,6 +606,49 @@ func TestJournalStopsChild(t *testing.T) {
 	}
 }
 
+// What a handler gave up because of the end is read again.
+func TestJournalHandlerGivesUp(t *testing.T) {
+	r := newJournalRig(t, say(1)+say(2)+say(3))
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []string
+	handling := make(chan struct{})
+	j, err := NewJournal(r.opts, func(c Chunk) {
+		if got = append(got, string(c.Text)); len(got) == 2 {
+			close(handling)
+			<-ctx.Done()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- j.Run(ctx) }()
+	<-handling
+	soon, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer stop()
+	if err := j.Alive(soon); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("alive while the handler blocks: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"m1\n", "m2\n"}, got); diff != "" {
+		t.Errorf("handed over (-want +got):\n%s", diff)
+	}
+	if err := j.Alive(t.Context()); err != nil {
+		t.Errorf("alive after the end: %v", err)
+	}
+
+	r.parts(say(1) + say(2) + say(3))
+	r.start()
+	r.wants("m2\n", "m3\n")
+	if err := r.journal.Alive(t.Context()); err != nil {
+		t.Errorf("alive while nothing comes: %v", err)
+	}
+	r.stop()
+}
+
 func TestJournalPassesByWithoutAllocating(t *testing.T) {
 	j, err := NewJournal(JournalOptions{Units: []string{"a@*"}}, func(Chunk) {})
 	if err != nil {
@@ -618,7 +661,7 @@ func TestJournalPassesByWithoutAllocating(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			j.entry(e)
+			j.take(e)
 		}
 		pass()
 		if n := testing.AllocsPerRun(100, pass); n > 0 {
