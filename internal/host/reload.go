@@ -355,23 +355,28 @@ func (h hand) await(ctx context.Context, master int, p remediate.Process, old *o
 		if err != nil {
 			return 0, err
 		}
-		fresh := 0
-		for _, c := range now {
-			if !slices.ContainsFunc(before, c.Same) {
-				fresh++
-			}
-		}
+		fresh, ended := count(before, now)
 		if fresh > 0 && settled.IsZero() {
 			settled = time.Now().Add(settle)
 		}
-		if fresh >= len(old.fds) || fresh > 0 && time.Now().After(settled) {
-			return fresh, nil
+		if fresh >= ended || fresh > 0 && time.Now().After(settled) {
+			return min(fresh, len(old.fds)), nil // a router is new too
 		}
 		// Nothing tells of a new child.
 		if _, err := wait(nil, look); err != nil {
-			return 0, fmt.Errorf("%w; the old workers have ended, and of %d there are %s", err, len(old.fds), plural(fresh, "new worker"))
+			return 0, fmt.Errorf("%w; %d processes have ended, and there are %d new ones", err, ended, fresh)
 		}
 	}
+}
+
+// count tells how many processes are new since before, and how many have gone.
+func count(before, now []remediate.Process) (fresh, ended int) {
+	for _, p := range now {
+		if !slices.ContainsFunc(before, p.Same) {
+			fresh++
+		}
+	}
+	return fresh, len(before) + fresh - len(now)
 }
 
 // readable waits until one of the descriptors is readable, at most timeout

@@ -1,0 +1,298 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/internal/testbed"
+	"qwatch/remediate"
+)
+
+func pidsOfWorkers(t *testing.T, u *testbed.UWSGI) []int {
+	t.Helper()
+	pids, err := u.Workers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pids
+}
+
+func TestReload(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi", "ss")
+	dir := t.TempDir()
+	old := filepath.Join(dir, "touch")
+	write(t, old, "")
+	if err := os.Chtimes(old, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	fifo := filepath.Join(dir, "fifo")
+	for _, tt := range []struct {
+		how  string
+		args []string
+		want string
+	}{
+		{"signal", nil, "signal: 2 new workers after"},
+		{"auto", nil, "signal: 2 new workers after"},
+		{"signal", []string{"--lazy-apps"}, "signal: 2 new workers after"},
+		{"fifo:" + fifo, []string{"--master-fifo", fifo}, "fifo:" + fifo + ": 2 new workers after"},
+		{"touch:" + old, []string{"--touch-reload", old}, "touch:" + old + ": 2 new workers after"},
+		{"touch:" + old, []string{"--lazy-apps", "--touch-chain-reload", old}, "touch:" + old + ": 2 new workers after"},
+	} {
+		t.Run(strings.Join(append(tt.args, tt.how), " "), func(t *testing.T) {
+			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5300", Args: tt.args})
+			before := pidsOfWorkers(t, u)
+			r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: tt.how, Timeout: time.Minute})
+			wantResult(t, r, "applied -1→-1 ("+tt.want)
+			after := pidsOfWorkers(t, u)
+			if len(after) != 2 || slices.ContainsFunc(after, func(p int) bool { return slices.Contains(before, p) }) {
+				t.Errorf("workers %v, then %v, want other ones", before, after)
+			}
+			wantLimit(t, u.Address, 100)
+		})
+	}
+}
+
+// In http mode the hidden backend socket is a new one after the reload.
+func TestReloadHTTP(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Args: []string{"--plugin", "http", "--http", "127.0.0.1:5310"}})
+	facts := observe(t, newHost(t, options))
+	i := slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Master.PID == u.Pid && len(s.Workers) == 2 })
+	if i < 0 {
+		t.Fatalf("no backend socket in %+v", facts.Sockets)
+	}
+	r := apply(t, remediate.Reload{Socket: facts.Sockets[i], How: "signal", Timeout: time.Minute})
+	wantResult(t, r, "applied -1→-1 (signal: 2 new workers")
+	stats, err := testbed.Flood(t.Context(), "127.0.0.1:5310", testbed.FloodOptions{Connections: 1, Request: "/"})
+	if err != nil || stats.Answered != 1 {
+		t.Errorf("after the reload: %v, %v", stats, err)
+	}
+}
+
+// Nothing is sent where a reload would do harm or go to somebody else.
+func TestReloadRefuses(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	somaxconn(t, 128)
+	dir := t.TempDir()
+	fifo, other := filepath.Join(dir, "fifo"), filepath.Join(dir, "other")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5320", Args: []string{"--master-fifo", fifo}})
+	testbed.Run(t, testbed.Options{Address: "127.0.0.1:5321", Args: []string{"--master-fifo", other}})
+	once := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5322", Args: []string{"--exit-on-reload"}})
+	for _, err := range []error{
+		os.Symlink(fifo, dir+"/fifolink"), unix.Mkfifo(dir+"/unread", 0o600),
+		os.WriteFile(dir+"/file", nil, 0o600), os.Symlink(dir+"/file", dir+"/filelink"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sleep := exec.CommandContext(t.Context(), "sleep", "60")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { sleep.Process.Kill(); sleep.Wait() }()
+	asleep, err := readStat(sleep.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, onceSocket := socketOf(t, u.Address), socketOf(t, once.Address)
+	with := func(change func(*remediate.Socket)) remediate.Socket {
+		c := s
+		change(&c)
+		return c
+	}
+	before := append(pidsOfWorkers(t, u), pidsOfWorkers(t, once)...)
+	for _, tt := range []struct {
+		name   string
+		socket remediate.Socket
+		how    string
+		want   string
+	}{
+		{"recycled pid", with(func(s *remediate.Socket) { s.Master.Start++ }), "signal", "stale -1→-1: process"},
+		{"not a uWSGI", with(func(s *remediate.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.start }), "signal", fmt.Sprintf("failed -1→-1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
+		{"listen over somaxconn", with(func(s *remediate.Socket) { s.Configured, s.ConfiguredAt = 1024, "app.ini:3" }), "signal",
+			fmt.Sprintf("failed -1→-1: uWSGI %d is configured with listen = 1024 (app.ini:3) over net.core.somaxconn = 128", u.Pid)},
+		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1→-1: uWSGI %d runs with exit-on-reload", once.Pid)},
+		{"a worker is no master", with(func(s *remediate.Socket) { s.Master = s.Workers[0].Process }), "signal", "failed -1→-1: uWSGI"},
+		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1→-1: %s is not open in uWSGI %d", other, u.Pid)},
+		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1→-1: " + dir + "/unread: nobody reads from it"},
+		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1→-1: " + dir + "/fifolink is a symbolic link"},
+		{"not a FIFO", s, "fifo:" + dir + "/file", "failed -1→-1: " + dir + "/file is no FIFO"},
+		{"touch of a link", s, "touch:" + dir + "/filelink", "failed -1→-1: " + dir + "/filelink is a symbolic link"},
+		{"touch of a folder", s, "touch:" + dir, "failed -1→-1: " + dir + " is no regular file"},
+		{"touch of nothing", s, "touch:" + dir + "/none", "failed -1→-1: open " + dir + "/none: no such file"},
+		{"no systemd", s, "systemd", "failed -1→-1: no connection to systemd"},
+		{"unknown way", s, "kill", `failed -1→-1: no way "kill" to reload`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			wantResult(t, apply(t, remediate.Reload{Socket: tt.socket, How: tt.how, Timeout: time.Minute}), tt.want)
+		})
+	}
+	if _, err := os.Stat(dir + "/none"); err == nil {
+		t.Error("touch made a file")
+	}
+	if after := append(pidsOfWorkers(t, u), pidsOfWorkers(t, once)...); !slices.Equal(before, after) {
+		t.Errorf("workers %v, then %v, want the same", before, after)
+	}
+}
+
+// A worker that is busy holds the reload up.
+func TestReloadTimeout(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5330"})
+	connections := func() (n int) {
+		for _, pid := range pidsOfWorkers(t, u) {
+			held, _ := sockets(fmt.Sprintf("/proc/%d", pid))
+			n += len(held)
+		}
+		return n
+	}
+	idle := connections()
+	ctx, cancel := context.WithCancel(t.Context())
+	flooded := make(chan struct{})
+	go func() {
+		defer close(flooded)
+		testbed.Flood(ctx, u.Address, testbed.FloodOptions{Connections: 1, Request: "/?ms=20000"})
+	}()
+	defer func() { cancel(); <-flooded }()
+	s := socketOf(t, u.Address)
+	eventually(t, func() string {
+		if connections() > idle {
+			return ""
+		}
+		return "no worker has accepted the connection"
+	})
+	r := apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: 500 * time.Millisecond})
+	got := regexp.MustCompile(`\d+ \(`).ReplaceAllString(show(r), "PID (")
+	want := "failed -1→-1: reload of uWSGI PID (signal): not done after 500ms; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
+	if got != want {
+		t.Errorf("result %q, want %q", got, want)
+	}
+}
+
+// With a stats server uWSGI checks listen against somaxconn again, and ends.
+func TestReloadEndsTheMaster(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5340", Args: []string{"--stats", "127.0.0.1:5341"}})
+	s := socketOf(t, u.Address)
+	somaxconn(t, 50)
+	s.Configured = 0 // as where it was not found
+	r := apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: time.Minute})
+	wantResult(t, r, "failed -1→-1: reload of uWSGI", "the master has ended; its log says why")
+}
+
+func TestReloadRights(t *testing.T) {
+	testbed.Needs(t, "root", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5350", User: "nobody"})
+	s := socketOf(t, u.Address)
+	act := func() remediate.Result {
+		return apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: time.Minute})
+	}
+	as(t, 1000, nil, func() {
+		wantResult(t, act(), "failed -1→-1: SIGHUP to process", "operation not permitted; needs the same user or CAP_KILL")
+	})
+	as(t, 1000, []int{unix.CAP_KILL}, func() {
+		wantResult(t, act(), "applied -1→-1 (signal: 2 new workers")
+	})
+}
+
+// units stands in for systemd.
+type units struct {
+	can    bool
+	fail   error
+	log    []string
+	master int // whom a reload signals
+}
+
+func (u *units) CanReload(context.Context, string) (bool, error) { return u.can, nil }
+
+func (u *units) Reload(_ context.Context, unit string) error {
+	u.log = append(u.log, "reload "+unit)
+	if u.fail != nil {
+		return u.fail
+	}
+	return unix.Kill(u.master, unix.SIGHUP)
+}
+
+func (u *units) Start(_ context.Context, unit string) error {
+	u.log = append(u.log, "start "+unit)
+	return u.fail
+}
+
+func TestReloadSystemd(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	for _, tt := range []struct {
+		name, how, unit string
+		units           units
+		want            string
+		log             []string
+	}{
+		{"auto, ExecReload", "auto", "app.service", units{can: true}, "applied -1→-1 (systemd: 2 new workers", []string{"reload app.service"}},
+		{"auto, no ExecReload", "auto", "app.service", units{}, "applied -1→-1 (signal: 2 new workers", nil},
+		{"auto, no unit", "auto", "", units{can: true}, "applied -1→-1 (signal: 2 new workers", nil},
+		{"systemd", "systemd", "app.service", units{}, "applied -1→-1 (systemd: 2 new workers", []string{"reload app.service"}},
+		{"job failed", "systemd", "app.service", units{fail: errors.New("job failed")}, "failed -1→-1: job failed", []string{"reload app.service"}},
+		{"no unit", "systemd", "", units{}, "failed -1→-1: uWSGI", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5360"})
+			s := socketOf(t, u.Address)
+			s.Master.Unit = tt.unit
+			tt.units.master = u.Pid
+			h := hand{processes: options.Processes, units: &tt.units}
+			wantResult(t, h.Apply(t.Context(), remediate.Reload{Socket: s, How: tt.how, Timeout: time.Minute}), tt.want)
+			if !slices.Equal(tt.units.log, tt.log) {
+				t.Errorf("systemd was asked %q, want %q", tt.units.log, tt.log)
+			}
+		})
+	}
+}
+
+// A vassal's unit is its emperor's, and not reloaded for it.
+func TestReloadVassal(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.ini"), "[uwsgi]\nmaster = true\nprocesses = 2\nplugin = python3\nsocket = 127.0.0.1:5371\n")
+	emperor := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5370", Args: []string{"--emperor", dir}})
+	h := newHost(t, options)
+	var s remediate.Socket
+	eventually(t, func() string {
+		for _, s = range observe(t, h).Sockets {
+			if s.Address == "127.0.0.1:5371" && len(s.Workers) == 2 && s.Master.PID != emperor.Pid {
+				return ""
+			}
+		}
+		return "no vassal"
+	})
+	s.Master.Unit = "emperor.service"
+	asked := &units{can: true}
+	r := hand{processes: options.Processes, units: asked}.Apply(t.Context(), remediate.Reload{Socket: s, How: "auto", Timeout: time.Minute})
+	wantResult(t, r, "applied -1→-1 (signal: 2 new workers")
+	if len(asked.log) != 0 {
+		t.Errorf("systemd was asked %q", asked.log)
+	}
+}
+
+func TestStart(t *testing.T) {
+	act := func(u Units) remediate.Result {
+		return hand{units: u}.Apply(t.Context(), remediate.Start{Unit: "app.service", Timeout: time.Minute})
+	}
+	u := &units{}
+	wantResult(t, act(u), "applied -1→-1")
+	if !slices.Equal(u.log, []string{"start app.service"}) {
+		t.Errorf("systemd was asked %q", u.log)
+	}
+	wantResult(t, act(&units{fail: errors.New("job failed")}), "failed -1→-1: start app.service: job failed")
+	wantResult(t, act(nil), "failed -1→-1: no connection to systemd")
+}
