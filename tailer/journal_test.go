@@ -284,6 +284,10 @@ func (r *journalRig) stop() {
 	if r.cancel == nil {
 		return
 	}
+	// An entry that is still being handled would be read again.
+	if err := r.journal.Alive(context.Background()); err != nil {
+		r.t.Error(err)
+	}
 	r.cancel()
 	r.cancel = nil
 	if err := <-r.done; err != nil {
@@ -354,7 +358,7 @@ func say(n int, fields ...string) string {
 }
 
 func TestJournalRestartsAtCursor(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	r := newJournalRig(t,
 		say(1)+say(2)+`printf '{"__CURS'; echo boom >&2; exit 3`,
 		say(2)+say(3)+`echo boom >&2; exit 3`,
@@ -590,7 +594,7 @@ func TestJournalTrouble(t *testing.T) {
 // A child that will not end by itself, and has a child of its own that holds
 // its standard output, is gone when Run returns.
 func TestJournalStopsChild(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	r := newJournalRig(t, "sleep 1000 & echo $! >$FAKE/grandchild; trap '' TERM INT\n"+say(1)+"wait")
 	r.start()
 	r.wants("m1\n")
