@@ -15,6 +15,24 @@ UWSGI = uwsgi=uwsgi-core,uwsgi-plugin-python3
 build:
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o qwatch ./cmd/qwatch
 
+# Everything that the tests run besides Go itself. Packages are tested one after
+# the other: some of them measure.
+TOOLS = $(UWSGI) ss=iproute2 logrotate=logrotate setpriv=util-linux
+
+test:
+	@scripts/need $(TOOLS)
+	go build ./...
+	go test -p 1 -timeout 15m ./...
+
+race:
+	@scripts/need $(TOOLS) gcc=gcc,libc6-dev
+	CGO_ENABLED=1 go test -race -p 1 -timeout 30m ./...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" || { echo 'lint: gofmt would change these files' >&2; false; }
+	go vet ./...
+	go tool -modfile=tools/go.mod staticcheck ./...
+
 demo:
 	@scripts/need $(UWSGI) ss=iproute2
 	@mkdir -p dist
