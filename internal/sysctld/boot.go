@@ -58,13 +58,9 @@ func Load(root fs.FS) (Boot, error) {
 			if name[0] == '.' || !strings.HasSuffix(name, ".conf") || found[name] != "" {
 				continue
 			}
-			// A link into nowhere hides nothing; one to /dev/null, like an
-			// empty file, hides the files of its name in later folders.
-			file := path.Join(folder, name)
-			if info, err := fs.Stat(root, file); err != nil || info.IsDir() {
-				continue
-			}
-			found[name] = file
+			// Whatever has the name hides the files of that name in later
+			// folders: an empty file, a link to /dev/null or to nowhere.
+			found[name] = path.Join(folder, name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
@@ -73,17 +69,16 @@ func Load(root fs.FS) (Boot, error) {
 		b.settings = append(b.settings, settings...)
 	}
 	conf, err := load(root, sysctlConf)
-	if !errors.Is(err, fs.ErrNotExist) {
-		failed = append(failed, err)
-	}
 	b.conf = conf
-	return b, errors.Join(failed...)
+	return b, errors.Join(append(failed, err)...)
 }
 
+// load reads one file. One that is not there sets nothing, nor does what is no
+// regular file: /dev/null, or a FIFO, which would block.
 func load(root fs.FS, file string) ([]Setting, error) {
 	info, err := fs.Stat(root, file)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, nil // /dev/null; a FIFO would block
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		return nil, nil
 	}
 	text, err := fs.ReadFile(root, file)
 	if err != nil {

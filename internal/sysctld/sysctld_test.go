@@ -103,6 +103,12 @@ var boots = []struct {
 		"usr/lib/sysctl.d/50-a.conf": "net.core.somaxconn=303",
 		"usr/lib/sysctl.d/40-a.conf": "net.core.somaxconn=304",
 	}, "304 /usr/lib/sysctl.d/40-a.conf:1", "same"},
+	{"a link to nowhere masks", map[string]string{
+		"etc/sysctl.d/50-a.conf":     "-> none",
+		"usr/lib/sysctl.d/50-a.conf": "net.core.somaxconn=303",
+	}, "none", "same"},
+	{"ways to write it", map[string]string{"etc/sysctl.d/a.conf": "net.core.somaxconn = 300\r\n; c\r\n\t-net/core/somaxconn=\t0x200 \r\n"}, "0x200 /etc/sysctl.d/a.conf:3", "same"},
+	{"octal", map[string]string{"etc/sysctl.d/a.conf": "net.core.somaxconn = 0500"}, "0500 /etc/sysctl.d/a.conf:1", "same"},
 	{"other names are not read", map[string]string{
 		"etc/sysctl.d/90.conf.bak": "net.core.somaxconn=300", "etc/sysctl.d/README": "net.core.somaxconn=300",
 		"etc/sysctl.d/.90-qwatch.conf.1.tmp": "net.core.somaxconn=300",
