@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -96,6 +97,8 @@ var forms = []struct {
 		files: map[string]string{"a.ini": "[uwsgi]\nini=b.ini\n", "b.ini": "[uwsgi]\nlisten=20%%4\nini=%N-%n.ini", "a-b.ini": "[uwsgi]\nlisten=205%z"}, want: 205, at: "/a-b.ini:2"},
 	{name: "magic of the first file, included", args: "--ini a.ini",
 		files: map[string]string{"a.ini": "[uwsgi]\ninclude=b.ini\n", "b.ini": "[uwsgi]\ninclude=%v/%N-%n.ini", "a-b.ini": "[uwsgi]\nlisten=205"}, want: 205, at: "/a-b.ini:2"},
+	{name: "magic of the first file, which an include is not", args: "--include b.ini --ini a.ini",
+		files: map[string]string{"b.ini": "[uwsgi]\nvacuum=1\n", "a.ini": "[uwsgi]\nini=%N-x.ini\n", "a-x.ini": "[uwsgi]\nlisten=205"}, want: 205, at: "/a-x.ini:2"},
 	{name: "hostname", args: "--ini a.ini",
 		files: map[string]string{"a.ini": "[uwsgi]\nini=%d%h.ini\n", "HOSTNAME.ini": "[uwsgi]\nlisten=204"}, want: 204, at: ".ini:2"},
 	{name: "environment placeholder comes too late", args: "--ini a.ini", env: "N=204",
@@ -174,6 +177,30 @@ func TestRealUWSGI(t *testing.T) {
 				t.Errorf("http-socket = %v, want %s", name, u.Address)
 			}
 		})
+	}
+}
+
+// uWSGI's own --get prints an option with its placeholders filled in.
+func TestRealOptions(t *testing.T) {
+	testbed.Needs(t, "uwsgi")
+	files := map[string]string{"a.ini": optionsINI, "touch": "/tmp/touch\n"}
+	dir := write(t, files)
+	in := input("--ini a.ini", []string{"N=8"}, map[string]string{"/srv/a.ini": optionsINI, "/srv/touch": files["touch"]})
+	got, err := Find(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"master-fifo", "workers", "threads", "touch-reload", "harakiri", "max-requests"} {
+		cmd := exec.Command("uwsgi", "--ini", "a.ini", "--get", name)
+		cmd.Dir, cmd.Env = dir, in.Environ
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.TrimSuffix(string(out), "\n")
+		if o, _ := got.Last(name); o.Text != want {
+			t.Errorf("%s = %q, uWSGI says %q", name, o.Text, want)
+		}
 	}
 }
 

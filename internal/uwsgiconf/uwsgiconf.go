@@ -20,7 +20,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -342,7 +341,7 @@ func atoi(s string) (int, bool) {
 		return 0, true
 	}
 	n, err := strconv.ParseInt(s[:end], 10, 32)
-	return int(n), err == nil && (!negative || n == 0) && n <= math.MaxInt32
+	return int(n), err == nil && (!negative || n == 0)
 }
 
 // formats are the options that load a file, and how it is written.

@@ -109,12 +109,23 @@ func TestReadError(t *testing.T) {
 	}
 }
 
+const optionsINI = `[uwsgi]
+set-ph = run=/run/%n
+master-fifo = %(run).fifo
+workers = $(N)
+threads = %(workers + 2 * 3 1)
+touch-reload = @(touch)
+harakiri = $(NONE)
+max-requests = %(nothing)%(
+if-env = Y
+exit-on-reload = true
+end =
+listen = $(N)
+`
+
 func TestOptions(t *testing.T) {
-	got, err := Find(input("--ini a.ini -p 4 --stats=:9191", []string{"UWSGI_HARAKIRI=20", "N=8", "UWSGI_RELOADS=3"}, map[string]string{
-		"/srv/a.ini": "[uwsgi]\nset-ph = run=/run/%n\nmaster-fifo = %(run).fifo\nworkers = $(N)\nthreads = %(workers + 2 * 3)\n" +
-			"touch-reload = @(touch)\nharakiri = $(NONE)\nmax-requests = %(nothing)%(\nif-env = Y\nexit-on-reload = true\nend =\nlisten = $(N)\n",
-		"/srv/touch": "/tmp/touch\n",
-	}))
+	got, err := Find(input("--ini a.ini -p 4 --stats=:9191", []string{"UWSGI_HARAKIRI=20", "N=8", "UWSGI_RELOADS=3"},
+		map[string]string{"/srv/a.ini": optionsINI, "/srv/touch": "/tmp/touch\n"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +141,7 @@ func TestOptions(t *testing.T) {
 	want := map[string]string{
 		"master-fifo":  "/run/a.fifo at /srv/a.ini:3",
 		"workers":      "4 at command line",
-		"threads":      "30 at /srv/a.ini:5",
+		"threads":      "301 at /srv/a.ini:5",
 		"touch-reload": "/tmp/touch at /srv/a.ini:6",
 		"harakiri":     "$(NONE) at /srv/a.ini:7",
 		"max-requests": "%(nothing)%( at /srv/a.ini:8",
