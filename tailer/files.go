@@ -516,8 +516,7 @@ func (f *Files) retire(in *inode) {
 	}
 	s.began(in.head)
 	f.woken(in) // its text comes before that of its successor
-	f.scanning[s] = 0
-	f.scanNow = true
+	f.search(s)
 	f.event(Event{Kind: Rotated, Source: s.path})
 	f.after(quietTime, func() { f.release(in, quietTime) })
 	f.changed()

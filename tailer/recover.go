@@ -20,6 +20,11 @@ import (
 func (f *Files) truncated(in *inode) {
 	s := in.src
 	f.changed()
+	if len(in.head.Text) == 0 { // nothing but NULs was read yet
+		in.restart()
+		f.search(s)
+		return
+	}
 	if in.copied {
 		// The copy's place was used again. What is there now belongs to the
 		// original, and is searched from there.
@@ -34,9 +39,8 @@ func (f *Files) truncated(in *inode) {
 	}
 	s.began(in.head)
 	in.restart()
+	f.search(s)
 	f.event(Event{Kind: Truncated, Source: s.path, Detail: detail})
-	f.scanning[s] = 0
-	f.scanNow = true
 }
 
 // findCopy finds the file into which copytruncate put in's text, and has its
@@ -69,6 +73,7 @@ func (f *Files) findCopy(in *inode) string {
 		c := f.adopt(fd, id, in.src)
 		at.apply(c)
 		c.copied = true
+		in.src.low = max(in.src.low, id.Born)
 		f.drain(c)
 		return path
 	}
@@ -123,8 +128,8 @@ func (f *Files) isCopy(fd int, s *source) bool {
 	heads := s.heads
 	if o := s.inode; o != nil {
 		now := readHead(o.fd)
-		if o.off == now.At {
-			o.head = now // so that holds knows it, should o be cut now
+		if len(o.head.Text) == 0 { // so that holds knows it, should o be cut now
+			o.off, o.head, o.window = now.At, now, make([]byte, min(now.At, windowSize))
 		}
 		heads = append(heads[:len(heads):len(heads)], o.head, now)
 	}
@@ -137,11 +142,12 @@ func (h head) begins(fd int) bool {
 	if len(h.Text) == 0 {
 		return false
 	}
-	if h.At > 0 && !same(fd, []byte{0}, 0) {
-		return false
-	}
 	buf := make([]byte, len(h.Text))
 	n, err := unix.Pread(fd, buf, h.At)
+	if err == nil && n == 0 { // shorter than the hole: a copy has only NULs yet
+		st, err := statFD(fd)
+		return err != nil || same(fd, []byte{0}, st.size-1)
+	}
 	return err != nil || bytes.Equal(buf[:n], h.Text[:n])
 }
 
@@ -183,6 +189,9 @@ func (f *Files) neighbours(s *source, more ...string) []string {
 // scanRounds are the looks (gatherTime apart) that follow a rotation: a
 // listing may miss a file that is renamed meanwhile.
 var scanRounds = map[int]bool{0: true, 1: true, 2: true, 4: true, 8: true, 16: true, 32: true}
+
+// search begins to look for generations of s that have no name any more.
+func (f *Files) search(s *source) { f.scanning[s], f.scanNow = 0, true }
 
 // scan looks for generations of rotated logs that came and went between two
 // looks at the name.

@@ -191,6 +191,9 @@ func (f *Files) folderEvent(ev fsnotify.Event) {
 		if st, err := statPath(ev.Name); err == nil && st.mode&unix.S_IFMT == unix.S_IFDIR {
 			f.resurvey = true
 		}
+		if s := f.original(ev.Name); s != nil && !isCompressed(ev.Name) {
+			f.search(s)
+		}
 	}
 }
 
