@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -54,13 +55,11 @@ type result struct {
 	err          error
 
 	candidates []candidate
-	text       []byte // of all candidates; copied, as the file may shrink
+	text       []byte // of all candidates, in order; copied, as the file may shrink
 }
 
-type candidate struct {
-	start, end int64 // offsets in the file's text
-	text       span  // in result.text
-}
+// candidate is where in the file's text a candidate stands.
+type candidate struct{ start, end int64 }
 
 // worker is what one goroutine reuses from block to block.
 type worker struct {
@@ -94,10 +93,16 @@ func (w *worker) scan(res *result, text []byte, from, to int, at int64) {
 		res.lines += int64(bytes.Count(text[from:end], []byte{'\n'}))
 		w.spans = w.cut.spans(w.spans, text, from, end)
 	}
+	length := 0
 	for _, s := range w.spans {
-		t := span{len(res.text), len(res.text) + s.end - s.start}
+		length += s.end - s.start
+	}
+	// Growing by and by would leave several times as much behind.
+	res.text = slices.Grow(res.text, length)
+	res.candidates = slices.Grow(res.candidates, len(w.spans))
+	for _, s := range w.spans {
 		res.text = append(res.text, text[s.start:s.end]...)
-		res.candidates = append(res.candidates, candidate{base + int64(s.start), base + int64(s.end), t})
+		res.candidates = append(res.candidates, candidate{base + int64(s.start), base + int64(s.end)})
 	}
 }
 

@@ -101,7 +101,7 @@ func newReader(opt Options, paths []string, emit func(string, []byte)) *reader {
 	if opt.sizes == (sizes{}) {
 		// A mapping is 2 MiB or more, so that huge pages fit in, and all of
 		// them together stay small.
-		opt.sizes = sizes{mapped: max(2<<20, (16<<20/int64(opt.Workers))&^(2<<20-1)), stream: 1 << 20, edge: 64 << 10}
+		opt.sizes = sizes{mapped: max(2<<20, (8<<20/int64(opt.Workers))&^(2<<20-1)), stream: 1 << 20, edge: 64 << 10}
 	}
 	r := &reader{opt: opt, emit: emit, told: time.Now()}
 	for range opt.Workers {
@@ -152,8 +152,10 @@ func (r *reader) scan(ctx context.Context, path string, src source, closed func(
 		if res.bytes > 0 {
 			open = res.open
 		}
+		rest := res.text
 		for _, c := range res.candidates {
-			text := res.text[c.text.start:c.text.end]
+			text := rest[:c.end-c.start]
+			rest = rest[len(text):]
 			// Where a line goes on in the next block, both give it; of an
 			// overlong one the second may give more.
 			if c.start < cut {
