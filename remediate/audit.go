@@ -78,8 +78,7 @@ const (
 )
 
 // OpenTrail opens the trail at path and makes it where there is none, with
-// its folder. A last line that a crash cut short is closed with a newline, so
-// that it spoils no other.
+// its folder.
 func OpenTrail(path string) (*Trail, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("audit trail: %w", err)
@@ -96,8 +95,8 @@ func OpenTrail(path string) (*Trail, error) {
 	return t, nil
 }
 
-// prepare makes the file's name as durable as its lines will be, closes a cut
-// last line, and finds where to begin to read.
+// prepare makes the file's name as durable as its lines will be, and finds
+// where to begin to read.
 func (t *Trail) prepare() error {
 	dir, err := os.Open(filepath.Dir(t.f.Name()))
 	if err != nil {
@@ -107,21 +106,24 @@ func (t *Trail) prepare() error {
 		return err
 	}
 	info, err := t.f.Stat()
-	if err != nil || info.Size() == 0 {
+	if err != nil {
 		return err
-	}
-	last := make([]byte, 1)
-	if _, err := t.f.ReadAt(last, info.Size()-1); err != nil {
-		return err
-	}
-	if last[0] != '\n' {
-		if _, err := t.f.WriteString("\n"); err != nil {
-			return err
-		}
 	}
 	// A first line that the start cuts is no event and passed over.
 	t.read = max(0, info.Size()-tailSize)
 	return nil
+}
+
+// torn reports whether the last line has no end: a crash or a full disk cut it
+// short, and the next would be spoiled with it.
+func (t *Trail) torn() (bool, error) {
+	info, err := t.f.Stat()
+	if err != nil || info.Size() == 0 {
+		return false, err
+	}
+	last := make([]byte, 1)
+	_, err = t.f.ReadAt(last, info.Size()-1)
+	return last[0] != '\n', err
 }
 
 // Append writes one line and waits until it is on the disk.
@@ -136,9 +138,17 @@ func (t *Trail) Append(e Event) error {
 	if err != nil {
 		return fmt.Errorf("audit trail: %w", err)
 	}
+	line = append(line, '\n')
+	torn, err := t.torn()
+	if err != nil {
+		return fmt.Errorf("audit trail: %w", err)
+	}
+	if torn {
+		line = append([]byte{'\n'}, line...)
+	}
 	// One write: another qwatch that appends at the same time cannot get in
 	// between (O_APPEND, write(2)).
-	if _, err := t.f.Write(append(line, '\n')); err != nil {
+	if _, err := t.f.Write(line); err != nil {
 		return fmt.Errorf("audit trail: %w", err)
 	}
 	if err := t.f.Sync(); err != nil {
@@ -160,6 +170,14 @@ func (t *Trail) History() (History, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.f != nil {
+		info, err := t.f.Stat()
+		if err != nil {
+			return nil, fmt.Errorf("audit trail: %w", err)
+		}
+		// Somebody cut the file short (logrotate's copytruncate).
+		if info.Size() < t.read {
+			t.read = 0
+		}
 		text, err := io.ReadAll(io.NewSectionReader(t.f, t.read, math.MaxInt64-t.read))
 		if err != nil {
 			return nil, fmt.Errorf("audit trail: %w", err)

@@ -17,14 +17,16 @@ type Case struct {
 	Socket   Socket // the socket that the incident is about
 	Lost     error  // why there is none, instead of Socket
 	Evidence Evidence
-	Serial   int // makes the plan's id unique within the incident
+	// Serial tells plans apart that are asked for in one second; those of an
+	// incident are numbered by the history.
+	Serial int
 }
 
 // Decide makes the plan for one case. It is pure; the plan's Reason is one
 // sentence that stands alone.
 func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	plan := Plan{
-		ID:       fmt.Sprintf("%s.%d", c.Incident.ID, c.Serial),
+		ID:       fmt.Sprintf("%s.%d", c.Incident.ID, h.lastPlan(c.Incident.ID)+1),
 		Incident: c.Incident.ID,
 		Name:     c.Incident.Socket,
 		At:       now,
@@ -43,6 +45,8 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	}
 	s := c.Socket
 	plan.Socket, plan.Name = s, s.Name()
+	plan.Seen = h.newest(plan.Name)
+	c.Evidence = c.Evidence.of(s)
 
 	if s.Foreign && !p.Containers {
 		return say(Refuse, CodeForeign, "the socket lives in another network namespace (%s), and policy.containers is off", s.Master)
@@ -66,39 +70,31 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
 	}
 	target := p.Target(s.Limit)
+	if target <= s.Limit {
+		plan.Advice = capacityAdvice(s)
+		return say(Refuse, CodeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+	}
 	if !p.Sysctl && s.Somaxconn > 0 {
 		target = min(target, s.Somaxconn)
 	}
 	if target <= s.Limit {
 		plan.Advice = capacityAdvice(s)
-		if !p.Sysctl && s.Somaxconn <= s.Limit {
-			return say(Refuse, CodeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
-		}
-		return say(Refuse, CodeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+		return say(Refuse, CodeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
 	}
 	plan.Target = target
 
-	relistenFailed := h.RelistenFailed(plan.Name, s.Master)
-	last, raised := h.LastRaise(plan.Name)
-	_, reloaded := h.LastReload(s.Master)
-	// Where raising in place has just failed, the reload that the policy has
-	// for this case is the rest of that raise, not a second one.
-	rest := relistenFailed != "" && !reloaded && p.Reload != Never
-	if wait := last.Add(p.Cooldown).Sub(now); raised && wait > 0 && !rest {
-		return say(Wait, CodeCooldown, "raised %s ago; policy.cooldown leaves %s until the next raise",
-			now.Sub(last).Round(time.Second), wait.Round(time.Second))
-	}
-
 	why := fmt.Sprintf("the accept queue of %s holds %d of %d", plan.Name, max(c.Evidence.Peak, s.Length), s.Limit)
 	soon := s.Somaxconn
+	var actions []Action
 	if p.Sysctl {
 		cannot := cmp.Or(c.Facts.Cannot[StepSysctl], c.Facts.Cannot[StepSysctlFile])
 		if cannot == "" {
-			plan.Actions, soon = sysctls(p, c.Facts, target, why)
+			actions, soon = sysctls(p, c.Facts, s.Somaxconn, target, why)
 		} else if s.Somaxconn < target {
 			return say(Refuse, CodePowerless, "somaxconn is %d and cannot be raised to %d here: %s", s.Somaxconn, target, cannot)
 		}
 	}
+	relistenFailed := h.RelistenFailed(plan.Name, c.Incident.ID, s.Master)
 	cannot, canRelisten := "", p.Relisten
 	switch {
 	case !p.Relisten:
@@ -109,20 +105,29 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		cannot, canRelisten = "it failed before: "+relistenFailed, false
 	}
 	if canRelisten {
-		plan.Actions = append(plan.Actions, Relisten{Socket: s, From: s.Limit, To: target,
+		actions = append(actions, Relisten{Socket: s, From: s.Limit, To: target,
 			Why: "a running socket keeps the limit of its last listen(2)"})
 	}
 	noReload := p.whyNoReload(s, h, soon, canRelisten, now)
+	last, raised := h.LastRaise(plan.Name)
+	_, reloaded := h.LastReload(s.Master)
+	// Where raising in place has just failed, the reload that the policy has
+	// for this case is the rest of that raise, not a second one.
+	rest := relistenFailed != "" && !reloaded && noReload == ""
+	if raised && within(last, now, p.Cooldown) && !rest {
+		return say(Wait, CodeCooldown, "the last raise was %s ago; policy.cooldown leaves %s until the next",
+			max(0, now.Sub(last)).Round(time.Second), last.Add(p.Cooldown).Sub(now).Round(time.Second))
+	}
 	if noReload == "" {
 		reloadWhy := "policy.reload.when is always"
 		if !canRelisten {
 			reloadWhy = "the socket cannot be raised in place: " + cannot
 		}
-		plan.Actions = append(plan.Actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: reloadWhy})
+		actions = append(actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: reloadWhy})
 	}
 	if !canRelisten && noReload != "" {
 		plan.Advice = []string{fmt.Sprintf("set listen = %d in uWSGI's configuration and restart it: a running socket keeps its limit", target)}
-		if len(plan.Actions) == 0 {
+		if len(actions) == 0 {
 			return say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", cannot, noReload)
 		}
 	}
@@ -133,13 +138,15 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	if noReload != "" && p.Reload != Never && (p.Reload == Always || !canRelisten) {
 		reason += "; no reload: " + noReload
 	}
+	plan.Actions = actions
 	return say(Act, CodeFull, "%s", reason)
 }
 
 // sysctls plans the kernel parameters for a target: somaxconn first, since
-// listen(2) is clamped to it, then its companions by name. soon is what
-// somaxconn will be.
-func sysctls(p Policy, f Facts, target int, why string) (actions []Action, soon int) {
+// listen(2) is clamped to it, then its companions by name. somaxconn is what
+// it is, soon what it will be.
+func sysctls(p Policy, f Facts, somaxconn, target int, why string) (actions []Action, soon int) {
+	soon = somaxconn
 	set := func(key string, to int, companion bool, why string) {
 		from, known := f.Sysctl[key]
 		if !known || from >= to {
@@ -149,11 +156,13 @@ func sysctls(p Policy, f Facts, target int, why string) (actions []Action, soon 
 			Key: key, From: from, To: to, File: p.SysctlFile, FileFrom: f.File[key], Companion: companion, Why: why,
 		})
 	}
-	set("net.core.somaxconn", target, false, why)
+	if set("net.core.somaxconn", target, false, why); len(actions) > 0 {
+		soon = target
+	}
 	for _, key := range slices.Sorted(maps.Keys(p.Also)) {
 		set(key, p.Also[key], true, "company of somaxconn (policy.sysctl.also)")
 	}
-	return actions, max(f.Sysctl["net.core.somaxconn"], target)
+	return actions, soon
 }
 
 // whyNoReload says why a raise of the socket goes without a reload, "" if it
@@ -168,10 +177,10 @@ func (p Policy) whyNoReload(s Socket, h History, somaxconn int, inPlace bool, no
 	if s.Configured > somaxconn {
 		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", s.Configured, s.ConfiguredAt, somaxconn)
 	}
-	if last, ok := h.LastReload(s.Master); ok && now.Sub(last) < p.ReloadCooldown {
-		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", s.Master, now.Sub(last).Round(time.Second), p.ReloadCooldown)
+	if last, ok := h.LastReload(s.Master); ok && within(last, now, p.ReloadCooldown) {
+		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", s.Master, max(0, now.Sub(last)).Round(time.Second), p.ReloadCooldown)
 	}
-	if n := h.Reloads(now.Add(-time.Hour)); n >= p.ReloadsPerHour {
+	if n := h.Reloads(now, time.Hour); n >= p.ReloadsPerHour {
 		return fmt.Sprintf("%d reloads on this host within the hour (policy.reload.max_per_hour)", n)
 	}
 	return ""

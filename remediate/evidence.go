@@ -12,8 +12,8 @@ type Evidence struct {
 	Peak      int // longest queue read
 	Limit     int // the limit at the newest reading
 	Overflows uint64
-	// Alone is true where no other uWSGI socket of the namespace was found
-	// full, so that the namespace's overflows can only be this one's.
+	// Alone is true where no other uWSGI socket of the namespace was found at
+	// least half full, so that the namespace's overflows are likely this one's.
 	Alone bool
 	Over  time.Duration // from the first reading to the last
 }
@@ -27,7 +27,7 @@ func Weigh(id SocketID, readings []Reading, since time.Time) Evidence {
 		switch {
 		case r.At.Before(since) || r.ID.NetNS != id.NetNS:
 		case r.ID != id:
-			if r.Full() {
+			if halfFull(r.Length, r.Limit) {
 				e.Alone = false
 			}
 		default:
@@ -56,7 +56,19 @@ func Weigh(id SocketID, readings []Reading, since time.Time) Evidence {
 // found it so; or the namespace's overflow counter rose while this was the
 // only queue that was at least half full.
 func (e Evidence) Corroborates() bool {
-	return e.Full > 0 || e.Overflows > 0 && e.Alone && e.Limit > 0 && 2*e.Peak >= e.Limit
+	return e.Full > 0 || e.Overflows > 0 && e.Alone && halfFull(e.Peak, e.Limit)
+}
+
+func halfFull(length, limit int) bool { return length > 0 && 2*length >= limit }
+
+// of leaves out what says nothing of this socket: ListenOverflows counts TCP
+// only (net/ipv4/tcp_ipv4.c tcp_v4_syn_recv_sock), and a UNIX socket that is
+// full refuses connect(2) itself (net/unix/af_unix.c unix_stream_connect).
+func (e Evidence) of(s Socket) Evidence {
+	if s.Family == Unix {
+		e.Overflows = 0
+	}
+	return e
 }
 
 // String tells the evidence in words.

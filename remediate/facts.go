@@ -7,6 +7,7 @@ package remediate
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -108,15 +109,18 @@ type Socket struct {
 func (s Socket) Full() bool { return s.Length > s.Limit }
 
 // Name is how the socket is called in plans, logs and the audit trail: its
-// address, and where it lives if that is not qwatch's own namespace.
+// address, and where it lives if that is not qwatch's own namespace. A UNIX
+// path may hold any bytes, JSON cannot: a name that the audit trail changes
+// would never be found in it again.
 func (s Socket) Name() string {
+	address := strings.ToValidUTF8(s.Address, "\uFFFD")
 	switch {
 	case !s.Foreign:
-		return s.Address
+		return address
 	case s.Master.Container != "":
-		return s.Address + " in " + s.Master.Container
+		return address + " in " + s.Master.Container
 	default:
-		return fmt.Sprintf("%s in netns:%d", s.Address, s.ID.NetNS)
+		return fmt.Sprintf("%s in netns:%d", address, s.ID.NetNS)
 	}
 }
 

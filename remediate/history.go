@@ -1,6 +1,11 @@
 package remediate
 
-import "time"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // History is what was done before, as the audit trail tells it.
 type History []Event
@@ -9,35 +14,63 @@ type History []Event
 // planned in a dry run.
 func (e Event) ended() bool { return e.Result != Started }
 
+// within reports whether t lies less than span from now, before or after. A
+// time further ahead was written before the clock was set back: held to it, a
+// cooldown could last for years.
+func within(t, now time.Time, span time.Duration) bool {
+	ago := now.Sub(t)
+	return -span < ago && ago < span
+}
+
 // raises collects, per plan, the newest event of each raise of a socket that
 // reached past the kernel parameters: only then was the socket itself touched
-// (or planned to be).
+// (or planned to be). A plan that found the host changed (Stale) does not
+// count, so that a new one may be made at once; but where the next finds it
+// changed again, somebody works against it, and from there on they count.
 func (h History) raises(socket string) []Event {
-	var out []Event
+	var plans []Event
 	for _, e := range h {
-		if e.Socket != socket || !e.ended() || e.Action == "sysctl" && e.Result != Failed && e.Result != Planned {
+		if e.Socket != socket || !e.ended() || e.Action == "sysctl" && (e.Result == Applied || e.Result == Skipped) {
 			continue
 		}
-		if n := len(out); n > 0 && out[n-1].Plan == e.Plan {
-			out[n-1] = e
+		if n := len(plans); n > 0 && plans[n-1].Plan == e.Plan {
+			plans[n-1] = e
 		} else {
+			plans = append(plans, e)
+		}
+	}
+	var out []Event
+	for i, e := range plans {
+		if e.Result != Stale || i > 0 && plans[i-1].Result == Stale {
 			out = append(out, e)
 		}
 	}
 	return out
 }
 
-// LastRaise is when the socket was last raised, or a raise was tried. A plan
-// that found the host changed (Stale) does not count: a new one may be made at
-// once.
-func (h History) LastRaise(socket string) (time.Time, bool) {
-	raises := h.raises(socket)
-	for i := len(raises) - 1; i >= 0; i-- {
-		if raises[i].Result != Stale {
-			return raises[i].Time, true
+// lastPlan is the highest number of an incident's plans in the trail, 0 if
+// there is none. Numbers must not repeat, not even after a restart: plans are
+// told apart by them.
+func (h History) lastPlan(incident string) int {
+	last := 0
+	for _, e := range h {
+		if number, ok := strings.CutPrefix(e.Plan, incident+"."); ok && e.Incident == incident {
+			if n, err := strconv.Atoi(number); err == nil {
+				last = max(last, n)
+			}
 		}
 	}
-	return time.Time{}, false
+	return last
+}
+
+// LastRaise is when the socket was last raised, or a raise was tried. It may
+// lie ahead of now where the clock was set back.
+func (h History) LastRaise(socket string) (time.Time, bool) {
+	raises := h.raises(socket)
+	if len(raises) == 0 {
+		return time.Time{}, false
+	}
+	return raises[len(raises)-1].Time, true
 }
 
 // Fruitless counts the raises within one incident of a socket that were
@@ -52,13 +85,16 @@ func (h History) Fruitless(socket, incident string) int {
 	return n
 }
 
-// RelistenFailed returns the error of the newest attempt to raise a socket of
-// this master in place, "" if it worked or none was made.
-func (h History) RelistenFailed(socket string, master Process) string {
+// RelistenFailed returns the error of the incident's newest attempt to raise a
+// socket of this master in place, "" if it worked, was interrupted, or none
+// was made. With the next incident it is tried again: by then an administrator
+// may have given qwatch the right to it.
+func (h History) RelistenFailed(socket, incident string, master Process) string {
 	for i := len(h) - 1; i >= 0; i-- {
 		e := h[i]
-		if e.Action == "relisten" && e.Socket == socket && e.PID == master.PID && e.Start == master.Start && e.ended() {
-			if e.Result == Failed {
+		if e.Action == "relisten" && e.Socket == socket && e.Incident == incident &&
+			e.PID == master.PID && e.Start == master.Start && e.ended() {
+			if e.Result == Failed && e.Error != interrupted {
 				return e.Error
 			}
 			return ""
@@ -77,11 +113,11 @@ func (h History) LastReload(master Process) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// Reloads counts the reloads on the host since a time.
-func (h History) Reloads(since time.Time) int {
+// Reloads counts the reloads on the host within span of now.
+func (h History) Reloads(now time.Time, span time.Duration) int {
 	n := 0
 	for _, e := range h {
-		if e.reloads() && e.Time.After(since) {
+		if e.reloads() && within(e.Time, now, span) {
 			n++
 		}
 	}
@@ -96,13 +132,18 @@ func (e Event) reloads() bool {
 
 // Overtaken reports whether something was done about the plan's socket after
 // the plan was made, by this qwatch or another: the plan is then out of date.
-func (h History) Overtaken(p Plan) bool {
-	for i := len(h) - 1; i >= 0 && h[i].Time.After(p.At); i-- {
-		if h[i].Socket == p.Name && h[i].Plan != p.ID && h[i].Result != Planned {
-			return true
+// It does not ask the clock, which may have been set in between.
+func (h History) Overtaken(p Plan) bool { return h.newest(p.Name) != p.Seen }
+
+// newest names the newest event about a socket that was more than planned, ""
+// if there is none.
+func (h History) newest(socket string) string {
+	for i := len(h) - 1; i >= 0; i-- {
+		if e := h[i]; e.Socket == socket && e.Result != Planned {
+			return fmt.Sprintf("%s %s %s of %s", e.Plan, e.Action, e.Result, e.Time.Format(time.RFC3339Nano))
 		}
 	}
-	return false
+	return ""
 }
 
 // Unfinished returns the started actions of which the trail does not say how
@@ -127,11 +168,15 @@ func (h History) Unfinished() []Event {
 	return out
 }
 
+// interrupted is the error of an action that a kill of qwatch kept from taking
+// effect: it says nothing of whether the action is possible.
+const interrupted = "interrupted before it took effect"
+
 // Settle tells how an action that was cut short ended, from what the host
 // shows now. Nothing is done again.
 func Settle(e Event, f Facts) Event {
 	e.Time = f.At.UTC()
-	e.Result, e.Error = Failed, "interrupted before it took effect"
+	e.Result, e.Error = Failed, interrupted
 	switch e.Action {
 	case "sysctl":
 		if e.To != nil && f.Sysctl[e.Target] == *e.To {

@@ -48,7 +48,10 @@ type Plan struct {
 	Socket   Socket // as the plan saw it; zero if it was not found
 	Target   int    // the limit to reach, 0 if none
 	Actions  []Action
-	Advice   []string // what an administrator should do, each a sentence
+	// Seen is the trail's newest event about the socket when the plan was
+	// made, for Overtaken.
+	Seen   string
+	Advice []string // what an administrator should do, each a sentence
 }
 
 // actionJSON is the shape of one action in a plan, as users script against it.

@@ -87,6 +87,7 @@ type Judgement struct {
 // Judge compares a plan with what the host shows after it. e is the evidence
 // since the last action.
 func Judge(p Plan, after Facts, e Evidence) Judgement {
+	e = e.of(p.Socket)
 	s, ok := after.Find(p.Socket.ID)
 	if !ok {
 		// In http mode a reload binds uWSGI's backend socket anew.

@@ -1,0 +1,584 @@
+package remediate
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"qwatch/matcher"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// defaults is the policy of a configuration that says dry_run = false and
+// nothing else.
+func defaults() Policy {
+	return Policy{
+		Corroborate: true, Factor: 2, MinBacklog: 1024, MaxBacklog: 8192,
+		Cooldown: time.Minute, GiveUpAfter: 3,
+		Sysctl: true, SysctlFile: "/etc/sysctl.d/90-qwatch.conf",
+		Also:     map[string]int{"net.core.netdev_max_backlog": 16384, "net.ipv4.tcp_max_syn_backlog": 8192},
+		Relisten: true,
+		Reload:   Needed, ReloadHow: "auto", ReloadTimeout: 90 * time.Second,
+		ReloadCooldown: 10 * time.Minute, ReloadsPerHour: 4,
+	}
+}
+
+// full is the case of one uWSGI whose queue overflows.
+func full() Case {
+	s := Socket{
+		ID: SocketID{NetNS: 1, Inode: 77}, Family: TCP, Address: "127.0.0.1:5000",
+		Length: 129, Limit: 128, FD: 3, Somaxconn: 128,
+		Master:     Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: "app.service"},
+		Workers:    make([]Worker, 4),
+		Configured: 128, ConfiguredAt: "/etc/uwsgi/app.ini:3",
+	}
+	return Case{
+		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},
+		Facts: Facts{
+			At: now, Sockets: []Socket{s}, Cannot: map[Step]string{},
+			Sysctl: map[string]int{"net.core.somaxconn": 128, "net.core.netdev_max_backlog": 1000, "net.ipv4.tcp_max_syn_backlog": 512},
+			File:   map[string]int{},
+		},
+		Socket:   s,
+		Evidence: Evidence{Looks: 4, Full: 3, Peak: 129, Limit: 128, Overflows: 37, Alone: true, Over: 900 * time.Millisecond},
+	}
+}
+
+// past is an event about the socket of full, ago before now.
+func past(ago time.Duration, plan, action string, result Status) Event {
+	s := full().Socket
+	return Event{
+		Time: now.Add(-ago), Plan: plan, Incident: "inc-1", Socket: s.Name(), Action: action, Target: s.Name(),
+		PID: s.Master.PID, Start: s.Master.Start, Inode: s.ID.Inode, Result: result, Why: "test",
+	}
+}
+
+func failed(e Event, err string) Event {
+	e.Error = err
+	return e
+}
+
+func of(e Event, incident string) Event {
+	e.Incident = incident
+	return e
+}
+
+// decided is what a test asserts of a plan: all that people read.
+type decided struct {
+	Verdict Verdict
+	Code    Code
+	Target  int
+	Reason  string
+	Actions []string
+	Advice  []string
+}
+
+func summary(p Plan) decided {
+	d := decided{Verdict: p.Verdict, Code: p.Code, Target: p.Target, Reason: p.Reason, Advice: p.Advice}
+	for _, a := range p.Actions {
+		text := a.String()
+		switch a := a.(type) {
+		case SetSysctl:
+			if a.FileFrom != 0 {
+				text += fmt.Sprintf(" (holds %d)", a.FileFrom)
+			}
+			if a.Companion {
+				text += " (companion)"
+			}
+		case Reload:
+			text += ": " + a.Why
+		}
+		d.Actions = append(d.Actions, text)
+	}
+	return d
+}
+
+const (
+	seen       = "3 of 4 looks over 900ms found the queue full (longest 129, limit 128), 37 overflows in its network namespace"
+	fullReason = "the accept queue of 127.0.0.1:5000 holds 129 of 128 and " + seen + "; raise it to 1024"
+
+	setSomaxconn = "set net.core.somaxconn from 128 to 1024, kept in /etc/sysctl.d/90-qwatch.conf"
+	setNetdev    = "set net.core.netdev_max_backlog from 1000 to 16384, kept in /etc/sysctl.d/90-qwatch.conf (companion)"
+	setSyn       = "set net.ipv4.tcp_max_syn_backlog from 512 to 8192, kept in /etc/sysctl.d/90-qwatch.conf (companion)"
+	relist       = "listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 128 to 1024"
+	reloadAuto   = "reload uWSGI 1234 gracefully (auto): "
+
+	adviceWorkers  = "a longer queue buys seconds, not capacity: give uWSGI more workers than its 4, or make the requests shorter"
+	adviceHarakiri = "set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced"
+	adviceListen   = "set listen = 1024 in uWSGI's configuration and restart it: a running socket keeps its limit"
+)
+
+var (
+	allSysctls = []string{setSomaxconn, setNetdev, setSyn}
+	wholeRaise = []string{setSomaxconn, setNetdev, setSyn, relist}
+	capacity   = []string{adviceWorkers, adviceHarakiri}
+	withReload = func(why string) []string { return append(slices.Clone(wholeRaise), reloadAuto+why) }
+	noRelisten = map[Step]string{StepRelisten: "needs CAP_SYS_PTRACE"}
+)
+
+// limit sets the socket's limit, and the queue one over it.
+func (c *Case) limit(n int) {
+	c.Socket.Limit, c.Socket.Length = n, n+1
+	c.Evidence.Limit, c.Evidence.Peak = n, n+1
+}
+
+// raised says that the kernel parameters are as a former raise left them.
+func (c *Case) raised(somaxconn int) {
+	c.Socket.Somaxconn = somaxconn
+	c.Facts.Sysctl = map[string]int{"net.core.somaxconn": somaxconn, "net.core.netdev_max_backlog": 16384, "net.ipv4.tcp_max_syn_backlog": 8192}
+}
+
+func TestDecide(t *testing.T) {
+	act := func(reason string, actions ...string) decided {
+		return decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: reason, Actions: actions}
+	}
+	tests := []struct {
+		name string
+		with func(p *Policy, c *Case, h *History)
+		want decided
+	}{
+		{"full", func(p *Policy, c *Case, h *History) {}, act(fullReason, wholeRaise...)},
+
+		// What the kernel shows.
+		{"the log says full, the kernel does not", func(p *Policy, c *Case, h *History) {
+			c.Evidence = Evidence{Looks: 4, Peak: 3, Limit: 128, Alone: true, Over: time.Second}
+		}, decided{Verdict: Wait, Code: CodeUncorroborated,
+			Reason: "the kernel does not show what the log says: 0 of 4 looks over 1s found the queue full (longest 3, limit 128), no overflows"}},
+		{"the kernel was not looked at", func(p *Policy, c *Case, h *History) { c.Evidence = Evidence{Alone: true} },
+			decided{Verdict: Wait, Code: CodeUncorroborated,
+				Reason: "the kernel does not show what the log says: the kernel was not looked at"}},
+		{"corroborate is off", func(p *Policy, c *Case, h *History) {
+			p.Corroborate = false
+			c.Socket.Length = 5
+			c.Evidence = Evidence{Looks: 1, Peak: 5, Limit: 128, Alone: true}
+		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 looks over 0s found the queue full (longest 5, limit 128), no overflows; raise it to 1024", wholeRaise...)},
+		{"overflows while half full and alone", func(p *Policy, c *Case, h *History) {
+			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
+		}, act("the accept queue of 127.0.0.1:5000 holds 64 of 128 and 0 of 4 looks over 900ms found the queue full (longest 64, limit 128), 37 overflows in its network namespace; raise it to 1024", wholeRaise...)},
+		{"overflows while less than half full", func(p *Policy, c *Case, h *History) {
+			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 63, 0
+		}, decided{Verdict: Wait, Code: CodeUncorroborated,
+			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 63, limit 128), 37 overflows in its network namespace"}},
+		{"overflows that may be another socket's", func(p *Policy, c *Case, h *History) {
+			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length, c.Evidence.Alone = 0, 128, 0, false
+		}, decided{Verdict: Wait, Code: CodeUncorroborated,
+			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 128, limit 128), 37 overflows in its network namespace"}},
+		{"TCP's overflows say nothing of a UNIX socket", func(p *Policy, c *Case, h *History) {
+			c.Socket.Family, c.Socket.Address = Unix, "/run/app.sock"
+			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
+		}, decided{Verdict: Wait, Code: CodeUncorroborated,
+			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 64, limit 128), no overflows"}},
+		{"garbage in the log", func(p *Policy, c *Case, h *History) {
+			c.Incident.Peak = 0
+			c.Evidence = Evidence{Looks: 4, Limit: 64, Alone: true, Over: time.Second}
+		}, decided{Verdict: Refuse, Code: CodeGarbage,
+			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: 0 of 4 looks over 1s found the queue full (longest 0, limit 64), no overflows"}},
+		{"garbage, and the log is to be believed", func(p *Policy, c *Case, h *History) {
+			p.Corroborate = false
+			c.Incident.Peak = 0
+			c.Evidence = Evidence{}
+		}, decided{Verdict: Refuse, Code: CodeGarbage,
+			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: the kernel was not looked at"}},
+		{"garbage, but the kernel shows a full queue", func(p *Policy, c *Case, h *History) { c.Incident.Peak = 0 },
+			act(fullReason, wholeRaise...)},
+		{"asked, and full", func(p *Policy, c *Case, h *History) { c.Incident = matcher.Incident{} }, act(fullReason, wholeRaise...)},
+		{"asked, and not full", func(p *Policy, c *Case, h *History) {
+			p.Corroborate = false
+			c.Incident, c.Evidence = matcher.Incident{}, Evidence{Looks: 1, Limit: 128, Alone: true}
+		}, decided{Verdict: Nothing, Code: CodeNotFull,
+			Reason: "the queue is not full: 0 of 1 looks over 0s found the queue full (longest 0, limit 128), no overflows"}},
+
+		// The socket.
+		{"not found", func(p *Policy, c *Case, h *History) {
+			c.Socket, c.Lost = Socket{}, errors.New(`no uWSGI listens on "10.9.8.7:1"`)
+		}, decided{Verdict: Refuse, Code: CodeNotFound, Reason: `the socket was not found: no uWSGI listens on "10.9.8.7:1"`}},
+		{"foreign", func(p *Policy, c *Case, h *History) { c.Socket.Foreign = true },
+			decided{Verdict: Refuse, Code: CodeForeign,
+				Reason: "the socket lives in another network namespace (uwsgi 1234 (app.service)), and policy.containers is off"}},
+		{"foreign with containers on", func(p *Policy, c *Case, h *History) {
+			p.Containers, c.Socket.Foreign, c.Socket.Master.Container = true, true, "web"
+		}, decided{Verdict: Refuse, Code: CodeForeign,
+			Reason: "the socket lives in another network namespace (uwsgi 1234 (web)), where this version changes nothing"}},
+
+		// The target.
+		{"factor 1.5", func(p *Policy, c *Case, h *History) {
+			p.Factor, p.MinBacklog = 1.5, 1
+		}, decided{Verdict: Act, Code: CodeFull, Target: 256, Reason: strings.Replace(fullReason, "to 1024", "to 256", 1), Actions: []string{
+			strings.Replace(setSomaxconn, "1024", "256", 1), setNetdev, setSyn, strings.Replace(relist, "1024", "256", 1)}}},
+		{"max_backlog that is no power of two", func(p *Policy, c *Case, h *History) {
+			p.MaxBacklog = 3000
+			c.limit(2048)
+			c.raised(2048)
+		}, decided{Verdict: Act, Code: CodeFull, Target: 3000,
+			Reason: "the accept queue of 127.0.0.1:5000 holds 2049 of 2048 and 3 of 4 looks over 900ms found the queue full (longest 2049, limit 2048), 37 overflows in its network namespace; raise it to 3000",
+			Actions: []string{"set net.core.somaxconn from 2048 to 3000, kept in /etc/sysctl.d/90-qwatch.conf",
+				"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 3000"}}},
+		{"ceiling", func(p *Policy, c *Case, h *History) { c.limit(8192) },
+			decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192",
+				Advice: append(slices.Clone(capacity), "set listen = 8192 (now 128, /etc/uwsgi/app.ini:3), or a restart brings the old limit back")}},
+		{"a limit over the ceiling is not lowered", func(p *Policy, c *Case, h *History) {
+			c.limit(16384)
+			c.Socket.Configured = 16384
+		}, decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 16384, and policy.max_backlog allows no more than 8192", Advice: capacity}},
+
+		// The kernel parameters.
+		{"sysctl off, somaxconn has room", func(p *Policy, c *Case, h *History) {
+			p.Sysctl = false
+			c.Socket.Somaxconn = 4096
+		}, act(fullReason, relist)},
+		{"sysctl off, somaxconn is the target", func(p *Policy, c *Case, h *History) {
+			p.Sysctl = false
+			c.Socket.Somaxconn = 500
+		}, decided{Verdict: Act, Code: CodeFull, Target: 500, Reason: strings.Replace(fullReason, "to 1024", "to 500", 1),
+			Actions: []string{strings.Replace(relist, "1024", "500", 1)}}},
+		{"sysctl off, somaxconn has no room", func(p *Policy, c *Case, h *History) { p.Sysctl = false },
+			decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit 128 cannot grow: somaxconn is 128 and policy.sysctl is off", Advice: capacity}},
+		{"sysctl off, somaxconn unknown, ceiling", func(p *Policy, c *Case, h *History) {
+			p.Sysctl = false
+			c.limit(8192)
+			c.Socket.Somaxconn, c.Socket.Configured = 0, 0
+		}, decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192", Advice: capacity}},
+		{"sysctl not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[StepSysctl] = "needs CAP_NET_ADMIN" },
+			decided{Verdict: Refuse, Code: CodePowerless, Target: 1024,
+				Reason: "somaxconn is 128 and cannot be raised to 1024 here: needs CAP_NET_ADMIN"}},
+		{"sysctl file not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[StepSysctlFile] = "read-only file system" },
+			decided{Verdict: Refuse, Code: CodePowerless, Target: 1024,
+				Reason: "somaxconn is 128 and cannot be raised to 1024 here: read-only file system"}},
+		{"sysctl not permitted, but not needed", func(p *Policy, c *Case, h *History) {
+			c.Facts.Cannot[StepSysctl] = "needs CAP_NET_ADMIN"
+			c.Socket.Somaxconn = 1024
+		}, act(fullReason, relist)},
+		{"companions that this kernel lacks, or that are higher", func(p *Policy, c *Case, h *History) {
+			c.Facts.Sysctl = map[string]int{"net.core.somaxconn": 128, "net.ipv4.tcp_max_syn_backlog": 8192}
+		}, act(fullReason, setSomaxconn, relist)},
+		{"the file holds more", func(p *Policy, c *Case, h *History) { c.Facts.File["net.core.somaxconn"] = 65535 },
+			act(fullReason, setSomaxconn+" (holds 65535)", setNetdev, setSyn, relist)},
+
+		// The reload.
+		{"reload always", func(p *Policy, c *Case, h *History) { p.Reload = Always },
+			act(fullReason, withReload("policy.reload.when is always")...)},
+		{"reload always, but another was at the very border of the cooldown", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			*h = History{of(past(10*time.Minute, "inc-0.1", "reload", Applied), "inc-0")}
+		}, act(fullReason, withReload("policy.reload.when is always")...)},
+		{"reload cooldown", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			*h = History{of(past(10*time.Minute-time.Second, "inc-0.1", "reload", Applied), "inc-0")}
+		}, act(fullReason+"; no reload: uwsgi 1234 (app.service) was reloaded 9m59s ago (policy.reload.cooldown 10m0s)", wholeRaise...)},
+		{"reload cooldown of another master", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			e := past(2*time.Minute, "inc-0.1", "reload", Applied)
+			e.Start++
+			*h = History{e}
+		}, act(fullReason, withReload("policy.reload.when is always")...)},
+		{"reload cooldown after the clock was set back by a year", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			*h = History{of(past(-365*24*time.Hour, "inc-0.1", "reload", Applied), "inc-0")}
+		}, act(fullReason, withReload("policy.reload.when is always")...)},
+		{"too many reloads this hour: the raise goes on without", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			for i := range 4 {
+				e := past(time.Duration(11+i)*time.Minute, fmt.Sprintf("inc-0.%d", i), "reload", []Status{Applied, Failed, Planned, Applied}[i])
+				e.PID, e.Socket, e.Incident = 4000+i, fmt.Sprint("127.0.0.1:600", i), "inc-0"
+				*h = append(*h, e)
+			}
+		}, act(fullReason+"; no reload: 4 reloads on this host within the hour (policy.reload.max_per_hour)", wholeRaise...)},
+		{"four reloads, one an hour old", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			for i := range 4 {
+				e := past(time.Duration(60-i)*time.Minute, fmt.Sprintf("inc-0.%d", i), "reload", Applied)
+				e.PID, e.Socket, e.Incident = 4000+i, fmt.Sprint("127.0.0.1:600", i), "inc-0"
+				*h = append(*h, e)
+			}
+		}, act(fullReason, withReload("policy.reload.when is always")...)},
+		{"configured listen above what somaxconn will be", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			c.Socket.Configured = 1025
+		}, act(fullReason+"; no reload: uWSGI is configured to listen = 1025 (/etc/uwsgi/app.ini:3), and with somaxconn 1024 it would not come up again", wholeRaise...)},
+		{"configured listen is what somaxconn will be", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			c.Socket.Configured = 1024
+		}, act(fullReason, withReload("policy.reload.when is always")...)},
+		{"configured listen, and somaxconn cannot be read: no reload on a guess", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			c.Socket.Somaxconn, c.Facts.Sysctl = 0, nil
+		}, act(fullReason+"; no reload: uWSGI is configured to listen = 128 (/etc/uwsgi/app.ini:3), and with somaxconn 0 it would not come up again", relist)},
+
+		// No raise in place.
+		{"relisten off", func(p *Policy, c *Case, h *History) { p.Relisten = false },
+			act(fullReason+"; not in place: policy.relisten is off",
+				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: policy.relisten is off")...)},
+		{"relisten not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot = noRelisten },
+			act(fullReason+"; not in place: needs CAP_SYS_PTRACE",
+				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: needs CAP_SYS_PTRACE")...)},
+		{"relisten not permitted, reload never", func(p *Policy, c *Case, h *History) {
+			p.Reload, c.Facts.Cannot = Never, noRelisten
+		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason + "; not in place: needs CAP_SYS_PTRACE",
+			Actions: allSysctls, Advice: []string{adviceListen}}},
+		{"nothing left to do", func(p *Policy, c *Case, h *History) {
+			p.Reload, c.Facts.Cannot = Never, noRelisten
+			c.raised(1024)
+		}, decided{Verdict: Refuse, Code: CodePowerless, Target: 1024, Advice: []string{adviceListen},
+			Reason: "nothing qwatch may do changes the running socket: no raise in place (needs CAP_SYS_PTRACE), no reload (policy.reload.when is never)"}},
+
+		// Cooldown.
+		{"within the cooldown", func(p *Policy, c *Case, h *History) {
+			*h = History{past(59*time.Second, "inc-1.1", "relisten", Applied)}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 59s ago; policy.cooldown leaves 1s until the next"}},
+		{"exactly at the border of the cooldown", func(p *Policy, c *Case, h *History) {
+			*h = History{past(time.Minute, "inc-1.1", "relisten", Applied)}
+		}, act(fullReason, wholeRaise...)},
+		{"the cooldown counts from the plan's last event", func(p *Policy, c *Case, h *History) {
+			*h = History{past(90*time.Second, "inc-1.1", "relisten", Applied), past(30*time.Second, "inc-1.1", "judge", NoEffect)}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 30s ago; policy.cooldown leaves 30s until the next"}},
+		{"the cooldown is the socket's own", func(p *Policy, c *Case, h *History) {
+			e := past(time.Second, "inc-2.1", "relisten", Applied)
+			e.Socket = "127.0.0.1:6000"
+			*h = History{e}
+		}, act(fullReason, wholeRaise...)},
+		{"planned by a dry run: cooldown", func(p *Policy, c *Case, h *History) {
+			*h = History{past(2*time.Second, "inc-1.1", "sysctl", Planned), past(time.Second, "inc-1.1", "relisten", Planned)}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+		{"only the kernel parameters were raised: no cooldown", func(p *Policy, c *Case, h *History) {
+			*h = History{past(time.Second, "inc-1.1", "sysctl", Applied), past(0, "inc-1.1", "relisten", Started)}
+		}, act(fullReason, wholeRaise...)},
+		{"a failed sysctl: cooldown", func(p *Policy, c *Case, h *History) {
+			*h = History{past(time.Second, "inc-1.1", "sysctl", Failed)}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+		{"one stale plan: at once", func(p *Policy, c *Case, h *History) {
+			*h = History{past(time.Second, "inc-1.1", "relisten", Stale)}
+		}, act(fullReason, wholeRaise...)},
+		{"two stale plans: somebody works against us", func(p *Policy, c *Case, h *History) {
+			*h = History{past(2*time.Second, "inc-1.1", "sysctl", Stale), past(time.Second, "inc-1.2", "sysctl", Stale)}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+		{"the clock was set back a little", func(p *Policy, c *Case, h *History) {
+			*h = History{past(-30*time.Second, "inc-1.1", "relisten", Applied)}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 0s ago; policy.cooldown leaves 1m30s until the next"}},
+		{"the clock was set back by a year: no cooldown for a year", func(p *Policy, c *Case, h *History) {
+			*h = History{past(-365*24*time.Hour, "inc-1.1", "relisten", Applied)}
+		}, act(fullReason, wholeRaise...)},
+
+		// The rest of a raise.
+		{"relisten failed: the reload at once", func(p *Policy, c *Case, h *History) {
+			c.raised(1024)
+			*h = History{past(2*time.Second, "inc-1.1", "sysctl", Applied), failed(past(time.Second, "inc-1.1", "relisten", Failed), "pidfd_getfd: not permitted")}
+		}, act(fullReason+"; not in place: it failed before: pidfd_getfd: not permitted",
+			reloadAuto+"the socket cannot be raised in place: it failed before: pidfd_getfd: not permitted")},
+		{"relisten failed, reloaded since: only once", func(p *Policy, c *Case, h *History) {
+			c.raised(1024)
+			p.ReloadCooldown = 0
+			*h = History{
+				failed(past(3*time.Second, "inc-1.1", "relisten", Failed), "no"), past(2*time.Second, "inc-1.2", "reload", Applied),
+				past(time.Second, "inc-1.2", "judge", NoEffect),
+			}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+		{"relisten failed, and no reload may follow: the cooldown holds", func(p *Policy, c *Case, h *History) {
+			p.ReloadsPerHour = 0
+			*h = History{failed(past(time.Second, "inc-1.1", "relisten", Failed), "no")}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+		{"relisten was interrupted: it is tried again", func(p *Policy, c *Case, h *History) {
+			*h = History{failed(past(time.Hour, "inc-1.1", "relisten", Failed), interrupted)}
+		}, act(fullReason, wholeRaise...)},
+		{"relisten failed in another incident: it is tried again", func(p *Policy, c *Case, h *History) {
+			*h = History{of(failed(past(time.Hour, "inc-0.1", "relisten", Failed), "no"), "inc-0")}
+		}, act(fullReason, wholeRaise...)},
+		{"relisten failed with another master", func(p *Policy, c *Case, h *History) {
+			e := failed(past(time.Hour, "inc-1.1", "relisten", Failed), "no")
+			e.Start++
+			*h = History{e}
+		}, act(fullReason, wholeRaise...)},
+
+		// Giving up.
+		{"gave up", func(p *Policy, c *Case, h *History) {
+			*h = History{
+				past(9*time.Minute, "inc-1.1", "relisten", Applied), past(8*time.Minute, "inc-1.1", "judge", NoEffect),
+				past(6*time.Minute, "inc-1.2", "relisten", Failed),
+				past(3*time.Minute, "inc-1.3", "relisten", Applied), past(3*time.Minute, "inc-1.3", "judge", Fixed),
+			}
+		}, decided{Verdict: Refuse, Code: CodeGaveUp, Reason: "gave up: 3 raises did not end the incident, the limit is 128 and " + seen, Advice: capacity}},
+		{"two raises are not three", func(p *Policy, c *Case, h *History) {
+			*h = History{past(9*time.Minute, "inc-1.1", "relisten", Applied), past(3*time.Minute, "inc-1.2", "relisten", Applied)}
+		}, act(fullReason, wholeRaise...)},
+		{"three raises of another incident", func(p *Policy, c *Case, h *History) {
+			for i := range 3 {
+				*h = append(*h, of(past(time.Hour, fmt.Sprint("inc-0.", i), "relisten", Applied), "inc-0"))
+			}
+		}, act(fullReason, wholeRaise...)},
+		{"a dry run never gives up", func(p *Policy, c *Case, h *History) {
+			for i := range 9 {
+				*h = append(*h, past(time.Hour, fmt.Sprint("inc-1.", i+1), "relisten", Planned))
+			}
+		}, act(fullReason, wholeRaise...)},
+		{"who asks is not given up on", func(p *Policy, c *Case, h *History) {
+			c.Incident = matcher.Incident{}
+			for i := range 9 {
+				*h = append(*h, of(past(time.Hour, fmt.Sprint("asked-1.", i), "relisten", Applied), ""))
+			}
+		}, act(fullReason, wholeRaise...)},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			p, c, h := defaults(), full(), History(nil)
+			test.with(&p, &c, &h)
+			got := Decide(p, c, h, now)
+			if diff := cmp.Diff(test.want, summary(got)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			if strings.Contains(got.Reason, "\n") {
+				t.Errorf("reason %q is not one line", got.Reason)
+			}
+		})
+	}
+}
+
+// A plan's number goes on where the trail ends, so a qwatch that was started
+// anew in the middle of an incident does not use an id twice.
+func TestDecideNumbersPlans(t *testing.T) {
+	other := past(time.Hour, "inc-1.40", "relisten", Applied)
+	other.Incident = "inc-2" // a trail that somebody has edited
+	h := History{
+		past(3*time.Hour, "inc-1.9", "relisten", Applied), past(2*time.Hour, "inc-1.10", "relisten", Applied),
+		past(time.Hour, "inc-1.2", "relisten", Applied), past(time.Hour, "inc-1.x", "judge", Fixed),
+		of(past(time.Hour, "inc-12.77", "relisten", Applied), "inc-12"), other,
+	}
+	if got := Decide(defaults(), full(), h, now).ID; got != "inc-1.11" {
+		t.Errorf("plan %s after inc-1.10", got)
+	}
+	if got := Decide(defaults(), full(), nil, now).ID; got != "inc-1.1" {
+		t.Errorf("first plan %s", got)
+	}
+	asked := full()
+	asked.Incident, asked.Serial = matcher.Incident{}, 2
+	if got, want := Decide(defaults(), asked, h, now).ID, fmt.Sprintf("asked-%d.2", now.Unix()); got != want {
+		t.Errorf("plan %s, want %s", got, want)
+	}
+}
+
+// Overflows of socket A with forged records about B: nothing is done to B, and
+// A is raised.
+func TestDecideForgedNeighbour(t *testing.T) {
+	a, b := full(), full()
+	b.Socket.ID.Inode, b.Socket.Address, b.Socket.Length = 78, "127.0.0.1:6000", 90
+	b.Incident = matcher.Incident{ID: "inc-2", Socket: b.Socket.Address, Hits: 9, Peak: 129, Limit: 128}
+	var readings []Reading
+	for i := range 5 {
+		at := now.Add(time.Duration(i-5) * time.Second)
+		// Between two bursts A is seen at 80, and B is in good use.
+		readings = append(readings,
+			Reading{ID: a.Socket.ID, At: at, Length: 80 + 49*(i%2), Limit: 128, Overflows: uint64(10 * i)},
+			Reading{ID: b.Socket.ID, At: at, Length: 90, Limit: 128, Overflows: uint64(10 * i)})
+	}
+	b.Evidence = Weigh(b.Socket.ID, readings, time.Time{})
+	if got := Decide(defaults(), b, nil, now); got.Code != CodeUncorroborated {
+		t.Errorf("forged: %s %s: %s", got.Verdict, got.Code, got.Reason)
+	}
+	a.Evidence = Weigh(a.Socket.ID, readings, time.Time{})
+	if got := Decide(defaults(), a, nil, now); got.Verdict != Act {
+		t.Errorf("true: %s %s: %s", got.Verdict, got.Code, got.Reason)
+	}
+	// Also where no look found A full.
+	for i := range readings {
+		readings[i].Length = min(readings[i].Length, 100)
+	}
+	b.Evidence = Weigh(b.Socket.ID, readings, time.Time{})
+	if got := Decide(defaults(), b, nil, now); got.Code != CodeUncorroborated {
+		t.Errorf("forged, bursts unseen: %s %s: %s", got.Verdict, got.Code, got.Reason)
+	}
+}
+
+// However the world looks, a plan lowers nothing, acts only with actions, and
+// carries none unless it acts.
+func TestDecideNeverLowers(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	pick := func(values ...int) int { return values[r.IntN(len(values))] }
+	coin := func() bool { return r.IntN(2) == 0 }
+	sizes := []int{0, 1, 3, 100, 127, 128, 129, 1000, 1023, 1024, 1025, 4096, 8191, 8192, 8193, 65535, 1<<31 - 1}
+	results := []Status{Planned, Started, Applied, Skipped, Stale, Failed, Fixed, NoEffect, Worse}
+	acted := 0
+	for range 20_000 {
+		p, c := defaults(), full()
+		p.Corroborate, p.Sysctl, p.Relisten, p.DryRun = coin(), coin(), coin(), coin()
+		p.Factor = []float64{1.01, 1.5, 2, 10, 1e300}[r.IntN(5)]
+		p.MaxBacklog = max(1, pick(sizes...))
+		p.MinBacklog = min(p.MaxBacklog, max(1, pick(sizes...)))
+		p.Reload = []When{Needed, Always, Never}[r.IntN(3)]
+		c.limit(pick(sizes...))
+		c.Socket.Somaxconn, c.Socket.Configured = pick(sizes...), pick(sizes...)
+		c.Incident.Peak = pick(sizes...)
+		c.Evidence.Full, c.Evidence.Alone = r.IntN(2), coin()
+		if coin() {
+			c.Incident = matcher.Incident{}
+		}
+		for key := range c.Facts.Sysctl {
+			if c.Facts.Sysctl[key] = pick(sizes...); coin() {
+				delete(c.Facts.Sysctl, key)
+			}
+			c.Facts.File[key] = pick(sizes...)
+		}
+		for _, step := range []Step{StepSysctl, StepSysctlFile, StepRelisten} {
+			if r.IntN(4) == 0 {
+				c.Facts.Cannot[step] = "no"
+			}
+		}
+		var h History
+		for range r.IntN(5) {
+			h = append(h, past(time.Duration(r.IntN(7200)-3600)*time.Second, fmt.Sprint("inc-1.", r.IntN(3)),
+				[]string{"sysctl", "relisten", "reload", "judge"}[r.IntN(4)], results[r.IntN(len(results))]))
+		}
+		plan := Decide(p, c, h, now)
+		if (plan.Verdict == Act) != (len(plan.Actions) > 0) {
+			t.Fatalf("%s with %d actions: %+v", plan.Verdict, len(plan.Actions), plan)
+		}
+		if plan.Reason == "" || plan.ID == "" || plan.Code == "" {
+			t.Fatalf("says nothing: %+v", plan)
+		}
+		if plan.Verdict != Act {
+			continue
+		}
+		acted++
+		if plan.Target <= c.Socket.Limit || plan.Target > p.MaxBacklog {
+			t.Fatalf("target %d for limit %d, max_backlog %d", plan.Target, c.Socket.Limit, p.MaxBacklog)
+		}
+		order := 0
+		for _, a := range plan.Actions {
+			d := Describe(a)
+			if d.From != nil && *d.To <= *d.From {
+				t.Fatalf("lowers: %s", a)
+			}
+			place := map[string]int{"sysctl": 1, "relisten": 2, "reload": 3}[d.Kind]
+			if place < order {
+				t.Fatalf("out of order: %v", plan.Actions)
+			}
+			order = place
+			if d.Kind == "reload" {
+				somaxconn := c.Socket.Somaxconn
+				for _, before := range plan.Actions {
+					if s, ok := before.(SetSysctl); ok && s.Key == "net.core.somaxconn" {
+						somaxconn = s.To
+					}
+				}
+				if c.Socket.Configured > somaxconn {
+					t.Fatalf("reload with listen = %d and somaxconn %d", c.Socket.Configured, somaxconn)
+				}
+			}
+		}
+	}
+	if acted < 1000 {
+		t.Errorf("only %d plans acted", acted)
+	}
+}
