@@ -83,6 +83,7 @@ type Files struct {
 	opt    Options
 	handle Handler
 	ready  chan struct{}
+	asked  chan chan struct{} // by Alive
 
 	mu      sync.Mutex // guards sources and folderErr for Status
 	sources map[string]*source
@@ -146,6 +147,7 @@ func New(opt Options, h Handler) (*Files, error) {
 		opt:      opt,
 		handle:   h,
 		ready:    make(chan struct{}),
+		asked:    make(chan chan struct{}),
 		sources:  map[string]*source{},
 		folders:  map[string]error{},
 		buf:      make([]byte, chunkSize),
@@ -160,6 +162,19 @@ func New(opt Options, h Handler) (*Files, error) {
 // Ready is closed when every file that was there at the start is open at its
 // position: what is written from then on is handed over.
 func (f *Files) Ready() <-chan struct{} { return f.ready }
+
+// Alive returns nil when Run's loop answers, and ctx's error if it does not
+// before that: it hangs in a read, or in the Handler.
+func (f *Files) Alive(ctx context.Context) error {
+	answer := make(chan struct{})
+	select {
+	case f.asked <- answer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-answer // Run has the question and answers at once
+	return nil
+}
 
 // String names the task.
 func (f *Files) String() string { return "files " + strings.Join(f.opt.Globs, " ") }
@@ -220,6 +235,8 @@ func (f *Files) Run(ctx context.Context) error {
 				return nil
 			case <-f.watch.poked:
 				f.woke()
+			case answer := <-f.asked:
+				close(answer)
 			default:
 			}
 			f.agenda.run(time.Now())
@@ -235,6 +252,8 @@ func (f *Files) Run(ctx context.Context) error {
 			f.watch.drain()
 		case <-f.watch.poked:
 			f.woke()
+		case answer := <-f.asked:
+			close(answer)
 		case <-timer.C:
 			f.agenda.run(time.Now())
 		}

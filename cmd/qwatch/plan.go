@@ -12,7 +12,6 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/internal/daemon"
-	"qwatch/internal/host"
 	"qwatch/remediate"
 )
 
@@ -39,11 +38,15 @@ would be done about it. Exit status 3 says that there is something to do.`,
 		if err != nil {
 			return err
 		}
-		plans, _, closeHost, err := makePlans(cmd.Context(), e, cfg, *socket)
+		h, err := openHost(cfg)
 		if err != nil {
 			return err
 		}
-		defer closeHost()
+		defer h.close()
+		plans, err := makePlans(cmd.Context(), h, cfg, *socket)
+		if err != nil {
+			return err
+		}
 		if err := printPlans(e, plans, *asJSON); err != nil {
 			return err
 		}
@@ -79,11 +82,15 @@ func newApply(e env) *cobra.Command {
 			return err
 		}
 		defer trail.Close()
-		plans, h, closeHost, err := makePlans(ctx, e, cfg, *socket)
+		h, err := openHost(cfg)
 		if err != nil {
 			return err
 		}
-		defer closeHost()
+		defer h.close()
+		plans, err := makePlans(ctx, h, cfg, *socket)
+		if err != nil {
+			return err
+		}
 		if err := printPlans(e, plans, *asJSON); err != nil {
 			return err
 		}
@@ -101,7 +108,7 @@ func newApply(e env) *cobra.Command {
 		}
 		failed := false
 		for _, p := range todo {
-			outcomes := daemon.Act(ctx, p, h, newActor(cfg, h, trail), trail, log)
+			outcomes := daemon.Act(ctx, p, h, h.actor(cfg, trail), trail, log)
 			failed = failed || len(outcomes) < len(p.Actions)
 			for _, o := range outcomes {
 				failed = failed || o.Result.Err != nil
@@ -125,23 +132,15 @@ func confirm(e env, question string) bool {
 
 // makePlans looks at the host for a while and makes one plan for each socket,
 // or one that says that there is none.
-func makePlans(ctx context.Context, e env, cfg *config.Config, address string) ([]remediate.Plan, *host.Host, func(), error) {
-	fail := func(err error, hint string) ([]remediate.Plan, *host.Host, func(), error) {
-		return nil, nil, nil, &exit{exitFailed, err, hint}
-	}
-	h, err := host.New(hostOptions(cfg))
-	if err != nil {
-		return fail(err, "")
-	}
+func makePlans(ctx context.Context, h outside, cfg *config.Config, address string) ([]remediate.Plan, error) {
 	plans, err := planAll(ctx, h, cfg, address)
 	if err != nil {
-		h.Close()
-		return fail(err, "")
+		return nil, &exit{exitFailed, err, ""}
 	}
-	return plans, h, func() { h.Close() }, nil
+	return plans, nil
 }
 
-func planAll(ctx context.Context, h *host.Host, cfg *config.Config, address string) ([]remediate.Plan, error) {
+func planAll(ctx context.Context, h outside, cfg *config.Config, address string) ([]remediate.Plan, error) {
 	var readings []remediate.Reading
 	for range planLooks {
 		r, err := h.Sample(ctx)

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/config"
 	"qwatch/internal/daemon"
-	"qwatch/internal/host"
 	"qwatch/remediate"
 	"qwatch/systemd"
 )
@@ -52,7 +53,13 @@ func (r *runner) load() (*config.Config, error) {
 	if r.dryRun {
 		cfg.DryRun = true
 	}
-	if err := cfg.UseSources(r.files, r.units); err != nil {
+	globs := slices.Clone(r.files)
+	for i, glob := range globs {
+		if globs[i], err = filepath.Abs(glob); err != nil {
+			return nil, &exit{exitUsage, err, "name the files by absolute paths"}
+		}
+	}
+	if err := cfg.UseSources(globs, r.units); err != nil {
 		return nil, &exit{exitUsage, err, "see qwatch run --help"}
 	}
 	return cfg, nil
@@ -81,11 +88,15 @@ func (r *runner) run(ctx context.Context) error {
 	default:
 		return &exit{exitFailed, err, "stop the other one, or set another state_dir"}
 	}
-	h, err := host.New(hostOptions(cfg))
+	h, err := openHost(cfg)
 	if err != nil {
-		return &exit{exitFailed, err, ""}
+		return err
 	}
-	defer h.Close()
+	defer h.close()
+	watchdog, err := systemd.WatchdogInterval(r.env.getenv, os.Getpid())
+	if err != nil {
+		log.Warn().Err(err).Msg("the watchdog is not answered")
+	}
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -93,11 +104,11 @@ func (r *runner) run(ctx context.Context) error {
 		Version: version, Config: cfg, FromStart: r.fromStart, KeepState: unlock != nil,
 		Host: h, Trail: trail, Log: log,
 		Configure: func(cfg *config.Config) remediate.Actor {
-			h.Configure(hostOptions(cfg))
-			return newActor(cfg, h, trail)
+			h.Configure(h.options(cfg))
+			return h.actor(cfg, trail)
 		},
-		Notifier: systemd.NewNotifier(r.env.getenv),
-		Reread:   r.load, ConfigFile: *r.path,
+		Notifier: systemd.NewNotifier(r.env.getenv), Watchdog: watchdog,
+		Reread: r.load, ConfigFile: *r.path,
 	})
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)

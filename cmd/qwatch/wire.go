@@ -57,23 +57,58 @@ func newLog(e env, cfg config.Log) zerolog.Logger {
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
-// hostOptions is what a configuration means for the host. A dry run plans
-// what the acting service would do, whatever its own rights.
-func hostOptions(cfg *config.Config) host.Options {
-	return host.Options{
+// outside is all that the commands know of the host.
+type outside struct {
+	*host.Host
+	units *systemd.Manager // nil where no systemd runs
+}
+
+// openHost opens the host for a configuration.
+func openHost(cfg *config.Config) (outside, error) {
+	var o outside
+	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
+		o.units = systemd.NewManager()
+	}
+	var err error
+	o.Host, err = host.New(o.options(cfg))
+	if err != nil {
+		return outside{}, &exit{exitFailed, err, "qwatch needs Linux with sock_diag and /proc"}
+	}
+	return o, nil
+}
+
+func (o outside) close() {
+	o.Host.Close()
+	if o.units != nil {
+		o.units.Close()
+	}
+}
+
+// options is what a configuration means for the host. A dry run plans what the
+// acting service would do, whatever its own rights.
+func (o outside) options(cfg *config.Config) host.Options {
+	options := host.Options{
 		Processes:    cfg.Probe.Processes,
 		Sysctls:      append([]string{"net.core.somaxconn"}, slices.Sorted(maps.Keys(cfg.Policy.Sysctl.Also))...),
 		SysctlFile:   cfg.Policy.Sysctl.File,
 		AssumeRights: cfg.DryRun,
 	}
+	if o.units != nil {
+		options.SocketUnits = o.units
+	}
+	return options
 }
 
-// newActor is where acting and a dry run part.
-func newActor(cfg *config.Config, h *host.Host, trail *remediate.Trail) remediate.Actor {
+// actor is where acting and a dry run part.
+func (o outside) actor(cfg *config.Config, trail *remediate.Trail) remediate.Actor {
 	if cfg.DryRun {
 		return remediate.Rehearsing{Trail: trail}
 	}
-	return remediate.Acting{Applier: h, Trail: trail}
+	applier := remediate.Applier(o.Host)
+	if o.units != nil {
+		applier = o.WithUnits(o.units)
+	}
+	return remediate.Acting{Applier: applier, Trail: trail}
 }
 
 // openTrail opens the audit trail. A dry run that may not write there keeps it

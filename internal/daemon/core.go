@@ -152,8 +152,9 @@ func PolicyOf(cfg *config.Config) remediate.Policy {
 	}
 }
 
-// loop runs until ctx ends, and then until the action under way has ended.
-func (c *core) loop(ctx context.Context) error {
+// loop runs until the sources are done, which end with ctx, and then until the
+// action under way has ended.
+func (c *core) loop(ctx context.Context, sourcesDone <-chan struct{}) error {
 	c.recover(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -172,7 +173,7 @@ func (c *core) loop(ctx context.Context) error {
 		}
 		timer.Reset(c.wakeAfter(now, nextProbe))
 		select {
-		case <-ctx.Done():
+		case <-sourcesDone:
 			if c.acting {
 				c.finished(<-c.acted)
 			}

@@ -71,8 +71,13 @@ func New(opts Options) *Daemon {
 func (d *Daemon) Run(ctx context.Context) error {
 	cfg := d.opts.Config
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.core.loop(ctx) })
-	g.Go(func() error { return d.follow(ctx) })
+	// The core outlives the sources: what they have read is not lost.
+	sourcesDone := make(chan struct{})
+	g.Go(func() error { return d.core.loop(ctx, sourcesDone) })
+	g.Go(func() error {
+		defer close(sourcesDone)
+		return d.follow(ctx)
+	})
 	g.Go(func() error { return d.watchConfig(ctx) })
 	g.Go(func() error { return d.watchdog(ctx) })
 	g.Go(func() error { return d.tellSystemd(ctx) })

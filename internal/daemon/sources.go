@@ -25,6 +25,8 @@ type source interface {
 	Run(ctx context.Context) error
 	Ready() <-chan struct{}
 	Status() []tailer.Status
+	// Alive returns when the source's loop answers, or ctx ends.
+	Alive(ctx context.Context) error
 }
 
 // sources are those of the newest configuration.
@@ -33,7 +35,6 @@ type sources struct {
 	log zerolog.Logger
 
 	mu   sync.Mutex
-	ctx  context.Context
 	list []source
 	hits map[string]uint64 // by the source's name
 }
@@ -99,9 +100,6 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 
 // run runs the sources until ctx ends.
 func (s *sources) run(ctx context.Context) error {
-	s.mu.Lock()
-	s.ctx = ctx
-	s.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, src := range s.all() {
 		g.Go(func() error {
@@ -117,17 +115,14 @@ func (s *sources) run(ctx context.Context) error {
 }
 
 // handle finds the hits in a chunk. It waits while the core is busy: the text
-// is still in its file.
+// is still in its file. The core takes hits until all sources have ended.
 func (s *sources) handle(c tailer.Chunk) {
-	matcher.Scan(c.Text, matcher.Meta{Source: c.Source, Read: c.Time, PID: c.PID, Unit: c.Unit}, func(h matcher.Hit) {
+	meta := matcher.Meta{Source: c.Source, Read: c.Time, PID: c.PID, Unit: c.Unit, Continued: c.Middle}
+	matcher.Scan(c.Text, meta, func(h matcher.Hit) {
 		s.mu.Lock()
 		s.hits[h.Source]++
-		ctx := s.ctx
 		s.mu.Unlock()
-		select {
-		case s.out <- h:
-		case <-ctx.Done():
-		}
+		s.out <- h
 	})
 }
 
@@ -175,10 +170,6 @@ func (s *sources) journalTrouble(err error) {
 // alive reports whether every source's loop turns.
 func (s *sources) alive(ctx context.Context) error {
 	for _, src := range s.all() {
-		src, ok := src.(interface{ Alive(context.Context) error })
-		if !ok {
-			continue
-		}
 		if err := src.Alive(ctx); err != nil {
 			return fmt.Errorf("%s stands still: %w", src, err)
 		}
