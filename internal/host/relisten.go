@@ -12,9 +12,9 @@ import (
 	"qwatch/remediate"
 )
 
-// relisten calls listen(2) on the running socket. listen sets the limit of a
-// socket that listens already and leaves its queue alone (inet_csk_listen_start
-// is not run again, net/ipv4/af_inet.c; unix_listen, net/unix/af_unix.c).
+// relisten calls listen(2) on the running socket. On one that listens already
+// only the limit changes; the queue stays (__inet_listen_sk,
+// net/ipv4/af_inet.c; unix_listen, net/unix/af_unix.c).
 func relisten(a remediate.Relisten) remediate.Result {
 	s := a.Socket
 	fd, err := borrow(s)

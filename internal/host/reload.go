@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/uwsgiconf"
 	"qwatch/remediate"
 )
 
@@ -60,7 +61,7 @@ func (h hand) reload(ctx context.Context, a remediate.Reload) remediate.Result {
 	}
 	defer old.close()
 	if len(old.pids) == 0 {
-		return failed(-1, fmt.Errorf("uWSGI %d has no workers: without a master process a reload would end it", a.Socket.Master.PID))
+		return failed(-1, fmt.Errorf("uWSGI %d has no workers: the end of a reload could not be seen", a.Socket.Master.PID))
 	}
 	how, err := h.ask(ctx, master, a)
 	if err != nil {
@@ -92,10 +93,13 @@ func (h hand) mayReload(s remediate.Socket) error {
 	if !h.isUWSGI(pid) {
 		return fmt.Errorf("process %d is not one of %s and is not reloaded", pid, strings.Join(h.processes, ", "))
 	}
-	for _, arg := range arguments(pid) {
-		if arg == "--exit-on-reload" || strings.HasPrefix(arg, "--exit-on-reload=") {
-			return fmt.Errorf("uWSGI %d runs with exit-on-reload: a reload would end it", pid)
-		}
+	if ok, err := isMaster(pid); err != nil {
+		return err
+	} else if !ok {
+		return fmt.Errorf("uWSGI %d runs without a master process: SIGHUP would end it", pid)
+	}
+	if at := exitsOnReload(pid); at != "" {
+		return fmt.Errorf("uWSGI %d has exit-on-reload (%s): a reload would end it", pid, at)
 	}
 	if s.Configured == 0 {
 		return nil
@@ -111,6 +115,50 @@ func (h hand) mayReload(s remediate.Socket) error {
 		return fmt.Errorf("uWSGI %d is configured with listen = %d (%s) over net.core.somaxconn = %d: it would refuse to start; raise somaxconn or lower listen first", pid, s.Configured, s.ConfiguredAt, most)
 	}
 	return nil
+}
+
+// isMaster reports whether a uWSGI process handles signals as a master does:
+// SIGQUIT ends all (core/master.c, master_loop). A worker, or a uWSGI without a
+// master, ignores it.
+func isMaster(pid int) (bool, error) {
+	path := "/proc/" + strconv.Itoa(pid) + "/status"
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if hex, ok := strings.CutPrefix(line, "SigCgt:"); ok {
+			caught, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			return caught&(1<<(unix.SIGQUIT-1)) != 0, err
+		}
+	}
+	return false, fmt.Errorf("%s has no line SigCgt", path)
+}
+
+// exitsOnReload tells where exit-on-reload is set for a uWSGI, "" if nowhere
+// that can be seen.
+func exitsOnReload(pid int) (at string) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	environ, _ := os.ReadFile(dir + "/environ")
+	in := uwsgiconf.Input{Args: arguments(pid), Environ: split(environ)}
+	if cwd, err := os.Readlink(dir + "/cwd"); err == nil {
+		in.Dirs = []string{cwd}
+	}
+	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(root)
+	}
+	in.Read = func(path string) ([]byte, error) { return readBelow(root, path) }
+	setting, _ := uwsgiconf.Find(in) // what it found, though listen may be unknown
+	for _, o := range setting.Options {
+		if o.Name == "exit-on-reload" {
+			at = o.At
+			if slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) { // uwsgi_opt_true
+				at = ""
+			}
+		}
+	}
+	return at
 }
 
 // isUWSGI is Host.named without the host's lock.

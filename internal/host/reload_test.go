@@ -88,7 +88,8 @@ func TestReloadRefuses(t *testing.T) {
 	fifo, other := filepath.Join(dir, "fifo"), filepath.Join(dir, "other")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5320", Args: []string{"--master-fifo", fifo}})
 	testbed.Run(t, testbed.Options{Address: "127.0.0.1:5321", Args: []string{"--master-fifo", other}})
-	once := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5322", Args: []string{"--exit-on-reload"}})
+	write(t, dir+"/once.ini", "[uwsgi]\nexit-on-reload = true\n")
+	once := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5322", Args: []string{"--ini", dir + "/once.ini"}})
 	for _, err := range []error{
 		os.Symlink(fifo, dir+"/fifolink"), unix.Mkfifo(dir+"/unread", 0o600),
 		os.WriteFile(dir+"/file", nil, 0o600), os.Symlink(dir+"/file", dir+"/filelink"),
@@ -123,8 +124,8 @@ func TestReloadRefuses(t *testing.T) {
 		{"not a uWSGI", with(func(s *remediate.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.start }), "signal", fmt.Sprintf("failed -1→-1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
 		{"listen over somaxconn", with(func(s *remediate.Socket) { s.Configured, s.ConfiguredAt = 1024, "app.ini:3" }), "signal",
 			fmt.Sprintf("failed -1→-1: uWSGI %d is configured with listen = 1024 (app.ini:3) over net.core.somaxconn = 128", u.Pid)},
-		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1→-1: uWSGI %d runs with exit-on-reload", once.Pid)},
-		{"a worker is no master", with(func(s *remediate.Socket) { s.Master = s.Workers[0].Process }), "signal", "failed -1→-1: uWSGI"},
+		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1→-1: uWSGI %d has exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
+		{"a worker is no master", with(func(s *remediate.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1→-1: uWSGI %d runs without a master process", s.Workers[0].PID)},
 		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1→-1: %s is not open in uWSGI %d", other, u.Pid)},
 		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1→-1: " + dir + "/unread: nobody reads from it"},
 		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1→-1: " + dir + "/fifolink is a symbolic link"},
@@ -145,6 +146,17 @@ func TestReloadRefuses(t *testing.T) {
 	if after := append(pidsOfWorkers(t, u), pidsOfWorkers(t, once)...); !slices.Equal(before, after) {
 		t.Errorf("workers %v, then %v, want the same", before, after)
 	}
+}
+
+// SIGHUP ends the first process of a uWSGI without a master and leaves the
+// others alone; from outside they look like a master and its workers.
+func TestReloadWithoutMaster(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	ini := filepath.Join(t.TempDir(), "app.ini")
+	write(t, ini, "[uwsgi]\nmaster = false\nprocesses = 3\n")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5325", Workers: 2, Args: []string{"--ini", ini}})
+	r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: "signal", Timeout: time.Minute})
+	wantResult(t, r, fmt.Sprintf("failed -1→-1: uWSGI %d runs without a master process: SIGHUP would end it", u.Pid))
 }
 
 // A worker that is busy holds the reload up.

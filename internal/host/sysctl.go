@@ -25,7 +25,7 @@ func setSysctl(a remediate.SetSysctl) remediate.Result {
 	if !netKey.MatchString(a.Key) {
 		return failed(-1, fmt.Errorf("sysctl %q is not a plain key below net", a.Key))
 	}
-	live := "/proc/sys/" + strings.ReplaceAll(a.Key, ".", "/")
+	live := "/proc/sys/" + sysctld.Path(a.Key)
 	was, err := readInt(live)
 	switch {
 	case errors.Is(err, os.ErrNotExist) && a.Companion:
