@@ -113,14 +113,15 @@ type Files struct {
 
 // source is a followed name.
 type source struct {
-	path   string
-	inode  *inode // what the name leads to, nil if nothing or a pipe
-	pipe   *pipe
-	users  int           // inodes whose src this is
-	backup string        // the base name under which a rotation put the last file
-	heads  []head        // how its last generations began
-	low    int64         // generations born before (Unix ns) are done
-	delay  time.Duration // until the next try to read it, 0 if all is well
+	path           string
+	inode          *inode // what the name leads to, nil if nothing or a pipe
+	pipe           *pipe
+	users          int           // inodes whose src this is
+	backup         string        // the base name under which a rotation put the last file
+	heads          []head        // how its last generations began
+	low            int64         // generations born before (Unix ns) are done
+	births, opened int           // files that were born under the name, and those of them that were opened
+	delay          time.Duration // until the next try to read it, 0 if all is well
 
 	lines, bytes, truncations atomic.Uint64
 	err                       atomic.Pointer[error]
@@ -212,6 +213,9 @@ func (f *Files) Run(ctx context.Context) error {
 	f.survey()
 	f.recover()
 	f.starting = false
+	// Before anything is read: after a kill the next start must know which
+	// files this one has seen.
+	f.store.now(f.snapshot)
 	close(f.ready)
 	for _, in := range f.inodes {
 		f.woken(in)
@@ -459,6 +463,7 @@ func (f *Files) check(path string) {
 
 // adopt begins to follow an open file.
 func (f *Files) adopt(fd int, id identity, s *source) *inode {
+	s.opened++
 	in := &inode{id: id, fd: fd, src: s, moved: time.Now()}
 	in.at = in.path()
 	s.users++

@@ -133,12 +133,19 @@ type store struct {
 
 func newStore(path string, events func(Event)) *store {
 	s := &store{path: path, events: events, todo: make(chan checkpoint)}
-	s.group.Go(func() {
+	s.group.Go(func() { // from here on only this goroutine writes, until close
 		for c := range s.todo {
 			s.write(c)
 		}
 	})
 	return s
+}
+
+// now writes a checkpoint and waits for the disk.
+func (s *store) now(get func() checkpoint) {
+	if s != nil {
+		s.write(get())
+	}
 }
 
 // close writes a last checkpoint.
@@ -148,7 +155,7 @@ func (s *store) close(last func() checkpoint) {
 	}
 	close(s.todo)
 	s.group.Wait()
-	s.write(last())
+	s.now(last)
 }
 
 func (s *store) write(c checkpoint) {

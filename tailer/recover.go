@@ -206,6 +206,7 @@ func (f *Files) scan() {
 		}
 		if f.scanning[s]++; round > 32 {
 			delete(f.scanning, s)
+			f.missed(s)
 		}
 	}
 	for dir, group := range groups {
@@ -218,6 +219,16 @@ func (f *Files) scan() {
 			f.scanNow = true
 		})
 	}
+}
+
+// missed tells of files that were born under s's name and are nowhere to be
+// found: they were deleted before they could be opened.
+func (f *Files) missed(s *source) {
+	if n := s.births - s.opened; n > 0 {
+		s.truncations.Add(uint64(n))
+		f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("%d generations were deleted before they could be opened", n)})
+	}
+	s.births, s.opened = 0, 0
 }
 
 // generations finds the unknown generations in a folder and reads them in the

@@ -16,9 +16,12 @@ type Chunk struct {
 	// over before (see Text), or was never to be (the file is followed from
 	// its end).
 	Middle bool
-	// Text holds the lines, each with its newline. Where a line without an
-	// end had to be cut, the text stops at the cut. It is borrowed: a Handler
-	// that keeps a part of it past its return copies it.
+	// Text holds the lines, each with its newline. A line without an end is
+	// cut: JSON objects that follow each other without a newline between two
+	// of them, other text where over 64 KiB of it are waiting, but not inside
+	// a listen queue record of less than 4 KiB. The last line of a file that
+	// was rotated away and has no writer left may lack its newline too. Text
+	// is borrowed: a Handler that keeps a part of it past its return copies it.
 	Text []byte
 	// PID is the process that wrote the line, 0 if not known. Only the
 	// journal knows it (_PID).
@@ -39,8 +42,9 @@ type Status struct {
 	Kind  string // "file" or "journal"
 	Lines uint64 // newlines handed over since the start
 	Bytes uint64 // bytes handed over since the start
-	// Truncations counts the times when text was destroyed in place before
-	// it could be read.
+	// Truncations counts the times when text may have been destroyed before
+	// it could be read: the file was cut in place, or a file that had been
+	// born under the name was deleted before it could be opened.
 	Truncations uint64
 	// Error is what keeps the source from being read just now, nil if nothing.
 	Error error

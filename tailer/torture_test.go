@@ -204,7 +204,7 @@ func TestTorture(t *testing.T) {
 			path := filepath.Join(dir, "app.log")
 			var l ledger
 			f, _ := follow(t, Options{Globs: []string{path}}, l.handle)
-			n := torture(t, mode, path, rotations, every)
+			n := torture(t, mode, path, func(round int) bool { return round < rotations }, every)
 			disk := onDisk(t, dir)
 			until(t, "all lines on disk", func() bool {
 				l.mu.Lock()
@@ -234,8 +234,9 @@ func TestTorture(t *testing.T) {
 	}
 }
 
-// torture writes numbered lines, about 40 a millisecond, and rotates.
-func torture(t *testing.T, mode torment, path string, rotations int, every time.Duration) (lines int) {
+// torture writes numbered lines, about 40 a millisecond, and rotates them
+// while more says so.
+func torture(t *testing.T, mode torment, path string, more func(round int) bool, every time.Duration) (lines int) {
 	open := func() *os.File {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|mode.flag, 0o644)
 		if err != nil {
@@ -247,7 +248,7 @@ func torture(t *testing.T, mode torment, path string, rotations int, every time.
 	var old *os.File // the writer's own until it reopens
 	var oldUntil time.Time
 	begin, next := time.Now(), time.Now().Add(every)
-	for round := 0; round < rotations || old != nil; {
+	for round := 0; more(round) || old != nil; {
 		for range 40 {
 			w := file
 			if old != nil {
@@ -264,7 +265,7 @@ func torture(t *testing.T, mode torment, path string, rotations int, every time.
 				file = open()
 			}
 		}
-		if round < rotations && old == nil && now.After(next) {
+		if more(round) && old == nil && now.After(next) {
 			before := file
 			file = mode.turn(t, path, round, open)
 			round++

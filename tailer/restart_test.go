@@ -1,0 +1,164 @@
+package tailer
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain is also the reader that TestRestarts kills.
+func TestMain(m *testing.M) {
+	if globs := os.Getenv("TAILER_TEST_FOLLOW"); globs != "" {
+		if err := reader(globs); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m,
+		// nxadm/tail's shared watch stays for good, with its fsnotify.
+		goleak.IgnoreAnyFunction("github.com/nxadm/tail/watch.(*InotifyTracker).run"),
+		goleak.IgnoreAnyFunction("github.com/fsnotify/fsnotify.(*inotify).readEvents"))
+}
+
+// reader follows until SIGTERM and copies what it is handed to a file.
+func reader(glob string) error {
+	out, err := os.OpenFile(os.Getenv("TAILER_TEST_OUT"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	f, err := New(Options{
+		Globs:     []string{glob},
+		StateFile: os.Getenv("TAILER_TEST_STATE"),
+		Events:    func(e Event) { fmt.Fprintln(os.Stderr, e) },
+	}, func(c Chunk) { out.Write(c.Text) })
+	if err != nil {
+		return err
+	}
+	return f.Run(ctx)
+}
+
+// TestRestarts kills the reader again and again, half the time without a
+// word, while the log is written and rotated.
+func TestRestarts(t *testing.T) {
+	restarts := 16
+	for _, mode := range torments {
+		switch mode.name {
+		case "rename, create at once", "uWSGI log-maxsize", "copytruncate":
+		default:
+			continue
+		}
+		t.Run(mode.name, func(t *testing.T) {
+			dir, outs := t.TempDir(), t.TempDir()
+			path := filepath.Join(dir, "app.log")
+			must(t, os.WriteFile(path, nil, 0o644))
+			written := make(chan int)
+			var stop atomic.Bool
+			var killed []bool
+			var begun bool
+			for i := 0; i <= restarts; i++ {
+				last := i == restarts
+				r := exec.Command(os.Args[0])
+				var log bytes.Buffer
+				r.Stderr = &log
+				r.Env = append(os.Environ(), "TAILER_TEST_FOLLOW="+path,
+					"TAILER_TEST_OUT="+filepath.Join(outs, fmt.Sprintf("%03d", i)),
+					"TAILER_TEST_STATE="+filepath.Join(outs, "state"))
+				if err := r.Start(); err != nil {
+					t.Fatal(err)
+				}
+				if !begun { // the very first start has its position
+					until(t, "the first checkpoint", func() bool {
+						_, err := os.Stat(filepath.Join(outs, "state"))
+						return err == nil
+					})
+					begun = true
+					go func() { written <- torture(t, mode, path, func(int) bool { return !stop.Load() }, 150*time.Millisecond) }()
+				}
+				if last {
+					stop.Store(true)
+					lines := <-written
+					judgeRestarts(t, dir, outs, killed, lines, func() {
+						r.Process.Signal(syscall.SIGTERM)
+						r.Wait()
+					})
+					return
+				}
+				time.Sleep(100*time.Millisecond + rand.N(500*time.Millisecond))
+				killed = append(killed, rand.N(2) == 0)
+				if killed[i] {
+					r.Process.Kill()
+				} else {
+					r.Process.Signal(syscall.SIGTERM)
+				}
+				if err := r.Wait(); err != nil && !killed[i] {
+					t.Fatalf("reader: %v\n%s", err, &log)
+				}
+			}
+		})
+	}
+}
+
+func judgeRestarts(t *testing.T, dir, outs string, killed []bool, lines int, end func()) {
+	disk := onDisk(t, dir)
+	var l ledger
+	read := func() (again, wrong int) {
+		l = ledger{}
+		first := map[int]int{} // line → the reader that had it first
+		for i := 0; i <= len(killed); i++ {
+			data, err := os.ReadFile(filepath.Join(outs, fmt.Sprintf("%03d", i)))
+			must(t, err)
+			if i < len(killed) && killed[i] { // killed while it wrote a line
+				data = data[:bytes.LastIndexByte(data, '\n')+1]
+			}
+			for line := range bytes.Lines(data) {
+				l.add(line)
+				var n int
+				fmt.Sscanf(string(line), "%d", &n)
+				before, ok := first[n]
+				if !ok {
+					first[n] = i
+					continue
+				}
+				again++
+				for r := before; r < i || r == before; r++ {
+					if r == i || !killed[r] {
+						wrong++ // a clean stop lies between
+						break
+					}
+				}
+			}
+		}
+		return again, wrong
+	}
+	until(t, "all lines on disk", func() bool {
+		read()
+		for n := range disk {
+			if l.seen[n] == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	end()
+	again, wrong := read()
+	v := l.judge(lines, disk)
+	t.Logf("%d lines, %d restarts: lost %d, mangled %d, destroyed by the rotation %d; read again after kill -9 %d, after a clean stop %d",
+		lines, len(killed), v.lost, v.mangled, v.destroyed, again, wrong)
+	if v.lost+v.mangled+wrong > 0 {
+		t.Errorf("%+v %.200q", v, l.mangled)
+	}
+}
