@@ -14,11 +14,13 @@ type Action interface {
 	isAction()
 }
 
-// SetSysctl sets a kernel parameter of qwatch's own network namespace: first
-// its line in the sysctl.d file, then the live value.
+// SetSysctl sets a kernel parameter of a network namespace: first its line in
+// the sysctl.d file, then the live value.
 type SetSysctl struct {
 	Key      string
 	From, To int // the live value
+	// Space is a process in the namespace, zero for qwatch's own.
+	Space Process
 	// File is the sysctl.d file to keep the value over a boot, "" for none;
 	// FileFrom is what it holds for Key now, 0 for nothing. A file that holds
 	// more than To is left as it is.
@@ -64,6 +66,9 @@ func (Reload) isAction()    {}
 func (Start) isAction()     {}
 
 func (a SetSysctl) String() string {
+	if a.Space != (Process{}) {
+		return fmt.Sprintf("set %s from %d to %d in the namespace of %s", a.Key, a.From, a.To, a.Space)
+	}
 	if a.File == "" {
 		return fmt.Sprintf("set %s from %d to %d", a.Key, a.From, a.To)
 	}

@@ -46,10 +46,13 @@ type Event struct {
 
 // EventOf is the audit line for an action of a plan.
 func EventOf(p Plan, a Action, at time.Time, r Result) Event {
-	d := Describe(a)
+	d, socket := Describe(a), p.Socket
+	if r, ok := a.(Relisten); ok {
+		socket = r.Socket // an undo is about several
+	}
 	e := Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
-		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Inode: p.Socket.ID.Inode,
+		PID: socket.Master.PID, Start: socket.Master.Start, Inode: socket.ID.Inode,
 		Action: d.Kind, Target: d.Target, From: d.From, To: d.To, DryRun: p.DryRun,
 		Result: r.Status, Why: d.Why,
 	}

@@ -51,9 +51,6 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	if s.Foreign && !p.Containers {
 		return say(Refuse, CodeForeign, "the socket lives in another network namespace (%s), and policy.containers is off", s.Master)
 	}
-	if s.Foreign {
-		return say(Refuse, CodeForeign, "the socket lives in another network namespace (%s), where this version changes nothing", s.Master)
-	}
 	garbage := c.Incident.ID != "" && c.Incident.Peak == 0
 	switch {
 	case c.Evidence.Corroborates():
@@ -87,11 +84,11 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	soon := s.Somaxconn
 	var actions []Action
 	if p.Sysctl {
-		cannot := cmp.Or(c.Facts.Cannot[StepSysctl], c.Facts.Cannot[StepSysctlFile])
+		cannot, code := p.whyNoSysctl(s, c.Facts, h)
 		if cannot == "" {
-			actions, soon = sysctls(p, c.Facts, s.Somaxconn, target, why)
+			actions, soon = sysctls(p, s, c.Facts, h, target, why)
 		} else if s.Somaxconn < target {
-			return say(Refuse, CodePowerless, "somaxconn is %d and cannot be raised to %d here: %s", s.Somaxconn, target, cannot)
+			return say(Refuse, code, "somaxconn is %d and not raised to %d: %s", s.Somaxconn, target, cannot)
 		}
 	}
 	relistenFailed := h.RelistenFailed(plan.Name, c.Incident.ID, s.Master)
@@ -131,6 +128,10 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 			return say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", cannot, noReload)
 		}
 	}
+	if s.Foreign {
+		plan.Advice = append(plan.Advice, fmt.Sprintf("set the sysctl %s = %d for %s itself, or its next start brings %d back: no file of this host reaches it",
+			somaxconn, target, cmp.Or(s.Master.Container, "that namespace"), s.Somaxconn))
+	}
 	reason := fmt.Sprintf("%s and %s; raise it to %d", why, c.Evidence, target)
 	if cannot != "" {
 		reason += "; not in place: " + cannot
@@ -142,21 +143,42 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	return say(Act, CodeFull, "%s", reason)
 }
 
+const somaxconn = "net.core.somaxconn"
+
+// whyNoSysctl says why no kernel parameter of the socket's namespace can be
+// set, "" if it can.
+func (p Policy) whyNoSysctl(s Socket, f Facts, h History) (string, Code) {
+	if s.Foreign {
+		return "", "" // only trying can tell
+	}
+	if cannot := cmp.Or(f.Cannot[StepSysctl], f.Cannot[StepSysctlFile]); cannot != "" {
+		return cannot, CodePowerless
+	}
+	return h.SteppedAside(somaxconn, f.Sysctl[somaxconn], f.Booted), CodeSteppedAside
+}
+
 // sysctls plans the kernel parameters for a target: somaxconn first, since
-// listen(2) is clamped to it, then its companions by name. somaxconn is what
-// it is, soon what it will be.
-func sysctls(p Policy, f Facts, somaxconn, target int, why string) (actions []Action, soon int) {
-	soon = somaxconn
+// listen(2) is clamped to it, then its companions by name. soon is what
+// somaxconn will be. No file reaches another network namespace, and its
+// companions are the container's own affair.
+func sysctls(p Policy, s Socket, f Facts, h History, target int, why string) (actions []Action, soon int) {
+	if s.Foreign {
+		if s.Somaxconn >= target {
+			return nil, s.Somaxconn
+		}
+		return []Action{SetSysctl{Key: somaxconn, From: s.Somaxconn, To: target, Space: s.Master, Why: why}}, target
+	}
+	soon = s.Somaxconn
 	set := func(key string, to int, companion bool, why string) {
 		from, known := f.Sysctl[key]
-		if !known || from >= to {
+		if !known || from >= to || h.SteppedAside(key, from, f.Booted) != "" {
 			return
 		}
 		actions = append(actions, SetSysctl{
 			Key: key, From: from, To: to, File: p.SysctlFile, FileFrom: f.File[key], Companion: companion, Why: why,
 		})
 	}
-	if set("net.core.somaxconn", target, false, why); len(actions) > 0 {
+	if set(somaxconn, target, false, why); len(actions) > 0 {
 		soon = target
 	}
 	for _, key := range slices.Sorted(maps.Keys(p.Also)) {

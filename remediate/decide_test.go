@@ -204,8 +204,20 @@ func TestDecide(t *testing.T) {
 				Reason: "the socket lives in another network namespace (uwsgi 1234 (app.service)), and policy.containers is off"}},
 		{"foreign with containers on", func(p *Policy, c *Case, h *History) {
 			p.Containers, c.Socket.Foreign, c.Socket.Master.Container = true, true, "web"
-		}, decided{Verdict: Refuse, Code: CodeForeign,
-			Reason: "the socket lives in another network namespace (uwsgi 1234 (web)), where this version changes nothing"}},
+		}, decided{Verdict: Act, Code: CodeFull, Target: 1024,
+			Reason: strings.ReplaceAll(fullReason, "127.0.0.1:5000", "127.0.0.1:5000 in web"),
+			Actions: []string{"set net.core.somaxconn from 128 to 1024 in the namespace of uwsgi 1234 (web)",
+				"listen again on 127.0.0.1:5000 in web of uWSGI 1234: backlog from 128 to 1024"},
+			Advice: []string{"set the sysctl net.core.somaxconn = 1024 for web itself, or its next start brings 128 back: no file of this host reaches it"}}},
+		{"stepped aside", func(p *Policy, c *Case, h *History) {
+			c.Facts.Booted = now.Add(-time.Hour)
+			*h = History{{Time: now.Add(-time.Minute), Plan: "inc-0.1", Action: "sysctl", Target: "net.core.somaxconn", To: ptr(2048), Result: Applied}}
+		}, decided{Verdict: Refuse, Code: CodeSteppedAside, Target: 1024,
+			Reason: "somaxconn is 128 and not raised to 1024: qwatch set net.core.somaxconn to 2048 at " + now.Add(-time.Minute).Format(time.RFC3339) + ", and somebody has set it to 128 since"}},
+		{"set before the last boot", func(p *Policy, c *Case, h *History) {
+			c.Facts.Booted = now.Add(-time.Second)
+			*h = History{{Time: now.Add(-time.Minute), Plan: "inc-0.1", Action: "sysctl", Target: "net.core.somaxconn", To: ptr(2048), Result: Applied}}
+		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 
 		// The target.
 		{"factor 1.5", func(p *Policy, c *Case, h *History) {
@@ -247,10 +259,10 @@ func TestDecide(t *testing.T) {
 		}, decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192", Advice: capacity}},
 		{"sysctl not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[StepSysctl] = "needs CAP_NET_ADMIN" },
 			decided{Verdict: Refuse, Code: CodePowerless, Target: 1024,
-				Reason: "somaxconn is 128 and cannot be raised to 1024 here: needs CAP_NET_ADMIN"}},
+				Reason: "somaxconn is 128 and not raised to 1024: needs CAP_NET_ADMIN"}},
 		{"sysctl file not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[StepSysctlFile] = "read-only file system" },
 			decided{Verdict: Refuse, Code: CodePowerless, Target: 1024,
-				Reason: "somaxconn is 128 and cannot be raised to 1024 here: read-only file system"}},
+				Reason: "somaxconn is 128 and not raised to 1024: read-only file system"}},
 		{"sysctl not permitted, but not needed", func(p *Policy, c *Case, h *History) {
 			c.Facts.Cannot[StepSysctl] = "needs CAP_NET_ADMIN"
 			c.Socket.Somaxconn = 1024

@@ -134,6 +134,8 @@ func (s Socket) Key() string {
 // Facts is what the host shows at one moment, as plain values.
 type Facts struct {
 	At time.Time
+	// Booted is when the kernel started (proc_stat(5), btime).
+	Booted time.Time
 	// Sockets are the listening sockets that a uWSGI master holds.
 	Sockets []Socket
 	// Sysctl holds the live values of net.core.somaxconn and its companions

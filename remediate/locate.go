@@ -17,7 +17,7 @@ import (
 func Locate(h matcher.Hit, sockets []Socket) (Socket, error) {
 	var fit []Socket
 	for _, s := range sockets {
-		if h.Old && strconv.Itoa(s.FD) == h.Socket || !h.Old && s.AnswersTo(h.Socket) {
+		if h.Old && s.FD >= 0 && strconv.Itoa(s.FD) == h.Socket || !h.Old && s.AnswersTo(h.Socket) {
 			fit = append(fit, s)
 		}
 	}

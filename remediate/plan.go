@@ -32,6 +32,9 @@ const (
 	CodeCeiling        Code = "ceiling"
 	CodeGaveUp         Code = "gave-up"
 	CodePowerless      Code = "powerless"
+	CodeSteppedAside   Code = "stepped-aside"
+	CodeKept           Code = "kept"
+	CodeUndo           Code = "undo"
 )
 
 // Plan is what should be done about one incident, and why. It is data: to

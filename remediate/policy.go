@@ -18,6 +18,10 @@ type Policy struct {
 	Cooldown    time.Duration // between two raises of one socket
 	GiveUpAfter int           // raises that did not end the incident
 	Containers  bool          // change sockets of other network namespaces too
+	Keep        bool          // give a restarted uWSGI the limit that it had
+	// MaxWait bounds a raise under overload: no longer than this may the last
+	// connection in the queue wait at the measured accept rate.
+	MaxWait time.Duration
 
 	Sysctl     bool
 	SysctlFile string
