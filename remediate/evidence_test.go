@@ -1,0 +1,71 @@
+package remediate
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWeigh(t *testing.T) {
+	a, b, foreign := SocketID{1, 77}, SocketID{1, 78}, SocketID{2, 79}
+	at := func(seconds int) time.Time { return now.Add(time.Duration(seconds) * time.Second) }
+	tests := []struct {
+		name     string
+		readings []Reading
+		since    int
+		want     Evidence
+		yes      bool
+		says     string
+	}{
+		{"nothing", nil, 0, Evidence{Alone: true}, false, "the kernel was not looked at"},
+		{"full once", []Reading{{ID: a, At: at(0), Length: 129, Limit: 128}}, 0,
+			Evidence{Looks: 1, Full: 1, Peak: 129, Limit: 128, Alone: true}, true,
+			"1 of 1 looks over 0s found the queue full (longest 129, limit 128), no overflows"},
+		{"at the limit is not over it", []Reading{{ID: a, At: at(0), Length: 128, Limit: 128}}, 0,
+			Evidence{Looks: 1, Peak: 128, Limit: 128, Alone: true}, false,
+			"0 of 1 looks over 0s found the queue full (longest 128, limit 128), no overflows"},
+		{"full before since", []Reading{
+			{ID: a, At: at(0), Length: 129, Limit: 128, Overflows: 5}, {ID: a, At: at(1), Length: 3, Limit: 1024, Overflows: 9}, {ID: a, At: at(3), Length: 4, Limit: 1024, Overflows: 9},
+		}, 1, Evidence{Looks: 2, Peak: 4, Limit: 1024, Alone: true, Over: 2 * time.Second}, false,
+			"0 of 2 looks over 2s found the queue full (longest 4, limit 1024), no overflows"},
+		{"overflows between the looks", []Reading{
+			{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5}, {ID: a, At: at(1), Length: 3, Limit: 128, Overflows: 9},
+		}, 0, Evidence{Looks: 2, Peak: 64, Limit: 128, Overflows: 4, Alone: true, Over: time.Second}, true,
+			"0 of 2 looks over 1s found the queue full (longest 64, limit 128), 4 overflows in its network namespace"},
+		{"overflows long ago", []Reading{{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5e9}}, 0,
+			Evidence{Looks: 1, Peak: 64, Limit: 128, Alone: true}, false,
+			"0 of 1 looks over 0s found the queue full (longest 64, limit 128), no overflows"},
+		{"a counter that began anew", []Reading{
+			{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5}, {ID: a, At: at(1), Limit: 128},
+		}, 0, Evidence{Looks: 2, Peak: 64, Limit: 128, Alone: true, Over: time.Second}, false,
+			"0 of 2 looks over 1s found the queue full (longest 64, limit 128), no overflows"},
+		{"a neighbour half full", []Reading{
+			{ID: a, At: at(0), Length: 64, Limit: 128}, {ID: b, At: at(0), Length: 64, Limit: 128}, {ID: a, At: at(1), Limit: 128, Overflows: 1},
+		}, 0, Evidence{Looks: 2, Peak: 64, Limit: 128, Overflows: 1, Over: time.Second}, false,
+			"0 of 2 looks over 1s found the queue full (longest 64, limit 128), 1 overflows in its network namespace"},
+		{"neighbours less than half full, idle with a limit of 0, and in another namespace", []Reading{
+			{ID: b, At: at(0), Length: 63, Limit: 128}, {ID: b, At: at(0)}, {ID: foreign, At: at(0), Length: 129, Limit: 128},
+			{ID: a, At: at(0), Length: 64, Limit: 128}, {ID: a, At: at(1), Limit: 128, Overflows: 1},
+		}, 0, Evidence{Looks: 2, Peak: 64, Limit: 128, Overflows: 1, Alone: true, Over: time.Second}, true,
+			"0 of 2 looks over 1s found the queue full (longest 64, limit 128), 1 overflows in its network namespace"},
+		{"idle, and somebody else overflows", []Reading{
+			{ID: a, At: at(0)}, {ID: a, At: at(1), Overflows: 9},
+		}, 0, Evidence{Looks: 2, Overflows: 9, Alone: true, Over: time.Second}, false,
+			"0 of 2 looks over 1s found the queue full (longest 0, limit 0), 9 overflows in its network namespace"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got := Weigh(a, test.readings, at(test.since))
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			if got.Corroborates() != test.yes {
+				t.Errorf("corroborates: %v", got.Corroborates())
+			}
+			if diff := cmp.Diff(test.says, got.String()); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,166 @@
+package remediate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"qwatch/matcher"
+)
+
+func TestAnswersTo(t *testing.T) {
+	tests := []struct {
+		family  Family
+		address string
+		name    string
+		want    bool
+	}{
+		{TCP, "127.0.0.1:5000", "127.0.0.1:5000", true},
+		{TCP, "127.0.0.1:5000", "localhost:5000", true},
+		{TCP, "127.0.0.1:5000", ":5000", false},
+		{TCP, "127.0.0.1:5000", "127.0.0.1:5001", false},
+		{TCP, "127.0.0.1:5000", "127.0.0.1:70536", false}, // 5000 + 65536
+		{TCP, "127.0.0.1:5000", "127.0.0.1:", false},
+		{TCP, "127.0.0.1:5000", "5000", false},
+		{TCP, "127.0.0.1:5000", "", false},
+		{TCP, "127.0.0.1:5000", "example.org:5000", false},
+		{TCP, "10.0.0.1:5000", "localhost:5000", false},
+		{TCP, "0.0.0.0:5000", ":5000", true},
+		{TCP, "0.0.0.0:5000", "*:5000", true},
+		{TCP, "0.0.0.0:5000", "0:5000", true},
+		{TCP, "0.0.0.0:5000", "0.0.0.0:5000", true},
+		{TCP, "0.0.0.0:5000", "127.0.0.1:5000", false},
+		{TCP6, "[::]:5000", ":5000", true},
+		{TCP6, "[::]:5000", "[::]:5000", true},
+		{TCP6, "[::1]:80", "[::1]:80", true},
+		{TCP6, "[::1]:80", "[0:0:0:0:0:0:0:1]:80", true},
+		{TCP6, "[::1]:80", "localhost:80", true},
+		{TCP6, "[::1]:80", "[::2]:80", false},
+		{TCP6, "[::ffff:127.0.0.1]:80", "127.0.0.1:80", true},
+		{TCP6, "[::1]:80", "[::1", false},
+		{Unix, "/run/app.sock", "/run/app.sock", true},
+		{Unix, "/run/app.sock", "app.sock", true},
+		{Unix, "/run/app.sock", "./app.sock", true},
+		{Unix, "/run/app.sock", "p.sock", false},
+		{Unix, "/run/app.sock", "/tmp/app.sock", false},
+		{Unix, "/run/app.sock", "", false},
+		{Unix, "/run/app.sock", ".", false},
+		{Unix, "/run/app.sock", "..", false},
+		{Unix, "/srv/run/app.sock", "run/app.sock", true},
+		{Unix, "@app", "@app", true},
+		{Unix, "@app", "app", false},
+		{Unix, "@srv/app", "app", false}, // an abstract name is no path
+		{Unix, "/run/127.0.0.1:5000", "127.0.0.1:5000", true},
+		{Unix, "", "app.sock", false},
+		{TCP, "", ":0", false},
+	}
+	for _, test := range tests {
+		if got := (Socket{Family: test.family, Address: test.address}).AnswersTo(test.name); got != test.want {
+			t.Errorf("%s answers to %q: %v", test.address, test.name, got)
+		}
+	}
+}
+
+func TestLocate(t *testing.T) {
+	worker := func(pid int) []Worker { return []Worker{{Process: Process{PID: pid}}} }
+	var (
+		a     = Socket{ID: SocketID{1, 1}, Address: "0.0.0.0:5000", Family: TCP, FD: 3, Master: Process{PID: 10, Unit: "a.service"}, Workers: worker(11), Logs: []string{"/var/log/a.log"}}
+		b     = Socket{ID: SocketID{1, 2}, Address: "[::]:5000", Family: TCP6, FD: 3, Master: Process{PID: 20, Unit: "b.service"}, Workers: worker(21), Logs: []string{"/var/log/b.log"}}
+		c     = Socket{ID: SocketID{2, 3}, Address: "0.0.0.0:5000", Family: TCP, FD: 4, Master: Process{PID: 30}, Foreign: true}
+		share = Socket{ID: SocketID{1, 4}, Address: "127.0.0.1:80", Family: TCP, FD: 5, Master: Process{PID: 40}}
+		twin  = Socket{ID: SocketID{1, 5}, Address: "127.0.0.1:80", Family: TCP, FD: 6, Master: Process{PID: 40}}
+		lone  = Socket{ID: SocketID{1, 6}, Address: "/run/app.sock", Family: Unix, FD: 7, Master: Process{PID: 50}}
+	)
+	all := []Socket{a, b, c, share, twin, lone}
+	tests := []struct {
+		name    string
+		hit     matcher.Hit
+		sockets []Socket
+		want    string // inode, or the error
+	}{
+		{"by address", matcher.Hit{Socket: "[::]:5000", FD: 9}, all, "2"},
+		{"by relative path", matcher.Hit{Socket: "app.sock"}, all, "6"},
+		{"the only one, all else out of date", matcher.Hit{Socket: "/run/app.sock", PID: 999, Unit: "old.service", Source: "/var/log/old.log", FD: 99}, all, "6"},
+		{"two families, by the master's pid", matcher.Hit{Socket: ":5000", PID: 20}, all, "2"},
+		{"two families, by a worker's pid", matcher.Hit{Socket: ":5000", PID: 11}, all, "1"},
+		{"two families, by unit", matcher.Hit{Socket: ":5000", Unit: "b.service"}, all, "2"},
+		{"two families, by log", matcher.Hit{Socket: ":5000", Source: "/var/log/a.log"}, all, "1"},
+		{"a pid that is gone, then by log", matcher.Hit{Socket: ":5000", PID: 999, Source: "/var/log/b.log"}, all, "2"},
+		{"our own namespace first", matcher.Hit{Socket: "0.0.0.0:5000", FD: 4}, all, "1"},
+		{"a foreign one by its pid", matcher.Hit{Socket: "0.0.0.0:5000", PID: 30}, all, "3"},
+		{"a foreign one alone", matcher.Hit{Socket: "0.0.0.0:5000"}, []Socket{c}, "3"},
+		{"two families, nothing to tell them apart", matcher.Hit{Socket: ":5000", FD: 3}, all,
+			"the record fits 2 sockets: 0.0.0.0:5000 of uWSGI 10, [::]:5000 of uWSGI 20"},
+		{"SO_REUSEPORT, by descriptor", matcher.Hit{Socket: "127.0.0.1:80", FD: 6}, all, "5"},
+		{"SO_REUSEPORT, descriptor out of date", matcher.Hit{Socket: "127.0.0.1:80", FD: 3}, all,
+			"the record fits 2 sockets: 127.0.0.1:80 of uWSGI 40, 127.0.0.1:80 of uWSGI 40"},
+		{"a name that nobody has", matcher.Hit{Socket: "10.9.8.7:1"}, all, `no uWSGI listens on "10.9.8.7:1"`},
+		{"a name with a newline in it", matcher.Hit{Socket: "a\nb"}, all, `no uWSGI listens on "a\nb"`},
+		{"no sockets", matcher.Hit{Socket: "127.0.0.1:80"}, nil, `no uWSGI listens on "127.0.0.1:80"`},
+
+		{"old format", matcher.Hit{Old: true, Socket: "7", FD: 7}, all, "6"},
+		{"old format, two masters", matcher.Hit{Old: true, Socket: "3", FD: 3}, all,
+			"the record fits 2 sockets: 0.0.0.0:5000 of uWSGI 10, [::]:5000 of uWSGI 20"},
+		{"old format, two masters, by a worker's pid", matcher.Hit{Old: true, Socket: "3", FD: 3, PID: 21}, all, "2"},
+		{"old format, two masters, by log", matcher.Hit{Old: true, Socket: "3", FD: 3, Source: "/var/log/a.log"}, all, "1"},
+		{"old format, no such descriptor", matcher.Hit{Old: true, Socket: "99", FD: 99}, all,
+			"no uWSGI master has a listening socket with descriptor 99"},
+		{"a new record does not match by number", matcher.Hit{Socket: "7", FD: 7}, all, `no uWSGI listens on "7"`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s, err := Locate(test.hit, test.sockets)
+			got := fmt.Sprint(s.ID.Inode)
+			if err != nil {
+				got = err.Error()
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// A descriptor that is not known answers to no number.
+func TestLocateUnknownDescriptor(t *testing.T) {
+	s, err := Locate(matcher.Hit{Old: true, Socket: "-1", FD: -1}, []Socket{{ID: SocketID{1, 1}, Address: "@app", FD: -1}})
+	if err == nil {
+		t.Errorf("found %+v", s)
+	}
+}
+
+func FuzzLocate(f *testing.F) {
+	for _, name := range []string{"127.0.0.1:5000", ":5000", "[::1]:80", "localhost:80", "app.sock", "@app", "3", "", "..", "[::ffff:1.2.3.4]:5", "fe80::1%eth0:80"} {
+		f.Add(name, "127.0.0.1:5000", 3, 10, false)
+		f.Add("127.0.0.1:5000", name, 3, 10, true)
+	}
+	f.Fuzz(func(t *testing.T, name, address string, fd, pid int, old bool) {
+		sockets := []Socket{
+			{ID: SocketID{1, 1}, Family: TCP, Address: address, FD: 3, Master: Process{PID: 10}},
+			{ID: SocketID{1, 2}, Family: TCP, Address: "0.0.0.0:5000", FD: 4, Master: Process{PID: 10}},
+			{ID: SocketID{1, 3}, Family: Unix, Address: address, FD: 3, Master: Process{PID: 20}},
+			{ID: SocketID{1, 4}, Family: TCP6, Address: "[::1]:80", FD: 5, Master: Process{PID: 30}, Foreign: true},
+		}
+		hit := matcher.Hit{Socket: name, FD: fd, PID: pid, Old: old}
+		s, err := Locate(hit, sockets)
+		if err != nil {
+			if s.ID != (SocketID{}) || strings.Contains(err.Error(), "\n") && !strings.Contains(address, "\n") {
+				t.Errorf("%+v with error %q", s, err)
+			}
+			return
+		}
+		// What is found is one of the sockets, and it has the name or number.
+		if !slices.ContainsFunc(sockets, func(o Socket) bool { return o.ID == s.ID }) {
+			t.Errorf("found %+v", s)
+		}
+		if !old && !s.AnswersTo(name) || old && fmt.Sprint(s.FD) != name {
+			t.Errorf("%+v does not answer to %q", s, name)
+		}
+		if again, err := Locate(hit, []Socket{s}); err != nil || again.ID != s.ID {
+			t.Errorf("alone: %+v, %v", again, err)
+		}
+	})
+}

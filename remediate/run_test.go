@@ -1,0 +1,297 @@
+package remediate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// fakeHost is an Applier whose String prints its state.
+type fakeHost struct {
+	sysctl  map[string]int
+	limit   int
+	reloads int
+	answer  map[string]Status // by Description.Target: instead of doing it
+}
+
+func newFakeHost() *fakeHost {
+	return &fakeHost{sysctl: maps.Clone(full().Facts.Sysctl), limit: 128, answer: map[string]Status{}}
+}
+
+func (f *fakeHost) Apply(_ context.Context, a Action) Result {
+	d := Describe(a)
+	if status := f.answer[d.Target]; status != "" {
+		return Result{Status: status, Was: -1, Now: -1, Err: fmt.Errorf("the host says %s", status)}
+	}
+	switch a := a.(type) {
+	case SetSysctl:
+		f.sysctl[a.Key] = a.To
+	case Relisten:
+		f.limit = min(a.To, f.sysctl["net.core.somaxconn"])
+	case Reload:
+		f.reloads++
+	}
+	return Result{Status: Applied, Was: -1, Now: -1}
+}
+
+func (f *fakeHost) String() string {
+	var b strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(f.sysctl)) {
+		fmt.Fprintf(&b, "%s=%d ", key[strings.LastIndexByte(key, '.')+1:], f.sysctl[key])
+	}
+	fmt.Fprintf(&b, "limit=%d reloads=%d", f.limit, f.reloads)
+	return b.String()
+}
+
+// wholePlan has a step of each kind.
+func wholePlan() Plan {
+	p := defaults()
+	p.Reload = Always
+	return Decide(p, full(), nil, now)
+}
+
+func steps(outcomes []Outcome) (lines []string) {
+	for _, o := range outcomes {
+		d := Describe(o.Action)
+		lines = append(lines, fmt.Sprintf("%s %s %s", o.Result.Status, d.Kind, d.Target))
+	}
+	return lines
+}
+
+func results(h History) (lines []string) {
+	for _, e := range h {
+		line := fmt.Sprintf("%s %s %s", e.Result, e.Action, e.Target)
+		if e.Error != "" {
+			line += ": " + e.Error
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func openTrail(t *testing.T, path string) *Trail {
+	t.Helper()
+	trail, err := OpenTrail(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { trail.Close() })
+	return trail
+}
+
+func history(t *testing.T, trail *Trail) History {
+	t.Helper()
+	h, err := trail.History()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestRun(t *testing.T) {
+	const before = "netdev_max_backlog=1000 somaxconn=128 tcp_max_syn_backlog=512 limit=128 reloads=0"
+	tests := []struct {
+		name   string
+		answer map[string]Status
+		steps  []string
+		host   string
+	}{
+		{"all", nil, []string{
+			"applied sysctl net.core.somaxconn", "applied sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
+			"applied relisten 127.0.0.1:5000", "applied reload uwsgi 1234 (app.service)",
+		}, "netdev_max_backlog=16384 somaxconn=1024 tcp_max_syn_backlog=8192 limit=1024 reloads=1"},
+		{"stale at first", map[string]Status{"net.core.somaxconn": Stale}, []string{"stale sysctl net.core.somaxconn"}, before},
+		{"failed at first", map[string]Status{"net.core.somaxconn": Failed}, []string{"failed sysctl net.core.somaxconn"}, before},
+		{"a companion fails", map[string]Status{"net.core.netdev_max_backlog": Failed}, []string{
+			"applied sysctl net.core.somaxconn", "failed sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
+			"applied relisten 127.0.0.1:5000", "applied reload uwsgi 1234 (app.service)",
+		}, "netdev_max_backlog=1000 somaxconn=1024 tcp_max_syn_backlog=8192 limit=1024 reloads=1"},
+		{"a companion is stale", map[string]Status{"net.core.netdev_max_backlog": Stale}, []string{
+			"applied sysctl net.core.somaxconn", "stale sysctl net.core.netdev_max_backlog",
+		}, "netdev_max_backlog=1000 somaxconn=1024 tcp_max_syn_backlog=512 limit=128 reloads=0"},
+		{"skipped stops nothing", map[string]Status{"net.core.somaxconn": Skipped, "127.0.0.1:5000": Skipped}, []string{
+			"skipped sysctl net.core.somaxconn", "applied sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
+			"skipped relisten 127.0.0.1:5000", "applied reload uwsgi 1234 (app.service)",
+		}, "netdev_max_backlog=16384 somaxconn=128 tcp_max_syn_backlog=8192 limit=128 reloads=1"},
+		{"no reload of a socket that could not be raised", map[string]Status{"127.0.0.1:5000": Failed}, []string{
+			"applied sysctl net.core.somaxconn", "applied sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
+			"failed relisten 127.0.0.1:5000",
+		}, "netdev_max_backlog=16384 somaxconn=1024 tcp_max_syn_backlog=8192 limit=128 reloads=0"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			host := newFakeHost()
+			maps.Copy(host.answer, test.answer)
+			var told []Outcome
+			got := Run(t.Context(), wholePlan(), Acting{host, &Trail{}}, func(o Outcome) { told = append(told, o) })
+			if diff := cmp.Diff(test.steps, steps(got)); diff != "" {
+				t.Errorf("steps (-want +got)\n%s", diff)
+			}
+			if diff := cmp.Diff(steps(got), steps(told)); diff != "" {
+				t.Errorf("told (-returned +told)\n%s", diff)
+			}
+			if diff := cmp.Diff(test.host, host.String()); diff != "" {
+				t.Errorf("host (-want +got)\n%s", diff)
+			}
+			if Changed(got) != (test.host != before) {
+				t.Errorf("Changed: %v", Changed(got))
+			}
+		})
+	}
+}
+
+func TestActingWritesBeforeAndAfter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state", "audit.jsonl")
+	trail := openTrail(t, path)
+	host := newFakeHost()
+	host.answer["127.0.0.1:5000"] = Failed
+	// At the time of each action the trail on the disk says that it began.
+	spy := applierFunc(func(ctx context.Context, a Action) Result {
+		h, err := ReadHistory(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if open := h.Unfinished(); len(open) != 1 || open[0].Target != Describe(a).Target {
+			t.Errorf("at %s the trail has begun %v", a, results(open))
+		}
+		return host.Apply(ctx, a)
+	})
+	Run(t.Context(), wholePlan(), Acting{spy, trail}, func(Outcome) {})
+	want := []string{
+		"started sysctl net.core.somaxconn", "applied sysctl net.core.somaxconn",
+		"started sysctl net.core.netdev_max_backlog", "applied sysctl net.core.netdev_max_backlog",
+		"started sysctl net.ipv4.tcp_max_syn_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
+		"started relisten 127.0.0.1:5000", "failed relisten 127.0.0.1:5000: the host says failed",
+	}
+	if diff := cmp.Diff(want, results(history(t, trail))); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+type applierFunc func(context.Context, Action) Result
+
+func (f applierFunc) Apply(ctx context.Context, a Action) Result { return f(ctx, a) }
+
+func TestActingNeedsATrail(t *testing.T) {
+	trail := openTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"))
+	trail.Close()
+	host := newFakeHost()
+	before := host.String()
+	got := Run(t.Context(), wholePlan(), Acting{host, trail}, func(Outcome) {})
+	if diff := cmp.Diff([]string{"failed sysctl net.core.somaxconn"}, steps(got)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if err := got[0].Result.Err; err == nil || !strings.HasPrefix(err.Error(), "nothing is changed that cannot be recorded: audit trail: ") {
+		t.Errorf("error %v", err)
+	}
+	if host.String() != before {
+		t.Errorf("host changed: %s", host)
+	}
+}
+
+// A trail that fails between the two lines of an action: the action was done,
+// and the error says that no record tells of it.
+func TestActingTrailFailsUnderWay(t *testing.T) {
+	trail := openTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"))
+	spy := applierFunc(func(context.Context, Action) Result {
+		trail.Close()
+		return Result{Status: Applied, Was: 128, Now: 1024}
+	})
+	p := wholePlan()
+	r := Acting{spy, trail}.Do(t.Context(), p, p.Actions[0])
+	if r.Status != Applied || r.Err == nil || !strings.HasPrefix(r.Err.Error(), "applied, but it could not be recorded: ") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestRehearsing(t *testing.T) {
+	trail := openTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"))
+	p := wholePlan()
+	p.DryRun = true
+	got := Run(t.Context(), p, Rehearsing{trail}, func(Outcome) {})
+	want := []string{
+		"planned sysctl net.core.somaxconn", "planned sysctl net.core.netdev_max_backlog", "planned sysctl net.ipv4.tcp_max_syn_backlog",
+		"planned relisten 127.0.0.1:5000", "planned reload uwsgi 1234 (app.service)",
+	}
+	if diff := cmp.Diff(want, steps(got)); diff != "" {
+		t.Errorf("steps (-want +got)\n%s", diff)
+	}
+	h := history(t, trail)
+	if diff := cmp.Diff(want, results(h)); diff != "" {
+		t.Errorf("trail (-want +got)\n%s", diff)
+	}
+	for _, e := range h {
+		if !e.DryRun {
+			t.Errorf("%s of %s is not marked as dry_run", e.Result, e.Target)
+		}
+	}
+	if Changed(got) || len(h.Unfinished()) > 0 || h.Overtaken(p) {
+		t.Error("a rehearsal counts as a change")
+	}
+}
+
+func TestJudge(t *testing.T) {
+	still := Evidence{Looks: 10, Full: 7, Peak: 1025, Limit: 1024, Overflows: 9, Alone: true, Over: 2 * time.Second}
+	calm := Evidence{Looks: 10, Peak: 200, Limit: 1024, Alone: true, Over: 2 * time.Second}
+	plan := wholePlan()
+	tests := []struct {
+		name  string
+		after func(s *Socket, f *Facts)
+		e     Evidence
+		want  Judgement
+	}{
+		{"fixed", func(s *Socket, f *Facts) { s.Limit = 1024 }, calm, Judgement{Fixed, 1024,
+			"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
+		{"more than was asked for", func(s *Socket, f *Facts) { s.Limit = 4096 }, calm, Judgement{Fixed, 4096,
+			"the limit is 4096 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
+		{"the limit is as it was", func(s *Socket, f *Facts) {}, calm, Judgement{NoEffect, 128, "the running socket's limit still is 128"}},
+		{"clamped", func(s *Socket, f *Facts) { s.Limit = 512 }, calm, Judgement{NoEffect, 512, "the running socket's limit is 512 and should be 1024"}},
+		{"full again", func(s *Socket, f *Facts) { s.Limit = 1024 }, still, Judgement{NoEffect, 1024,
+			"the limit is 1024 now, yet the queue is full again: 7 of 10 looks over 2s found the queue full (longest 1025, limit 1024), 9 overflows in its network namespace"}},
+		{"gone", func(s *Socket, f *Facts) { f.Sockets = nil }, calm, Judgement{Worse, 0, "no uWSGI listens on 127.0.0.1:5000 any more"}},
+		{"lower", func(s *Socket, f *Facts) { s.Limit = 100 }, calm, Judgement{Worse, 100, "the limit fell from 128 to 100"}},
+		{"bound anew by the same master (http mode)", func(s *Socket, f *Facts) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024,
+			"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
+		{"bound by another master", func(s *Socket, f *Facts) { s.ID.Inode, s.Limit, s.Master.Start = 900, 1024, 7 }, calm, Judgement{Worse, 0,
+			"no uWSGI listens on 127.0.0.1:5000 any more"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			after := full().Facts
+			test.after(&after.Sockets[0], &after)
+			got := Judge(plan, after, test.e)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			e := EventOfJudgement(plan, got, now)
+			if e.Action != "judge" || e.Result != got.Result || *e.From != 128 || *e.To != got.Limit || e.Plan != plan.ID || e.Why != got.Why {
+				t.Errorf("event %+v", e)
+			}
+		})
+	}
+}
+
+func TestEventOf(t *testing.T) {
+	p := wholePlan()
+	e := EventOf(p, p.Actions[0], now.In(time.FixedZone("", 3600)), Result{Status: Failed, Err: errors.New("read-only")})
+	from, to := 128, 1024
+	want := Event{
+		Time: now, Plan: "inc-1.1", Incident: "inc-1", Socket: "127.0.0.1:5000", PID: 1234, Start: 99, Inode: 77,
+		Action: "sysctl", Target: "net.core.somaxconn", From: &from, To: &to, Result: Failed, Error: "read-only",
+		Why: "the accept queue of 127.0.0.1:5000 holds 129 of 128",
+	}
+	if diff := cmp.Diff(want, e); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if zone := e.Time.Location(); zone != time.UTC {
+		t.Errorf("time in %s", zone)
+	}
+}
