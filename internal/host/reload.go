@@ -93,9 +93,13 @@ func (h hand) mayReload(s remediate.Socket) error {
 	if !h.isUWSGI(pid) {
 		return fmt.Errorf("process %d is not one of %s and is not reloaded", pid, strings.Join(h.processes, ", "))
 	}
-	if ok, err := isMaster(pid); err != nil {
+	// A master ends all on SIGQUIT (core/master.c, master_loop). A worker, or a
+	// uWSGI without a master, ignores it.
+	master, err := catches(pid, unix.SIGQUIT)
+	if err != nil {
 		return err
-	} else if !ok {
+	}
+	if !master {
 		return fmt.Errorf("uWSGI %d runs without a master process: SIGHUP would end it", pid)
 	}
 	if at := exitsOnReload(pid); at != "" {
@@ -117,10 +121,8 @@ func (h hand) mayReload(s remediate.Socket) error {
 	return nil
 }
 
-// isMaster reports whether a uWSGI process handles signals as a master does:
-// SIGQUIT ends all (core/master.c, master_loop). A worker, or a uWSGI without a
-// master, ignores it.
-func isMaster(pid int) (bool, error) {
+// catches reports whether a process has a handler for the signal.
+func catches(pid int, signal unix.Signal) (bool, error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/status"
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -129,7 +131,7 @@ func isMaster(pid int) (bool, error) {
 	for line := range strings.Lines(string(b)) {
 		if hex, ok := strings.CutPrefix(line, "SigCgt:"); ok {
 			caught, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-			return caught&(1<<(unix.SIGQUIT-1)) != 0, err
+			return caught&(1<<(signal-1)) != 0, err
 		}
 	}
 	return false, fmt.Errorf("%s has no line SigCgt", path)
