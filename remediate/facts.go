@@ -147,6 +147,8 @@ type Facts struct {
 	File map[string]int
 	// Boot tells for each key what a reboot would set.
 	Boot map[string]BootValue
+	// WinningFile is a path for qwatch's own file that would win at boot.
+	WinningFile string
 	// Cannot says, for each step that is not possible here, why: "sysctl",
 	// "sysctl_file", "relisten", "reload", "journal". The rights are tried,
 	// not guessed.

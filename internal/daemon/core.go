@@ -76,6 +76,8 @@ type core struct {
 	silent    map[remediate.SocketID]matcher.Hit // of the last probe, unless the log speaks too
 	socketHit map[remediate.SocketID]uint64
 	probeHits uint64
+	kept      map[remediate.SocketID]bool // sockets that Keep has seen
+	warned    map[string]bool             // warnings about the next boot
 	counts    counts
 }
 
@@ -105,6 +107,8 @@ func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *re
 		lastPlan:  map[string]string{},
 		spoke:     map[remediate.SocketID]time.Time{},
 		silent:    map[remediate.SocketID]matcher.Hit{},
+		kept:      map[remediate.SocketID]bool{},
+		warned:    map[string]bool{},
 		socketHit: map[remediate.SocketID]uint64{},
 		counts:    newCounts(),
 	}
@@ -140,6 +144,8 @@ func PolicyOf(cfg *config.Config) remediate.Policy {
 		Cooldown:       p.Cooldown,
 		GiveUpAfter:    p.GiveUpAfter,
 		Containers:     p.Containers,
+		Keep:           p.Keep,
+		MaxWait:        p.MaxWait,
 		Sysctl:         p.Sysctl.Enabled,
 		SysctlFile:     p.Sysctl.File,
 		Also:           p.Sysctl.Also,
@@ -163,6 +169,7 @@ func (c *core) loop(ctx context.Context, sourcesDone <-chan struct{}) error {
 		now := time.Now()
 		if c.probe > 0 && !now.Before(nextProbe) {
 			c.look(ctx, now)
+			c.meet(ctx, now)
 			c.probeHit(ctx, now)
 			nextProbe = now.Add(c.probe)
 		}
@@ -276,6 +283,46 @@ func (c *core) observe(ctx context.Context, now time.Time, least time.Duration) 
 	gone := func(id remediate.SocketID) bool { return !alive[id] }
 	maps.DeleteFunc(c.spoke, func(id remediate.SocketID, _ time.Time) bool { return gone(id) })
 	maps.DeleteFunc(c.socketHit, func(id remediate.SocketID, _ uint64) bool { return gone(id) })
+	maps.DeleteFunc(c.kept, func(id remediate.SocketID, _ bool) bool { return gone(id) })
+	c.warnOfBoot()
+	c.keep(ctx, now)
+}
+
+// warnOfBoot says which settings a reboot would lose, each once.
+func (c *core) warnOfBoot() {
+	for _, loss := range remediate.BootLosses(c.policy, c.facts) {
+		if text := loss.String(); !c.warned[text] {
+			c.warned[text] = true
+			c.log.Warn().Str(eventField, systemd.EventBootLoses).Str("key", loss.Key).Str("file", loss.Winner.File).
+				Int("line", loss.Winner.Line).Int("from", loss.Ours).Int("to", loss.Winner.Value).Msg(text)
+		}
+	}
+}
+
+// keep gives a restarted uWSGI the limit that its socket had, before the queue
+// is full again. Each new socket is looked at once.
+func (c *core) keep(ctx context.Context, now time.Time) {
+	for _, s := range c.facts.Sockets {
+		if c.acting || ctx.Err() != nil {
+			return
+		}
+		if c.kept[s.ID] {
+			continue
+		}
+		history, err := c.trail.History()
+		if err != nil {
+			return // consider says so
+		}
+		c.kept[s.ID] = true
+		plan := remediate.Keep(c.policy, c.facts, s, history, now)
+		if plan.Verdict != remediate.Act {
+			continue
+		}
+		e := c.log.Warn().Str(eventField, systemd.EventLimitKept).Str("plan", plan.ID)
+		logPlan(e, plan).Msgf("plan for %s: %s", plan.Name, plan.Reason)
+		c.advise(plan)
+		c.begin(ctx, plan)
+	}
 }
 
 // look takes a reading of every queue.
@@ -315,6 +362,16 @@ func (c *core) hit(ctx context.Context, h matcher.Hit) {
 		c.socketHit[socket.ID]++
 	}
 	c.enter(ctx, key, h, socket.ID, err, now)
+}
+
+// meet observes the host when the last look found a socket that is new.
+func (c *core) meet(ctx context.Context, now time.Time) {
+	for i := len(c.readings) - 1; i >= 0 && !c.readings[i].At.Before(c.looked); i-- {
+		if _, known := c.facts.Find(c.readings[i].ID); !known {
+			c.observe(ctx, now, 0)
+			return
+		}
+	}
 }
 
 // probeHit makes hits of queues that the last look found full although the log
@@ -459,8 +516,16 @@ func (c *core) say(oc *openCase, plan remediate.Plan) {
 		e = e.Str(eventField, name)
 	}
 	logPlan(e, plan).Msgf("%s %s: %s", verdictWords[plan.Verdict], plan.Name, plan.Reason)
+	c.advise(plan)
+}
+
+func (c *core) advise(plan remediate.Plan) {
 	for _, a := range plan.Advice {
-		c.log.Info().Str("socket", plan.Name).Str("incident", plan.Incident).Str("plan", plan.ID).Msg("advice: " + a)
+		e := c.log.Info().Str("socket", plan.Name).Str("plan", plan.ID)
+		if plan.Incident != "" {
+			e = e.Str("incident", plan.Incident)
+		}
+		e.Msgf("advice for %s: %s", plan.Name, a)
 	}
 }
 

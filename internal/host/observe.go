@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"qwatch/internal/sysctld"
 	"qwatch/remediate"
@@ -36,12 +39,13 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 	}
 	facts := remediate.Facts{
 		At:     time.Now(),
+		Booted: booted(),
 		Sysctl: h.sysctls(),
 		Unseen: append(slices.Clone(h.unseen), unseen...),
 	}
 	facts.File, err = valuesIn(h.options.SysctlFile)
 	note(&facts, "what "+h.options.SysctlFile+" sets", err)
-	facts.Boot, err = h.boot()
+	facts.Boot, facts.WinningFile, err = h.boot()
 	note(&facts, "what a boot would set", err)
 	masters := make(map[int]configuration)
 	for _, v := range views {
@@ -89,6 +93,15 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 		facts.Cannot = h.cannot()
 	}
 	return facts, nil
+}
+
+// booted is when the kernel started, zero if it does not say.
+func booted() time.Time {
+	var since unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(since.Nano()))
 }
 
 // configuration is what the sockets of one master share.
@@ -172,15 +185,16 @@ func valuesIn(path string) (map[string]int, error) {
 	return sysctld.Values(text), nil
 }
 
-// boot tells what the next boot would set the keys of the options to. The
-// error names files that could not be read; the rest is good.
-func (h *Host) boot() (map[string]remediate.BootValue, error) {
+// boot tells what the next boot would set the keys of the options to, and which
+// file would win for all of them. The error names files that could not be
+// read; the rest is good.
+func (h *Host) boot() (values map[string]remediate.BootValue, winning string, err error) {
 	boot, err := sysctld.Load(os.DirFS("/"))
 	reader := sysctld.Procps
 	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
 		reader = sysctld.Systemd
 	}
-	values := make(map[string]remediate.BootValue)
+	values = make(map[string]remediate.BootValue)
 	for _, key := range h.options.Sysctls {
 		s, ok := boot.Winner(reader, key)
 		if !ok {
@@ -190,5 +204,8 @@ func (h *Host) boot() (map[string]remediate.BootValue, error) {
 			values[key] = remediate.BootValue{Value: v, File: s.File, Line: s.Number}
 		}
 	}
-	return values, err
+	if file := h.options.SysctlFile; file != "" {
+		winning = filepath.Join(filepath.Dir(file), boot.WinningName(filepath.Base(file), h.options.Sysctls...))
+	}
+	return values, winning, err
 }
