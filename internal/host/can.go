@@ -27,11 +27,11 @@ func (h *Host) cannot() map[remediate.Step]string {
 		}
 	}
 	targets := h.targets()
-	if err := anyOf(targets, tryRelisten); err != nil {
-		cannot[remediate.StepRelisten] = err.Error()
+	if pid, err := anyOf(targets, tryRelisten); err != nil {
+		cannot[remediate.StepRelisten] = explainGetfd(pid, err).Error()
 	}
-	if err := anyOf(targets, tryReload); err != nil {
-		cannot[remediate.StepReload] = err.Error()
+	if pid, err := anyOf(targets, tryReload); err != nil {
+		cannot[remediate.StepReload] = explainSignal(pid, err).Error()
 	}
 	return cannot
 }
@@ -65,16 +65,19 @@ func (h *Host) targets() []target {
 	return targets
 }
 
-// anyOf is nil if the trial works on one of the targets. A step that is
-// possible for some uWSGI and not for others is possible; the others fail with
-// their own error.
-func anyOf(targets []target, try func(target) error) (err error) {
+// anyOf has no error if the trial works on one of the targets, or all have
+// ended; else it is the last one's. A step that is possible for some uWSGI and
+// not for others is possible; the others fail with their own error.
+func anyOf(targets []target, try func(target) error) (pid int, err error) {
 	for _, t := range targets {
-		if err = try(t); err == nil {
-			return nil
+		switch failure := try(t); {
+		case failure == nil:
+			return 0, nil
+		case !errors.Is(failure, unix.ESRCH):
+			pid, err = t.pid, failure
 		}
 	}
-	return err
+	return pid, err
 }
 
 // trySysctl opens for writing, which is where the kernel checks the right
@@ -115,25 +118,18 @@ func tryFolder(dir string) error {
 // tryRelisten takes a duplicate of the descriptor and closes it.
 func tryRelisten(t target) error {
 	pidfd, err := unix.PidfdOpen(t.pid, 0)
-	if err == nil {
-		defer unix.Close(pidfd)
-		var fd int
-		if fd, err = unix.PidfdGetfd(pidfd, t.fd, 0); err == nil {
-			return unix.Close(fd)
-		}
+	if err != nil {
+		return err
 	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, t.fd, 0)
 	switch {
-	case errors.Is(err, unix.EBADF): // asked behind the check of the right
-		return nil
-	case errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("pidfd_getfd: %w; needs Linux 5.6, and no seccomp filter against it", err)
-	case errors.Is(err, unix.EPERM) && ptraceScope() == "3":
-		return fmt.Errorf("pidfd_getfd of process %d: %w; kernel.yama.ptrace_scope is 3, which forbids it until the next boot", t.pid, err)
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("pidfd_getfd of process %d: %w; needs CAP_SYS_PTRACE, and no seccomp filter against it", t.pid, err)
-	default:
-		return fmt.Errorf("pidfd_getfd of process %d: %w", t.pid, err)
+	case errors.Is(err, unix.EBADF):
+		return nil // there is no such descriptor, which is looked up behind the check of the right
+	case err != nil:
+		return err
 	}
+	return unix.Close(fd)
 }
 
 // ptraceScope is the setting of the Yama security module, "" without it.
@@ -145,18 +141,19 @@ func ptraceScope() string {
 // tryReload sends signal 0: only the right is checked (kill(2)).
 func tryReload(t target) error {
 	pidfd, err := unix.PidfdOpen(t.pid, 0)
-	if err == nil {
-		defer unix.Close(pidfd)
-		err = unix.PidfdSendSignal(pidfd, 0, nil, 0)
+	if err != nil {
+		return err
 	}
+	defer unix.Close(pidfd)
+	return unix.PidfdSendSignal(pidfd, 0, nil, 0)
+}
+
+func explainSignal(pid int, err error) error {
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("pidfd_send_signal: %w; needs Linux 5.3, and no seccomp filter against it", err)
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("signal to process %d: %w; needs the same user or CAP_KILL", t.pid, err)
-	default:
-		return fmt.Errorf("signal to process %d: %w", t.pid, err)
+		return fmt.Errorf("signal to process %d: %w; needs the same user or CAP_KILL", pid, err)
 	}
+	return fmt.Errorf("signal to process %d: %w", pid, err)
 }

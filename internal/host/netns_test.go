@@ -106,13 +106,13 @@ func TestOther(t *testing.T) {
 	}
 }
 
-// other runs this test binary as uid 1000 with just these capabilities, and
+// other runs this test binary as uid 4711 with just these capabilities, and
 // returns what TestOther prints.
 func other(t *testing.T, caps string) []string {
 	t.Helper()
-	args := []string{"--reuid", "1000", "--regid", "1000", "--clear-groups", "--bounding-set", "-all", "--inh-caps", "-all"}
+	args := []string{"--reuid", "4711", "--regid", "4711", "--clear-groups", "--bounding-set", "-all", "--inh-caps", "-all"}
 	if caps != "" {
-		args = []string{"--reuid", "1000", "--regid", "1000", "--clear-groups", "--inh-caps", "-all," + caps, "--ambient-caps", caps}
+		args = []string{"--reuid", "4711", "--regid", "4711", "--clear-groups", "--inh-caps", "-all," + caps, "--ambient-caps", caps}
 	}
 	cmd := exec.Command("setpriv", append(args, "/proc/self/fd/3", "-test.run=^TestOther$", "-test.v")...)
 	exe, err := os.Open("/proc/self/exe")
@@ -125,7 +125,7 @@ func other(t *testing.T, caps string) []string {
 	cmd.Dir = "/"
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("as uid 1000 with %q: %v\n%s", caps, err, out)
+		t.Fatalf("as uid 4711 with %q: %v\n%s", caps, err, out)
 	}
 	lines := []string{}
 	for line := range strings.Lines(string(out)) {
@@ -196,7 +196,7 @@ func TestObserveWithoutRights(t *testing.T) {
 			}
 			slices.Sort(c.want)
 			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("as uid 1000 (-want +got):\n%s", diff)
+				t.Errorf("as uid 4711 (-want +got):\n%s", diff)
 			}
 		})
 	}

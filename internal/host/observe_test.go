@@ -162,6 +162,31 @@ func TestObserveFull(t *testing.T) {
 	})
 }
 
+// An application may name its process as it likes, and a uWSGI may drop its
+// rights, after which root owns its folder in /proc.
+func TestObserveDisguised(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi", "root")
+	u := testbed.Run(t, testbed.Options{
+		Address: "127.0.0.1:5150",
+		Args:    []string{"--drop-after-apps", "--uid", "1000", "--gid", "1000", "--procname-master", "a title of its own"},
+		App: "open('/proc/self/comm', 'w').write('renamed')\n" +
+			"def application(env, start):\n    start('200 OK', [])\n    return [b'']\n",
+	})
+	facts := observe(t, newHost(t, options))
+	found := socketsOf(facts, u.Pid)
+	if len(found) != 1 {
+		t.Fatalf("got %+v", found)
+	}
+	s := found[0]
+	if s.Master.Comm != "renamed" || s.Master.UID != 1000 || len(s.Workers) != 2 {
+		t.Errorf("master %+v, workers %+v", s.Master, s.Workers)
+	}
+	want := fmt.Sprintf("the configured listen of uWSGI %d: its command line is overwritten (procname, setproctitle)", u.Pid)
+	if s.Configured != 0 || !slices.Contains(facts.Unseen, want) {
+		t.Errorf("configured %d, unseen %q, want %q", s.Configured, facts.Unseen, want)
+	}
+}
+
 // What the sysctl.d files say, now and at a boot; testbed.Main has put empty
 // folders in their place.
 func TestObserveFiles(t *testing.T) {
