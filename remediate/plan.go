@@ -117,7 +117,11 @@ type Description struct {
 func Describe(a Action) Description {
 	switch a := a.(type) {
 	case SetSysctl:
-		return Description{"sysctl", a.Key, &a.From, &a.To, a.Why}
+		target := a.Key
+		if a.Space.PID != 0 { // not to be taken for qwatch's own key in the trail
+			target += " of " + a.Space.String()
+		}
+		return Description{"sysctl", target, &a.From, &a.To, a.Why}
 	case Relisten:
 		return Description{"relisten", a.Socket.Name(), &a.From, &a.To, a.Why}
 	case Reload:

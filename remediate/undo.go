@@ -8,8 +8,8 @@ import (
 
 // Stay is something that qwatch changed and that Undo leaves as it is.
 type Stay struct {
-	What string // the key or the socket
-	Why  string
+	What string `json:"what"` // the key or the socket
+	Why  string `json:"why"`
 }
 
 // Undo plans to put back what qwatch changed on this host, the newest change
@@ -51,7 +51,9 @@ func Undo(p Policy, f Facts, h History, now time.Time) (Plan, []Stay) {
 		case "sysctl":
 			live, known := f.Sysctl[c.target]
 			switch {
-			case !known || live != c.to:
+			case !known:
+				stay(c.target, "it cannot be read from qwatch's network namespace")
+			case live != c.to:
 				stay(c.target, "it is %d, not the %d that qwatch set: somebody else's change stays", live, c.to)
 			default:
 				plan.Actions = append(plan.Actions, SetSysctl{Key: c.target, From: c.to, To: c.from, File: p.SysctlFile,

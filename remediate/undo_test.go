@@ -1,0 +1,161 @@
+package remediate
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// changed is an event that changed the host from one number to another.
+func changed(ago time.Duration, plan, action, target string, from, to int) Event {
+	e := past(ago, plan, action, Applied)
+	e.Target, e.From, e.To = target, &from, &to
+	return e
+}
+
+const key = "net.core.somaxconn"
+
+func TestUndo(t *testing.T) {
+	name := full().Socket.Name()
+	raise := History{
+		changed(3*time.Hour, "inc-1.1", "sysctl", key, 128, 1024), changed(3*time.Hour, "inc-1.1", "relisten", name, 128, 1024),
+		changed(2*time.Hour, "inc-1.2", "sysctl", key, 1024, 2048), changed(2*time.Hour, "inc-1.2", "relisten", name, 1024, 2048),
+	}
+	tests := []struct {
+		name  string
+		with  func(f *Facts, h *History)
+		want  []string
+		stays []Stay
+	}{
+		{"nothing was done", func(f *Facts, h *History) { *h = nil }, nil, nil},
+		{"only planned", func(f *Facts, h *History) { *h = History{past(0, "inc-1.1", "relisten", Planned)} }, nil, nil},
+		{"two raises in one step, the socket first", func(f *Facts, h *History) {}, []string{
+			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
+			"set net.core.somaxconn from 2048 to 128, kept in /etc/sysctl.d/90-qwatch.conf",
+		}, nil},
+		{"listen is configured higher", func(f *Facts, h *History) { f.Sockets[0].Configured = 129 }, []string{
+			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
+		}, []Stay{{key, "a uWSGI here listens, or is configured to, with 129; under a somaxconn of 128 it would not come up again"}}},
+		{"somebody else changed both", func(f *Facts, h *History) { f.Sockets[0].Limit, f.Sysctl[key] = 4096, 8192 }, nil, []Stay{
+			{name, "its limit is 4096, not the 2048 that qwatch set: somebody else's change stays"},
+			{key, "it is 8192, not the 2048 that qwatch set: somebody else's change stays"},
+		}},
+		{"the socket is gone", func(f *Facts, h *History) { f.Sockets = nil }, []string{
+			"set net.core.somaxconn from 2048 to 128, kept in /etc/sysctl.d/90-qwatch.conf",
+		}, []Stay{{name, "the socket that was raised is gone, and its limit with it"}}},
+		{"undone already", func(f *Facts, h *History) {
+			*h = append(*h, changed(0, "undo-1", "relisten", name, 2048, 128), changed(0, "undo-1", "sysctl", key, 2048, 128))
+		}, nil, nil},
+		{"only back to somebody else's value in between", func(f *Facts, h *History) {
+			f.Sockets[0].Limit = 128
+			*h = History{changed(3*time.Hour, "inc-1.1", "sysctl", key, 128, 1024), changed(2*time.Hour, "inc-1.2", "sysctl", key, 1500, 2048)}
+		}, []string{"set net.core.somaxconn from 2048 to 1500, kept in /etc/sysctl.d/90-qwatch.conf"},
+			nil},
+		{"another namespace's key is not ours", func(f *Facts, h *History) {
+			set := SetSysctl{Key: key, From: 128, To: 2048, Space: f.Sockets[0].Master}
+			*h = History{changed(time.Hour, "inc-1.1", "sysctl", Describe(set).Target, 128, 2048)}
+		}, nil, []Stay{{"net.core.somaxconn of uwsgi 1234 (app.service)", "it cannot be read from qwatch's network namespace"}}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f, h := full().Facts, append(History(nil), raise...)
+			f.Sockets[0].Limit, f.Sysctl[key] = 2048, 2048
+			test.with(&f, &h)
+			plan, stays := Undo(defaults(), f, h, now)
+			if diff := cmp.Diff(test.want, summary(plan).Actions); diff != "" {
+				t.Errorf("actions (-want +got)\n%s", diff)
+			}
+			if diff := cmp.Diff(test.stays, stays); diff != "" {
+				t.Errorf("stays (-want +got)\n%s", diff)
+			}
+			if (plan.Verdict == Act) != (len(test.want) > 0) || plan.Reason == "" {
+				t.Errorf("%s: %s", plan.Verdict, plan.Reason)
+			}
+		})
+	}
+}
+
+// What an administrator sets back while the host runs on stays; after a boot
+// it was nobody's decision. A namespace of a container is none of it.
+func TestSteppedAside(t *testing.T) {
+	tests := []struct {
+		name string
+		h    History
+		up   time.Duration // since when the host runs
+		want decided
+	}{
+		{"set back", History{changed(time.Hour, "inc-0.1", "sysctl", key, 128, 1024)}, 2 * time.Hour,
+			decided{Verdict: Refuse, Code: CodeSteppedAside, Target: 1024,
+				Reason: "somaxconn is 128 and not raised to 1024: qwatch set net.core.somaxconn to 1024 at 2026-03-01T11:00:00Z, and somebody has set it to 128 since"}},
+		{"booted since", History{changed(time.Hour, "inc-0.1", "sysctl", key, 128, 1024)}, time.Minute,
+			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+		{"undone by qwatch", History{changed(2*time.Hour, "inc-0.1", "sysctl", key, 128, 1024), changed(time.Hour, "undo-1", "sysctl", key, 1024, 128)}, 9 * time.Hour,
+			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+		{"a container's somaxconn", History{changed(time.Hour, "inc-0.1", "sysctl",
+			Describe(SetSysctl{Key: key, From: 128, To: 1024, Space: Process{PID: 30, Comm: "uwsgi", Container: "web"}}).Target, 128, 1024)}, 2 * time.Hour,
+			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c := full()
+			c.Facts.Booted = now.Add(-test.up)
+			if diff := cmp.Diff(test.want, summary(Decide(defaults(), c, test.h, now))); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestKeep(t *testing.T) {
+	name := full().Socket.Name()
+	before := changed(time.Hour, "inc-1.1", "relisten", name, 128, 1024)
+	before.Start-- // the uWSGI that was raised
+	tests := []struct {
+		name string
+		with func(p *Policy, c *Case, h *History)
+		want decided
+	}{
+		{"restarted", func(p *Policy, c *Case, h *History) { c.raised(1024) }, decided{Verdict: Act, Code: CodeKept, Target: 1024,
+			Reason:  "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024",
+			Actions: []string{relist}, Advice: []string{"put listen = 1024 in place of 128 in /etc/uwsgi/app.ini:3, so that uWSGI comes up with it"}}},
+		{"never raised", func(p *Policy, c *Case, h *History) { *h = nil }, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
+		{"lowered while it ran", func(p *Policy, c *Case, h *History) { (*h)[0].Start++ }, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
+		{"undone", func(p *Policy, c *Case, h *History) {
+			*h = append(*h, changed(time.Minute, "undo-1", "relisten", name, 1024, 128))
+		}, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
+		{"came up with more", func(p *Policy, c *Case, h *History) { c.limit(4096) }, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
+		{"somaxconn allows no more", func(p *Policy, c *Case, h *History) { p.Sysctl = false }, decided{Verdict: Nothing, Code: CodeKept, Target: 128,
+			Reason: "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024; somaxconn 128 allows no more"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			p, c, h := defaults(), full(), History{before}
+			p.Keep = true
+			test.with(&p, &c, &h)
+			if diff := cmp.Diff(test.want, summary(Keep(p, c.Facts, c.Socket, h, now))); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestBootLosses(t *testing.T) {
+	f := Facts{
+		WinningFile: "/etc/sysctl.d/99-zz-qwatch.conf",
+		File:        map[string]int{key: 1024, "net.core.netdev_max_backlog": 16384, "net.ipv4.tcp_max_syn_backlog": 8192, "net.core.other": 5},
+		Boot: map[string]BootValue{
+			key:                           {Value: 128, File: "/etc/sysctl.d/99-sysctl.conf", Line: 7},
+			"net.core.netdev_max_backlog": {Value: 16384, File: "/etc/sysctl.d/90-qwatch.conf", Line: 3},
+			"net.core.other":              {Value: 9, File: "/etc/sysctl.d/99-sysctl.conf", Line: 8},
+		},
+	}
+	losses := BootLosses(defaults(), f)
+	if len(losses) != 1 {
+		t.Fatalf("%v", losses)
+	}
+	const want = "a reboot would set net.core.somaxconn to 128, not to 1024: /etc/sysctl.d/99-sysctl.conf:7 is read after /etc/sysctl.d/90-qwatch.conf; change that line, or set policy.sysctl.file = \"/etc/sysctl.d/99-zz-qwatch.conf\""
+	if diff := cmp.Diff(want, losses[0].String()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
