@@ -40,7 +40,10 @@ func (h hand) Apply(ctx context.Context, action remediate.Action) remediate.Resu
 	}
 	switch a := action.(type) {
 	case remediate.SetSysctl:
-		return setSysctl(a)
+		if a.Space == (remediate.Process{}) {
+			return setSysctl(a)
+		}
+		return setSysctlIn(a)
 	case remediate.Relisten:
 		return relisten(a)
 	case remediate.Reload:

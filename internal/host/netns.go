@@ -52,16 +52,24 @@ func openNamespace() (n *namespace, err error) {
 	return n, nil
 }
 
-// enterNamespace opens the network namespace of a process. It needs
+// enterNamespace opens the network namespace of a process.
+func enterNamespace(pid int) (n *namespace, err error) {
+	err = inNamespaceOf(pid, func() (err error) {
+		n, err = openNamespace()
+		return err
+	})
+	return n, err
+}
+
+// inNamespaceOf runs f on a thread in the network namespace of a process. It needs
 // CAP_SYS_PTRACE to open the namespace of another user's process and
 // CAP_SYS_ADMIN to enter it (setns(2)).
-func enterNamespace(pid int) (*namespace, error) {
+func inNamespaceOf(pid int, f func() error) error {
 	target, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer target.Close()
-	var n *namespace
 	done := make(chan error)
 	go func() {
 		// The thread is given back only when it is at home again; otherwise
@@ -79,13 +87,13 @@ func enterNamespace(pid int) (*namespace, error) {
 			done <- fmt.Errorf("setns: %w", err)
 			return
 		}
-		n, err = openNamespace()
+		err = f()
 		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
 		done <- err
 	}()
-	return n, <-done
+	return <-done
 }
 
 // redial opens sock_diag again, in the calling thread's namespace. After an

@@ -79,6 +79,36 @@ func TestObserveNamespaces(t *testing.T) {
 	})
 }
 
+// A container's somaxconn is raised inside its namespace, and only there.
+func TestRaiseInNamespace(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi", "root")
+	var there *testbed.UWSGI
+	inside(t, func() {
+		if err := os.WriteFile(somaxconnFile, []byte("256"), 0); err != nil {
+			t.Fatal(err)
+		}
+		there = testbed.Run(t, testbed.Options{Address: "127.0.0.1:5201", Listen: 200, Workers: 1})
+	})
+	h := newHost(t, options)
+	s := socketsOf(observe(t, h), there.Pid)[0]
+	set := remediate.SetSysctl{Key: "net.core.somaxconn", From: 256, To: 1024, Space: s.Master}
+	for _, want := range []string{"applied 256→1024", "skipped 1024→1024 (net.core.somaxconn already is 1024)"} {
+		if got := show(apply(t, set)); got != want {
+			t.Errorf("%s: %s, want %s", set, got, want)
+		}
+	}
+	if got := show(apply(t, remediate.Relisten{Socket: s, From: 200, To: 1024})); got != "applied 200→1024" {
+		t.Errorf("relisten: %s", got)
+	}
+	if n, err := testbed.Somaxconn(); n != testbed.StartSomaxconn || err != nil {
+		t.Errorf("somaxconn of the own namespace is %d, %v", n, err)
+	}
+	there.Stop()
+	if got := show(apply(t, set)); !strings.HasPrefix(got, "stale") {
+		t.Errorf("after its end: %s", got)
+	}
+}
+
 var (
 	anyProcess = regexp.MustCompile(`(^cannot .* process )\d+:`) // any of the three
 	anyNetns   = regexp.MustCompile(`network namespace \d+:`)

@@ -19,6 +19,28 @@ import (
 
 var netKey = regexp.MustCompile(`^net(\.[a-zA-Z0-9_-]+)+$`)
 
+// setSysctlIn sets the live value in the network namespace of another process:
+// net.* of /proc/sys is that of the thread which opens it.
+func setSysctlIn(a remediate.SetSysctl) (r remediate.Result) {
+	if a.File != "" {
+		return failed(-1, fmt.Errorf("no sysctl.d file of this host reaches the namespace of %s", a.Space))
+	}
+	pidfd, err := openProcess(a.Space)
+	if err != nil {
+		return failure(-1, err)
+	}
+	// As long as this is open the pid stays that process's.
+	defer unix.Close(pidfd)
+	err = inNamespaceOf(a.Space.PID, func() error {
+		r = setSysctl(a)
+		return nil
+	})
+	if err != nil {
+		return failed(-1, fmt.Errorf("network namespace of %s: %w; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", a.Space, err))
+	}
+	return r
+}
+
 // setSysctl writes the file first: after a crash between the two a boot gives
 // what was wanted, and the next plan finds the live value still to be set.
 func setSysctl(a remediate.SetSysctl) remediate.Result {
