@@ -106,16 +106,10 @@ func newApply(e env) *cobra.Command {
 		if !*yes && !confirm(e, "Do it?") {
 			return &exit{exitFailed, errors.New("nothing was done: not confirmed"), "say yes, or use --yes"}
 		}
-		failed := false
 		for _, p := range todo {
-			outcomes := daemon.Act(ctx, p, h, h.actor(cfg, trail), trail, log)
-			failed = failed || len(outcomes) < len(p.Actions)
-			for _, o := range outcomes {
-				failed = failed || o.Result.Err != nil
+			if err := outcome(p, daemon.Act(ctx, p, h, h.actor(cfg, trail), trail, log)); err != nil {
+				return err
 			}
-		}
-		if failed {
-			return &exit{exitFailed, errors.New("not all of it could be done"), "the lines above say what failed and why"}
 		}
 		return nil
 	}

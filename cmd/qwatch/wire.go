@@ -104,6 +104,11 @@ func (o outside) actor(cfg *config.Config, trail *remediate.Trail) remediate.Act
 	if cfg.DryRun {
 		return remediate.Rehearsing{Trail: trail}
 	}
+	return o.acting(trail)
+}
+
+// acting is the actor that changes the host.
+func (o outside) acting(trail *remediate.Trail) remediate.Actor {
 	applier := remediate.Applier(o.Host)
 	if o.units != nil {
 		applier = o.WithUnits(o.units)

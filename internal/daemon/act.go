@@ -43,28 +43,8 @@ func (c *core) finished(a acted) {
 // judges from the kernel's numbers whether it helped. `qwatch apply` and the
 // daemon share it.
 func Act(ctx context.Context, plan remediate.Plan, host Host, actor remediate.Actor, trail *remediate.Trail, log zerolog.Logger) []remediate.Outcome {
-	log = log.With().Str("socket", plan.Name).Str("plan", plan.ID).Int("target", plan.Target).Logger()
-	if plan.Incident != "" {
-		log = log.With().Str("incident", plan.Incident).Logger()
-	}
-	lock, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	unlock, err := trail.Lock(lock)
-	if err != nil {
-		log.Error().Err(err).Msg("nothing was done")
-		return nil
-	}
-	defer unlock()
-	history, err := trail.History()
-	if err != nil {
-		log.Error().Err(err).Msg("nothing was done: what was done before cannot be read")
-		return nil
-	}
-	if history.Overtaken(plan) {
-		log.Warn().Msg("nothing was done: another qwatch acted on this socket in the meantime")
-		return nil
-	}
-	outcomes := remediate.Run(ctx, plan, actor, func(o remediate.Outcome) { logOutcome(log, o) })
+	log = planLog(plan, log)
+	outcomes := carryOut(ctx, plan, actor, trail, log)
 	if !remediate.Changed(outcomes) {
 		return outcomes
 	}
@@ -86,6 +66,44 @@ func Act(ctx context.Context, plan remediate.Plan, host Host, actor remediate.Ac
 	log.WithLevel(level).Str(eventField, event).Int("limit", judgement.Limit).Int("from", plan.Socket.Limit).
 		Str("result", string(judgement.Result)).Msgf("%s at %s: %s", judgement.Result, plan.Name, judgement.Why)
 	return outcomes
+}
+
+// PutBack carries out the plan of an undo, which has no socket to judge by.
+func PutBack(ctx context.Context, plan remediate.Plan, actor remediate.Actor, trail *remediate.Trail, log zerolog.Logger) []remediate.Outcome {
+	return carryOut(ctx, plan, actor, trail, planLog(plan, log))
+}
+
+func planLog(plan remediate.Plan, log zerolog.Logger) zerolog.Logger {
+	with := log.With().Str("plan", plan.ID)
+	if plan.Name != "" {
+		with = with.Str("socket", plan.Name).Int("target", plan.Target)
+	}
+	if plan.Incident != "" {
+		with = with.Str("incident", plan.Incident)
+	}
+	return with.Logger()
+}
+
+// carryOut takes the actions of a plan, unless another qwatch acted meanwhile.
+func carryOut(ctx context.Context, plan remediate.Plan, actor remediate.Actor, trail *remediate.Trail, log zerolog.Logger) []remediate.Outcome {
+	lock, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	unlock, err := trail.Lock(lock)
+	if err != nil {
+		log.Error().Err(err).Msg("nothing was done")
+		return nil
+	}
+	defer unlock()
+	history, err := trail.History()
+	if err != nil {
+		log.Error().Err(err).Msg("nothing was done: what was done before cannot be read")
+		return nil
+	}
+	if history.Overtaken(plan) {
+		log.Warn().Msg("nothing was done: another qwatch acted on this socket in the meantime")
+		return nil
+	}
+	return remediate.Run(ctx, plan, actor, func(o remediate.Outcome) { logOutcome(log, o) })
 }
 
 // judge watches the queue for a while and judges.
