@@ -1,0 +1,214 @@
+package matcher
+
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+	"time"
+)
+
+// MarkKind says which line of uWSGI a Mark is.
+type MarkKind string
+
+// The lines that tell why an accept queue is full.
+const (
+	MarkHarakiri  MarkKind = "harakiri"   // a worker is killed for a request that took too long (core/master_utils.c trigger_harakiri)
+	MarkDeadlock  MarkKind = "deadlock"   // a process died with a lock in its hands (core/lock.c)
+	MarkReloaded  MarkKind = "reloaded"   // the master came up again after a reload (core/uwsgi.c uwsgi_start)
+	MarkRespawned MarkKind = "respawned"  // the master started a worker anew (core/master_utils.c uwsgi_respawn_worker)
+	MarkBuried    MarkKind = "buried"     // a worker that had to end has ended (core/master.c)
+	MarkDied      MarkKind = "died"       // a worker was killed, as by the OOM killer (core/master.c)
+	MarkNoStart   MarkKind = "no-start"   // uWSGI refused to start: listen is over somaxconn (core/socket.c)
+	MarkTooFast   MarkKind = "crash-loop" // workers die as soon as they start (core/master.c, forkbomb_delay)
+)
+
+// Mark is one of uWSGI's other lines that bear on its accept queue. Like a Hit
+// it is a claim that anybody may have forged who can make the application
+// print: it may make qwatch more careful, and needs proof for anything else.
+type Mark struct {
+	Kind   MarkKind
+	At     time.Time // as Hit.At
+	Worker int       // uWSGI's number of the worker, from 1; 0 where the line has none
+	// PID is the worker, or the master of MarkReloaded, as uWSGI sees it in
+	// its own pid namespace; 0 where the line has none.
+	PID   int
+	Limit int // the somaxconn in MarkNoStart, else 0
+	// Source, Writer and Unit are Hit.Source, Hit.PID and Hit.Unit.
+	Source string
+	Writer int
+	Unit   string
+}
+
+// form is how one line looks. Its groups are named after the fields.
+type form struct {
+	kind MarkKind
+	// needle is the part of the line to look for: bytes.Index runs on its
+	// first byte, so that one is rare in logs.
+	needle string
+	line   *regexp.Regexp // from its first byte to the last
+}
+
+// forms are read from uWSGI 1.4 to 2.0.30.
+var forms = []form{
+	{MarkHarakiri, "KIRI ON WORKER ", regexp.MustCompile(
+		`^\*\*\* HARAKIRI ON WORKER (?P<worker>\d{1,6}) \(pid: (?P<pid>\d{1,10}), try: \d{1,6}(?:, graceful: (?:yes|no))?\) \*\*\*$`)},
+	{MarkDeadlock, "k-detector] ", regexp.MustCompile(
+		`^\[deadlock-detector\] (?:a process holding a robust mutex died\. recovering\.\.\.|pid (?P<pid>\d{1,10}) was holding lock .{1,100} \(.{1,20}\))$`)},
+	{MarkReloaded, "RE)spawned uWSGI", regexp.MustCompile(
+		`^gracefully \(RE\)spawned uWSGI master process \(pid: (?P<pid>\d{1,10})\)$`)},
+	{MarkRespawned, "Respawned uWSGI", regexp.MustCompile(
+		`^Respawned uWSGI worker (?P<worker>\d{1,6}) \(new pid: (?P<pid>\d{1,10})\)$`)},
+	{MarkBuried, "buried after ", regexp.MustCompile(
+		`^worker (?P<worker>\d{1,6}) buried after -?\d{1,10} seconds$`)},
+	{MarkDied, "! worker ", regexp.MustCompile(
+		`^DAMN ! worker (?P<worker>\d{1,6}) \(pid: (?P<pid>\d{1,10})\) (?:died|MYSTERIOUSLY killed)(?:,? (?:killed )?by signal \d{1,3})? :\( trying respawn \.\.\.$`)},
+	{MarkNoStart, "queue size is greater", regexp.MustCompile(
+		`^Listen queue size is greater than the system max net\.core\.somaxconn \((?P<limit>\d{1,10})\)\.$`)},
+	{MarkTooFast, "!!! i have to sleep", regexp.MustCompile(
+		`^worker respawning too fast !!! i have to sleep a bit \(\d{1,6} seconds\)\.\.\.$`)},
+}
+
+// ScanMarks calls emit for each mark in text, in order. text and meta are as
+// for Scan, and a line counts where Scan would let a record count: by itself,
+// or behind known wrappers. It holds at most one mark.
+func ScanMarks(text []byte, meta Meta, emit func(Mark)) {
+	if own(meta.Unit) {
+		return
+	}
+	if meta.Continued {
+		_, text, _ = bytes.Cut(text, []byte("\n"))
+	}
+	// The next place of each form: each needle is looked for once over the
+	// whole text, whatever the others find.
+	at := make([]int, 0, 16)
+	for _, f := range forms {
+		at = append(at, find(text, 0, f.needle))
+	}
+	for from := 0; ; {
+		first := len(text)
+		for i, f := range forms {
+			if at[i] < from {
+				at[i] = find(text, from, f.needle)
+			}
+			first = min(first, at[i])
+		}
+		if first == len(text) {
+			return
+		}
+		start := bytes.LastIndexByte(text[:first], '\n') + 1
+		from = len(text)
+		if n := bytes.IndexByte(text[first:], '\n'); n >= 0 {
+			from = first + n + 1
+		}
+		line := bytes.TrimRight(text[start:from], " \r\n")
+		o := origin{meta: meta, pid: meta.PID, unit: meta.Unit}
+		if m, ok := o.mark(line, 0); ok {
+			emit(m)
+		}
+	}
+}
+
+func find(text []byte, from int, needle string) int {
+	if i := bytes.Index(text[from:], []byte(needle)); i >= 0 {
+		return from + i
+	}
+	return len(text)
+}
+
+// maxLead is as far as a needle can stand from its line's first byte.
+const maxLead = 32
+
+// maxMark is longer than any line of a form.
+const maxMark = 256
+
+// mark reads one line, or one message inside a wrapper.
+func (o origin) mark(b []byte, depth int) (Mark, bool) {
+	if depth > maxDepth {
+		return Mark{}, false
+	}
+	b = bytes.TrimRight(cloudwatch(withoutColour(b)), " \r\n")
+	if brace := bytes.IndexByte(b, '{'); brace >= 0 {
+		if inside := o; inside.unwrap(b[:brace], beforeJSON) {
+			return inside.markIn(b[brace:], depth)
+		}
+	}
+	for _, f := range forms {
+		i := bytes.Index(b, []byte(f.needle))
+		if i < 0 {
+			continue
+		}
+		// What stands in front of the needle in its own line is short and has
+		// no wrapper's marks in it, so the line begins at one of few places.
+		for start := i; start >= 0 && i-start <= maxLead; start-- {
+			m := f.line.FindSubmatch(b[start:min(len(b), start+maxMark)])
+			if m == nil {
+				continue
+			}
+			p := o
+			if !p.unwrap(b[:start], beforeRecord) {
+				return Mark{}, false
+			}
+			return p.made(f, m), true
+		}
+	}
+	return Mark{}, false
+}
+
+func (o origin) made(f form, match [][]byte) Mark {
+	value := func(name string) int {
+		i := f.line.SubexpIndex(name)
+		if i < 0 {
+			return 0
+		}
+		return max(0, number(string(match[i])))
+	}
+	m := Mark{
+		Kind: f.kind, At: o.stamp.time, Worker: value("worker"), PID: value("pid"), Limit: value("limit"),
+		Source: o.meta.Source, Writer: o.pid, Unit: o.unit,
+	}
+	if o.stamp.rank == shapeOnly {
+		m.At = o.meta.Read
+	}
+	return m
+}
+
+// markIn reads the mark in a JSON object: the whole of a value under a key for
+// messages.
+func (o origin) markIn(b []byte, depth int) (Mark, bool) {
+	var object map[string]any
+	if json.Unmarshal(b, &object) != nil {
+		return Mark{}, false
+	}
+	f := found{origin: o}
+	var messages [][]byte
+	f.told(object, 0, &messages)
+	if f.own || own(f.unit) {
+		return Mark{}, false
+	}
+	for _, text := range messages {
+		if m, ok := f.mark(text, depth+1); ok {
+			return m, true
+		}
+	}
+	return Mark{}, false
+}
+
+func (f *found) told(object map[string]any, nested int, messages *[][]byte) {
+	for key, value := range object {
+		kind := keyKind([]byte(key))
+		switch v := value.(type) {
+		case string:
+			switch {
+			case kind == timeKey:
+				f.when([]byte(v))
+			case f.journal([]byte(key), []byte(v)):
+			case kind == messageKey:
+				*messages = append(*messages, []byte(v))
+			}
+		case map[string]any:
+			if kind != requestKey && nested < maxNested {
+				f.told(v, nested+1, messages)
+			}
+		}
+	}
+}
