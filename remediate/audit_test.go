@@ -236,6 +236,9 @@ func TestTrailReadsTheTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	trail := openTrail(t, path)
+	if least := int64(text.Len() - tailSize); trail.read < least {
+		t.Errorf("reads from byte %d on, not %d", trail.read, least)
+	}
 	read, err := ReadHistory(path)
 	if err != nil {
 		t.Fatal(err)

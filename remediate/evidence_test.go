@@ -69,3 +69,12 @@ func TestWeigh(t *testing.T) {
 		})
 	}
 }
+
+// The kernel lets in one more than the limit (sk_acceptq_is_full).
+func TestFull(t *testing.T) {
+	for length, want := range map[int]bool{0: false, 128: false, 129: true} {
+		if (Socket{Length: length, Limit: 128}).Full() != want || (Reading{Length: length, Limit: 128}).Full() != want {
+			t.Errorf("%d of 128 is full: %v", length, !want)
+		}
+	}
+}

@@ -256,6 +256,9 @@ func TestJudge(t *testing.T) {
 		{"clamped", func(s *Socket, f *Facts) { s.Limit = 512 }, calm, Judgement{NoEffect, 512, "the running socket's limit is 512 and should be 1024"}},
 		{"full again", func(s *Socket, f *Facts) { s.Limit = 1024 }, still, Judgement{NoEffect, 1024,
 			"the limit is 1024 now, yet the queue is full again: 7 of 10 looks over 2s found the queue full (longest 1025, limit 1024), 9 overflows in its network namespace"}},
+		{"only TCP overflows, beside a UNIX socket in good use", func(s *Socket, f *Facts) { s.Limit = 1024 },
+			Evidence{Looks: 10, Peak: 600, Limit: 1024, Overflows: 9, Alone: true, Over: 2 * time.Second}, Judgement{Fixed, 1024,
+				"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 600, limit 1024), no overflows"}},
 		{"gone", func(s *Socket, f *Facts) { f.Sockets = nil }, calm, Judgement{Worse, 0, "no uWSGI listens on 127.0.0.1:5000 any more"}},
 		{"lower", func(s *Socket, f *Facts) { s.Limit = 100 }, calm, Judgement{Worse, 100, "the limit fell from 128 to 100"}},
 		{"bound anew by the same master (http mode)", func(s *Socket, f *Facts) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024,
@@ -267,6 +270,10 @@ func TestJudge(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			after := full().Facts
 			test.after(&after.Sockets[0], &after)
+			plan := plan
+			if strings.Contains(test.name, "UNIX") {
+				plan.Socket.Family = Unix
+			}
 			got := Judge(plan, after, test.e)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
