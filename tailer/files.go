@@ -27,7 +27,7 @@ const (
 	hotTime  = 40 * time.Millisecond
 
 	settleTime   = 100 * time.Millisecond
-	gatherTime   = 20 * time.Millisecond  // between two lots of folder events, when folders are busy
+	gatherTime   = 20 * time.Millisecond  // between two looks for what a rotation has left
 	pollTime     = 250 * time.Millisecond // between two looks where the kernel gives no events
 	checkpointIn = 900 * time.Millisecond
 	quietTime    = 5 * time.Second // until a file that was rotated away may be let go
@@ -222,7 +222,7 @@ func (f *Files) Run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for beat := 0; ; beat++ {
+	for {
 		if len(f.hot) > 0 {
 			began := time.Now()
 			if !f.heatRound() {
@@ -230,9 +230,6 @@ func (f *Files) Run(ctx context.Context) error {
 				// and thread wake-ups, each of which costs more than a look.
 				nap := unix.NsecToTimespec(int64(max(pace, 2*time.Since(began))))
 				unix.Nanosleep(&nap, nil)
-			}
-			if beat%8 == 0 {
-				f.watch.drain()
 			}
 			select {
 			case <-ctx.Done():
@@ -251,9 +248,6 @@ func (f *Files) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case ev := <-f.watch.events():
-			f.folderEvent(ev)
-			f.watch.drain()
 		case <-f.watch.poked:
 			f.woke()
 		case answer := <-f.asked:
@@ -454,6 +448,9 @@ func (f *Files) check(path string) {
 		return
 	}
 	in := f.adopt(fd, id, s)
+	if !f.starting {
+		s.opened++
+	}
 	f.place(in, st)
 	f.attach(s, in)
 	if !f.starting {
@@ -463,7 +460,6 @@ func (f *Files) check(path string) {
 
 // adopt begins to follow an open file.
 func (f *Files) adopt(fd int, id identity, s *source) *inode {
-	s.opened++
 	in := &inode{id: id, fd: fd, src: s, moved: time.Now()}
 	in.at = in.path()
 	s.users++

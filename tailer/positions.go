@@ -96,8 +96,8 @@ func (f *Files) load() {
 		return
 	}
 	f.first = false
-	// The kernel stamps births with a clock that is up to a tick late.
-	f.since = c.Saved.Add(-50 * time.Millisecond).UnixNano()
+	// The kernel stamps births with a clock that is up to a tick (10 ms) late.
+	f.since = c.Saved.Add(-10 * time.Millisecond).UnixNano()
 	for _, p := range c.Files {
 		f.saved[p.id()] = p
 	}

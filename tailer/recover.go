@@ -224,11 +224,15 @@ func (f *Files) scan() {
 // missed tells of files that were born under s's name and are nowhere to be
 // found: they were deleted before they could be opened.
 func (f *Files) missed(s *source) {
-	if n := s.births - s.opened; n > 0 {
+	n := s.births - s.opened
+	s.births, s.opened = 0, 0
+	if n > 0 {
+		n -= f.unpackNew(s, "a generation that came and went between two looks")
+	}
+	if n > 0 {
 		s.truncations.Add(uint64(n))
 		f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("%d generations were deleted before they could be opened", n)})
 	}
-	s.births, s.opened = 0, 0
 }
 
 // generations finds the unknown generations in a folder and reads them in the
@@ -271,6 +275,7 @@ func (f *Files) generation(s *source, path string) *inode {
 		unix.Close(fd)
 		return nil
 	}
+	s.opened++
 	return f.adopt(fd, id, s)
 }
 
@@ -288,13 +293,9 @@ func (f *Files) recover() {
 		return
 	}
 	rest := slices.SortedFunc(maps.Values(f.saved), func(a, b position) int { return cmp.Compare(a.Born, b.Born) })
-	var heads []head
-	for _, in := range f.inodes {
-		heads = append(heads, in.head)
-	}
 	for _, p := range rest {
-		heads = append(heads, p.Head)
 		s := f.source(p.Path)
+		s.began(p.Head)
 		f.reunite(p, s)
 		f.forget(s)
 	}
@@ -302,7 +303,7 @@ func (f *Files) recover() {
 	for _, path := range slices.Sorted(maps.Keys(names)) {
 		s := f.source(path)
 		f.generations(filepath.Dir(path), []*source{s})
-		f.unpackNew(s, heads)
+		f.unpackNew(s, "a generation that came and went while not running")
 		f.forget(s)
 	}
 }
@@ -347,7 +348,7 @@ func (f *Files) findCompressed(p position, s *source) string {
 		if !isCompressed(path) || !related(filepath.Base(s.path), filepath.Base(path)) {
 			continue
 		}
-		if err := f.unpack(p, s, path); err == nil {
+		if _, err := f.unpack(p, s, path); err == nil {
 			f.event(Event{Kind: Recovered, Source: s.path, Detail: "read on in " + path})
 			return path
 		}
@@ -355,36 +356,52 @@ func (f *Files) findCompressed(p position, s *source) string {
 	return ""
 }
 
-// unpackNew reads generations that were born and compressed while not running.
-func (f *Files) unpackNew(s *source, heads []head) {
+// unpackNew reads the generations of s that were compressed before they could
+// be opened, and says how many there were.
+func (f *Files) unpackNew(s *source, what string) (found int) {
+	heads := slices.Clone(s.heads)
+	for _, in := range f.inodes {
+		if in.src == s {
+			heads = append(heads, in.head)
+		}
+	}
+	for _, p := range f.known {
+		if p.Path == s.path {
+			heads = append(heads, p.Head)
+		}
+	}
 	for _, path := range f.neighbours(s) {
 		st, err := statPath(path)
 		if err != nil || !isCompressed(path) || st.changed < f.since || !related(filepath.Base(s.path), filepath.Base(path)) {
 			continue
 		}
-		known := func(h head) bool {
+		seen := func(h head) bool {
 			return len(h.Text) > 0 && packed(path, func(r io.Reader) error { return expect(r, h.At, h.Text) }) == nil
 		}
-		if slices.ContainsFunc(heads, known) {
+		if slices.ContainsFunc(heads, seen) {
 			continue
 		}
-		if err := f.unpack(position{}, s, path); err == nil {
-			f.event(Event{Kind: Recovered, Source: s.path, Detail: "a generation that came and went while not running: " + path})
+		if begin, err := f.unpack(position{}, s, path); err == nil {
+			found++
+			s.began(begin)
+			heads = append(heads, begin)
+			f.event(Event{Kind: Recovered, Source: s.path, Detail: what + ": " + path})
 		}
 	}
+	return found
 }
 
 // unpack hands over the text of a compressed file from p's position on, if
-// its text before is p's.
-func (f *Files) unpack(p position, s *source, path string) error {
+// its text before is p's, and says how the text it handed over began.
+func (f *Files) unpack(p position, s *source, path string) (begin head, err error) {
 	if p.Off > 0 && len(p.Window) == 0 {
-		return fmt.Errorf("%s: no text is known by which to find %d in it", path, p.Off)
+		return begin, fmt.Errorf("%s: no text is known by which to find %d in it", path, p.Off)
 	}
-	err := packed(path, func(r io.Reader) error { return expect(r, p.Head.At, p.Head.Text) })
+	err = packed(path, func(r io.Reader) error { return expect(r, p.Head.At, p.Head.Text) })
 	if err != nil {
-		return err
+		return begin, err
 	}
-	return packed(path, func(r io.Reader) error {
+	err = packed(path, func(r io.Reader) error {
 		if err := expect(r, p.Off-int64(len(p.Window)), p.Window); err != nil {
 			return err
 		}
@@ -392,6 +409,9 @@ func (f *Files) unpack(p position, s *source, path string) error {
 		for {
 			n, err := io.ReadFull(r, f.buf[fill:])
 			text := f.buf[:fill+n]
+			if begin.Text == nil {
+				begin = head{p.Off, slices.Clone(text[:min(windowSize, len(text))])}
+			}
 			if err != nil { // the end, or as far as it can be read
 				if len(text) > 0 {
 					f.give(s, text, false)
@@ -403,6 +423,7 @@ func (f *Files) unpack(p position, s *source, path string) error {
 			fill = copy(f.buf, text[k:])
 		}
 	})
+	return begin, err
 }
 
 // expect reads up to offset at, where text must stand.

@@ -34,6 +34,11 @@ func TestMain(m *testing.M) {
 
 // reader follows until SIGTERM and copies what it is handed to a file.
 func reader(glob string) error {
+	if limit := os.Getenv("TAILER_TEST_LIMIT"); limit != "" {
+		if err := os.WriteFile(limit, []byte("0"), 0); err != nil {
+			return err
+		}
+	}
 	out, err := os.OpenFile(os.Getenv("TAILER_TEST_OUT"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
@@ -54,7 +59,10 @@ func reader(glob string) error {
 // TestRestarts kills the reader again and again, half the time without a
 // word, while the log is written and rotated.
 func TestRestarts(t *testing.T) {
-	restarts := 16
+	restarts := 17
+	if nightly() {
+		restarts = 200
+	}
 	for _, mode := range torments {
 		switch mode.name {
 		case "rename, create at once", "uWSGI log-maxsize", "copytruncate":
@@ -86,7 +94,9 @@ func TestRestarts(t *testing.T) {
 						return err == nil
 					})
 					begun = true
-					go func() { written <- torture(t, mode, path, func(int) bool { return !stop.Load() }, 150*time.Millisecond) }()
+					go func() {
+						written <- torture(t, mode, path, func(int) bool { return !stop.Load() }, 150*time.Millisecond)
+					}()
 				}
 				if last {
 					stop.Store(true)
@@ -97,7 +107,7 @@ func TestRestarts(t *testing.T) {
 					})
 					return
 				}
-				time.Sleep(100*time.Millisecond + rand.N(500*time.Millisecond))
+				time.Sleep(50*time.Millisecond + rand.N(400*time.Millisecond))
 				killed = append(killed, rand.N(2) == 0)
 				if killed[i] {
 					r.Process.Kill()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
@@ -34,14 +33,14 @@ type watcher struct {
 	failed  map[string]bool // folders without a watch
 	probed  bool            // an inotify instance could be had
 	told    bool            // that a file has no watch
-	holding bool            // folder events wait
 
-	poked chan struct{} // something is in queue, or lost is set
+	poked chan struct{} // there is something for woke
 	group sync.WaitGroup
 
-	mu    sync.Mutex
-	queue []*inode
-	lost  bool // the kernel dropped events
+	mu      sync.Mutex
+	queue   []*inode
+	changes []fsnotify.Event // of folders
+	lost    bool             // events were dropped
 }
 
 type folder struct {
@@ -59,6 +58,7 @@ func newWatcher(f *Files) *watcher {
 		return w
 	}
 	w.fs = fs
+	w.group.Go(w.sift)
 	w.group.Go(func() {
 		// fsnotify may send an error while it holds its lock, so this
 		// goroutine does nothing else.
@@ -81,37 +81,38 @@ func (w *watcher) close() {
 // blind says whether some folder gives no events.
 func (w *watcher) blind() bool { return w.fs == nil || len(w.failed) > 0 }
 
-// events is where folder events come from; nil while they are held back, so
-// that the kernel can merge what a busy folder's files cause.
-func (w *watcher) events() <-chan fsnotify.Event {
-	if w.fs == nil || w.holding {
-		return nil
-	}
-	return w.fs.Events
-}
-
-// drain handles the folder events that are there.
-func (w *watcher) drain() {
-	if w.fs == nil {
-		return
-	}
-	for tries := 0; tries < 2; {
-		select {
-		case ev := <-w.fs.Events:
-			w.f.folderEvent(ev)
-			tries = 0
-		default:
-			runtime.Gosched() // fsnotify may be about to send the next one
-			tries++
+// sift passes on what happens to names. fsnotify cannot be asked to leave out
+// the writes to a folder's files; they are dropped here, and while there are
+// any this goroutine rests most of the time, so that the kernel can merge them.
+//
+// nxadm/tail does not tell when its queue overflows. This one gets all that
+// goes into nxadm/tail's, and is emptied more slowly: it overflows first.
+func (w *watcher) sift() {
+	const work, rest = 2 * time.Millisecond, 8 * time.Millisecond
+	var rested time.Time
+	for ev := range w.fs.Events {
+		if ev.Op == fsnotify.Write || ev.Name == "" {
+			if time.Since(rested) > work {
+				time.Sleep(rest)
+				rested = time.Now()
+			}
+			continue
 		}
+		w.mu.Lock()
+		if len(w.changes) < 4096 {
+			w.changes = append(w.changes, ev)
+		} else {
+			w.lost = true // a Handler blocks
+		}
+		w.mu.Unlock()
+		w.signal()
 	}
 }
 
-// hold keeps folder events waiting for a moment.
-func (w *watcher) hold() {
-	if !w.holding {
-		w.holding = true
-		w.f.after(gatherTime, func() { w.holding = false })
+func (w *watcher) signal() {
+	select {
+	case w.poked <- struct{}{}:
+	default:
 	}
 }
 
@@ -163,18 +164,7 @@ func (w *watcher) folders(dirs map[string]bool) (changed bool) {
 
 // folderEvent handles one event of a watched folder.
 func (f *Files) folderEvent(ev fsnotify.Event) {
-	if ev.Name == "" {
-		return
-	}
 	s := f.sources[ev.Name]
-	if ev.Op == fsnotify.Write {
-		// nxadm/tail's watch has said so already, unless it lost the event.
-		if s != nil && s.inode != nil && !s.inode.wake.hot {
-			f.woken(s.inode)
-		}
-		f.watch.hold()
-		return
-	}
 	if _, ok := f.watch.watched[ev.Name]; ok {
 		delete(f.watch.watched, ev.Name)
 		f.resurvey = true
@@ -214,24 +204,24 @@ func (w *watcher) poke(in *inode, moved bool) {
 		}
 	}
 	w.mu.Unlock()
-	select {
-	case w.poked <- struct{}{}:
-	default:
-	}
+	w.signal()
 }
 
-// woke looks at the files that were poked.
+// woke does what the events ask for.
 func (f *Files) woke() {
 	w := f.watch
 	w.mu.Lock()
-	queue, lost := w.queue, w.lost
-	w.queue, w.lost = nil, false
+	queue, changes, lost := w.queue, w.changes, w.lost
+	w.queue, w.changes, w.lost = nil, nil, false
 	moved := make([]bool, len(queue))
 	for i, in := range queue {
 		moved[i] = in.wake.moved
 		in.wake.queued, in.wake.moved = false, false
 	}
 	w.mu.Unlock()
+	for _, ev := range changes {
+		f.folderEvent(ev)
+	}
 	for i, in := range queue {
 		if in.fd < 0 {
 			continue
