@@ -172,6 +172,41 @@ func jobResult(r string) string {
 	return "systemd says " + r
 }
 
+// Service is how a service is started, and how it fares.
+type Service struct {
+	Active  string   // ActiveState: active, activating, failed, inactive, ...
+	Args    []string // argv of the first ExecStart=
+	Environ []string // Environment=, without that of EnvironmentFile=
+	Dir     string   // WorkingDirectory=, "" for the root
+}
+
+// Service asks for a service.
+func (m *Manager) Service(ctx context.Context, unit string) (Service, error) {
+	p, err := m.properties(ctx, unit)
+	if err != nil {
+		return Service{}, err
+	}
+	ctx, stop := context.WithTimeout(ctx, callTimeout)
+	defer stop()
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return Service{}, err
+	}
+	q, err := conn.GetUnitTypePropertiesContext(ctx, unit, "Service")
+	if err != nil {
+		return Service{}, fmt.Errorf("ask systemd for unit %s: %w", unit, err)
+	}
+	var s Service
+	s.Active, _ = p["ActiveState"].(string)
+	s.Environ, _ = q["Environment"].([]string)
+	s.Dir, _ = q["WorkingDirectory"].(string)
+	// a(sasbttttuii): path, argv and what became of it.
+	if commands, _ := q["ExecStart"].([][]any); len(commands) > 0 && len(commands[0]) > 1 {
+		s.Args, _ = commands[0][1].([]string)
+	}
+	return s, nil
+}
+
 // SocketUnit is a .socket unit that hands its listening sockets to a service.
 type SocketUnit struct {
 	Unit    string
