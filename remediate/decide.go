@@ -46,6 +46,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	s := c.Socket
 	plan.Socket, plan.Name = s, s.Name()
 	plan.Seen = h.newest(plan.Name)
+	h = h.countedBy(p)
 	c.Evidence = c.Evidence.of(s)
 
 	if s.Foreign && !p.Containers {

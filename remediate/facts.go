@@ -52,7 +52,22 @@ type Worker struct {
 	Process
 	State byte   // R S D T t Z X, /proc/PID/stat field 3
 	Ticks uint64 // CPU time used, user and system, in clock ticks
+	// Switches counts how often its threads gave up or lost the CPU
+	// (/proc/PID/task/TID/status): as long as it stays, none of them has run.
+	// 0 where that is not known.
+	Switches uint64
+	Waits    Waits
 }
+
+// Waits says what all threads of a process wait for without a time limit;
+// "" for anything else, or where it is not known.
+type Waits string
+
+// What a worker can wait for that says something of its queue.
+const (
+	OnLock    Waits = "lock"    // a lock (futex(2), FUTEX_WAIT)
+	OnThunder Waits = "thunder" // a robust mutex of uWSGI, as its thunder lock (FUTEX_LOCK_PI)
+)
 
 // Family is the address family of a listening socket.
 type Family string

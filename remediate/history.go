@@ -2,6 +2,7 @@ package remediate
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -9,6 +10,12 @@ import (
 
 // History is what was done before, as the audit trail tells it.
 type History []Event
+
+// countedBy drops what a dry run planned, where the policy acts: nothing of it
+// has happened.
+func (h History) countedBy(p Policy) History {
+	return slices.DeleteFunc(slices.Clone(h), func(e Event) bool { return e.DryRun && !p.DryRun })
+}
 
 // ended reports whether the event tells how an action ended, or that it was
 // planned in a dry run.

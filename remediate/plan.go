@@ -35,6 +35,7 @@ const (
 	CodeSteppedAside   Code = "stepped-aside"
 	CodeKept           Code = "kept"
 	CodeUndo           Code = "undo"
+	CodeStartRefused   Code = "start-refused"
 )
 
 // Plan is what should be done about one incident, and why. It is data: to
@@ -49,6 +50,7 @@ type Plan struct {
 	Code     Code
 	Reason   string
 	Socket   Socket // as the plan saw it; zero if it was not found
+	Unit     string // the systemd unit that the plan is about, if it is about one that is down
 	Target   int    // the limit to reach, 0 if none
 	Actions  []Action
 	// Seen is the trail's newest event about the socket when the plan was

@@ -87,12 +87,21 @@ type Judgement struct {
 // Judge compares a plan with what the host shows after it. e is the evidence
 // since the last action.
 func Judge(p Plan, after Facts, e Evidence) Judgement {
+	if p.Unit != "" {
+		for _, s := range after.Sockets {
+			if s.Master.Unit == p.Unit {
+				return Judgement{Fixed, s.Limit, fmt.Sprintf("%s runs and listens on %s with %d", p.Unit, s.Name(), s.Limit)}
+			}
+		}
+		return Judgement{NoEffect, 0, p.Unit + " does not listen yet"}
+	}
 	e = e.of(p.Socket)
 	s, ok := after.Find(p.Socket.ID)
 	if !ok {
-		// In http mode a reload binds uWSGI's backend socket anew.
+		// In http mode a reload binds uWSGI's backend socket anew, and its
+		// port changes: then it is the master's newest.
 		for _, o := range after.Sockets {
-			if o.Master.Same(p.Socket.Master) && o.Address == p.Socket.Address {
+			if o.Master.Same(p.Socket.Master) && o.Family == p.Socket.Family && o.ID.Inode > max(s.ID.Inode, p.Socket.ID.Inode) {
 				s, ok = o, true
 			}
 		}

@@ -94,7 +94,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 		AssumeRights: cfg.DryRun,
 	}
 	if o.units != nil {
-		options.SocketUnits = o.units
+		options.SocketUnits, options.Services = o.units, o.units
 	}
 	return options
 }

@@ -22,6 +22,9 @@ type Host interface {
 	Observe(ctx context.Context) (remediate.Facts, error)
 	// Sample looks at the accept queues only.
 	Sample(ctx context.Context) ([]remediate.Reading, error)
+	// Refused finds with which listen backlog a unit that is down would start,
+	// and where that is configured.
+	Refused(ctx context.Context, unit string) (listen int, at string, err error)
 }
 
 const (
@@ -59,6 +62,7 @@ type core struct {
 	book   *matcher.Book
 
 	hits  chan matcher.Hit
+	marks chan matcher.Mark
 	calls chan func(ctx context.Context)
 	acted chan acted
 	// changed holds a token when something happened that a status line tells.
@@ -77,6 +81,8 @@ type core struct {
 	socketHit map[remediate.SocketID]uint64
 	probeHits uint64
 	kept      map[remediate.SocketID]bool // sockets that Keep has seen
+	down      map[string]time.Time        // when a uWSGI that would not start was looked at, by unit or source
+	downSaid  map[string]string           // and what was said of it
 	warned    map[string]bool             // warnings about the next boot
 	counts    counts
 }
@@ -87,7 +93,6 @@ type openCase struct {
 	socket   remediate.SocketID
 	lost     error
 	said     map[remediate.Code]bool // plans that were logged since the last action
-	plans    int
 }
 
 // acted is what an action's goroutine reports when it is done.
@@ -100,6 +105,7 @@ func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *re
 	return &core{
 		host: host, newActor: newActor, trail: trail, log: log,
 		hits:      make(chan matcher.Hit, 256),
+		marks:     make(chan matcher.Mark, 256),
 		calls:     make(chan func(context.Context)),
 		acted:     make(chan acted),
 		changed:   make(chan struct{}, 1),
@@ -108,6 +114,8 @@ func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *re
 		spoke:     map[remediate.SocketID]time.Time{},
 		silent:    map[remediate.SocketID]matcher.Hit{},
 		kept:      map[remediate.SocketID]bool{},
+		down:      map[string]time.Time{},
+		downSaid:  map[string]string{},
 		warned:    map[string]bool{},
 		socketHit: map[remediate.SocketID]uint64{},
 		counts:    newCounts(),
@@ -187,6 +195,8 @@ func (c *core) loop(ctx context.Context, sourcesDone <-chan struct{}) error {
 			return nil
 		case h := <-c.hits:
 			c.hit(ctx, h)
+		case m := <-c.marks:
+			c.mark(ctx, m)
 		case call := <-c.calls:
 			call(ctx)
 		case a := <-c.acted:
@@ -469,7 +479,6 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 			c.say(oc, plan)
 			continue
 		}
-		oc.plans++
 		c.lastPlan[oc.incident.ID] = plan.ID
 		clear(oc.said)
 		c.say(oc, plan)
@@ -481,14 +490,14 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 }
 
 func (c *core) decide(oc *openCase, history remediate.History, now time.Time) remediate.Plan {
-	cs := remediate.Case{Incident: oc.incident, Facts: c.facts, Lost: oc.lost, Serial: oc.plans + 1}
+	cs := remediate.Case{Incident: oc.incident, Facts: c.facts, Lost: oc.lost}
 	if oc.lost == nil {
 		var found bool
 		if cs.Socket, found = c.facts.Find(oc.socket); !found {
 			cs.Lost = fmt.Errorf("%s is no longer listened on", oc.incident.Socket)
 		}
 		since := now.Add(-evidenceSpan)
-		if last, ok := history.LastRaise(cs.Socket.Name()); ok && last.After(since) {
+		if last, ok := history.LastRaise(cs.Socket.Name()); ok && last.After(since) && !last.After(now) {
 			since = last
 		}
 		cs.Evidence = remediate.Weigh(oc.socket, c.readings, since)

@@ -63,7 +63,7 @@ func New(opts Options) *Daemon {
 		reload: make(chan struct{}, 1),
 	}
 	d.core.configure(opts.Config)
-	d.sources = newSources(d.core.hits, opts.Log)
+	d.sources = newSources(d.core, opts.Log)
 	return d
 }
 

@@ -31,16 +31,17 @@ type source interface {
 
 // sources are those of the newest configuration.
 type sources struct {
-	out chan<- matcher.Hit
-	log zerolog.Logger
+	out   chan<- matcher.Hit
+	marks chan<- matcher.Mark
+	log   zerolog.Logger
 
 	mu   sync.Mutex
 	list []source
 	hits map[string]uint64 // by the source's name
 }
 
-func newSources(out chan<- matcher.Hit, log zerolog.Logger) *sources {
-	return &sources{out: out, log: log, hits: map[string]uint64{}}
+func newSources(c *core, log zerolog.Logger) *sources {
+	return &sources{out: c.hits, marks: c.marks, log: log, hits: map[string]uint64{}}
 }
 
 func (s *sources) all() []source {
@@ -124,6 +125,7 @@ func (s *sources) handle(c tailer.Chunk) {
 		s.mu.Unlock()
 		s.out <- h
 	})
+	matcher.ScanMarks(c.Text, meta, func(m matcher.Mark) { s.marks <- m })
 }
 
 // fileEvent logs what the follower of files tells.

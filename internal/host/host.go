@@ -31,6 +31,8 @@ type Options struct {
 	// SocketUnits finds the .socket unit behind a service's socket, nil where
 	// there is no systemd.
 	SocketUnits SocketUnits
+	// Services tells how a unit is started, nil where there is no systemd.
+	Services Services
 }
 
 // SocketUnits is the part of systemd.Manager that Observe asks.
