@@ -3,7 +3,6 @@ package tailer
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -50,7 +49,7 @@ type Options struct {
 	// Its folder must exist.
 	StateFile string
 	// Events is told what an operator should know, each thing once; nil for
-	// nobody. It must not call back into Files.
+	// nobody. It may be called from two goroutines, and must not call back.
 	Events func(Event)
 }
 
@@ -66,7 +65,7 @@ type Event struct {
 type EventKind string
 
 const (
-	Rotated    EventKind = "rotated"    // another file took the name; the old one is read to its end
+	Rotated    EventKind = "rotated"    // the name is gone or another file has it; the old one is read to its end
 	Truncated  EventKind = "truncated"  // the file was cut in place; what was unread and in no copy is gone
 	Recovered  EventKind = "recovered"  // text was found in a rotated, copied or compressed file
 	Lost       EventKind = "lost"       // a file with unread text is nowhere to be found
@@ -95,6 +94,7 @@ type Files struct {
 	known      map[identity]position // finished files, so that none is read twice
 	order      []identity            // of known, oldest first
 	saved      map[identity]position // from the checkpoint, not found yet
+	before     map[string]bool       // names in the checkpoint
 	since      int64                 // files born before (Unix ns) are not news
 	starting   bool                  // until all files of the first survey are open
 	first      bool                  // no checkpoint: the very first start
@@ -383,6 +383,7 @@ func (f *Files) survey() {
 			f.after(firstRetry, f.retryFolders(firstRetry))
 		}
 	}
+	maps.Copy(s.errs, f.watch.failed)
 	f.folders = s.errs
 	old := slices.Collect(maps.Keys(f.sources))
 	f.mu.Unlock()
@@ -484,7 +485,7 @@ func (f *Files) place(in *inode, st facts) {
 	}
 	// A name that was followed has another file now: that is news. A name
 	// that was not is news only if the file is.
-	old := f.starting && (f.first || st.since() < f.since && !f.followed(in.src.path))
+	old := f.starting && (f.first || st.since() < f.since && !f.before[in.src.path])
 	switch {
 	case !old:
 		in.suspect = f.original(in.src.path)
@@ -493,20 +494,6 @@ func (f *Files) place(in *inode, st facts) {
 			f.fail(in.src, fmt.Errorf("read %s: %w", in.src.path, err))
 		}
 	}
-}
-
-func (f *Files) followed(path string) bool {
-	for _, p := range f.saved {
-		if p.Path == path {
-			return true
-		}
-	}
-	for _, in := range f.inodes {
-		if in.src.path == path && in.off > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // attach makes a name lead to in, nil for nowhere.
@@ -655,12 +642,6 @@ func (f *Files) ok(s *source) {
 	f.event(Event{Kind: Readable, Source: s.path})
 }
 
-// polling notes that a source is looked at by the clock. It is not failing:
-// it is read.
-func (f *Files) polling(source string, err error) {
-	f.event(Event{Kind: Polling, Source: source, Err: err})
-}
-
 func (f *Files) event(e Event) { f.opt.Events(e) }
 
 // changed has the positions written within a second.
@@ -672,5 +653,3 @@ func (f *Files) changed() {
 }
 
 func (f *Files) after(d time.Duration, do func()) { f.agenda.add(time.Now().Add(d), do) }
-
-var errBlind = errors.New("no inotify watch: looking four times a second")

@@ -426,7 +426,7 @@ func TestFollow(t *testing.T) {
 		}},
 		{"a line without an end", nil, func(s *scene) {
 			s.start()
-			const record = `*** uWSGI listen queue of socket "127.0.0.1:5000" (fd: 3) full !!! (129/128) ***`
+
 			var text strings.Builder
 			for i := range 40 {
 				part := strings.Repeat("x", 10_000+i*37) + record

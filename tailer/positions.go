@@ -96,10 +96,12 @@ func (f *Files) load() {
 		return
 	}
 	f.first = false
+	f.before = map[string]bool{}
 	// The kernel stamps births with a clock that is up to a tick (10 ms) late.
 	f.since = c.Saved.Add(-10 * time.Millisecond).UnixNano()
 	for _, p := range c.Files {
 		f.saved[p.id()] = p
+		f.before[p.Path] = true
 	}
 }
 

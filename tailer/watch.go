@@ -30,9 +30,9 @@ type watcher struct {
 	f       *Files
 	fs      *fsnotify.Watcher // nil if there is none
 	watched map[string]folder
-	failed  map[string]bool // folders without a watch
-	probed  bool            // an inotify instance could be had
-	told    bool            // that a file has no watch
+	failed  map[string]error // folders without a watch
+	probed  bool             // an inotify instance could be had
+	told    bool             // that a file has no watch
 
 	poked chan struct{} // there is something for woke
 	group sync.WaitGroup
@@ -50,14 +50,24 @@ type folder struct {
 }
 
 func newWatcher(f *Files) *watcher {
-	w := &watcher{f: f, watched: map[string]folder{}, failed: map[string]bool{}, poked: make(chan struct{}, 1)}
+	w := &watcher{f: f, watched: map[string]folder{}, failed: map[string]error{}, poked: make(chan struct{}, 1)}
+	if err := w.open(); err != nil {
+		f.event(Event{Kind: Polling, Source: "all folders", Err: err})
+		f.pollSoon()
+	}
+	return w
+}
+
+// open begins to take folder events. Without an inotify instance it tries
+// again now and then.
+func (w *watcher) open() error {
 	fs, err := fsnotify.NewWatcher()
 	if err != nil {
-		f.polling("folders", fmt.Errorf("no inotify instance (raise fs.inotify.max_user_instances): %w", err))
-		f.pollSoon()
-		return w
+		w.f.after(lastRetry, func() { _ = w.open() })
+		return fmt.Errorf("no inotify instance (raise fs.inotify.max_user_instances): %w", err)
 	}
 	w.fs = fs
+	w.f.resurvey = true
 	w.group.Go(w.sift)
 	w.group.Go(func() {
 		// fsnotify may send an error while it holds its lock, so this
@@ -68,7 +78,7 @@ func newWatcher(f *Files) *watcher {
 			}
 		}
 	})
-	return w
+	return nil
 }
 
 func (w *watcher) close() {
@@ -120,6 +130,9 @@ func (w *watcher) signal() {
 // than before.
 func (w *watcher) folders(dirs map[string]bool) (changed bool) {
 	if w.fs == nil {
+		for dir := range dirs {
+			w.failed[dir] = errBlind
+		}
 		return false
 	}
 	want := map[string]folder{}
@@ -137,16 +150,16 @@ func (w *watcher) folders(dirs map[string]bool) (changed bool) {
 			delete(w.watched, dir)
 		}
 	}
-	failed := map[string]bool{}
+	failed := map[string]error{}
 	for dir, now := range want {
 		if err := w.fs.Add(dir); err != nil {
 			if gone(err) {
 				w.f.after(gatherTime, func() { w.f.resurvey = true })
 				continue
 			}
-			failed[dir] = true
-			if !w.failed[dir] {
-				w.f.polling(dir, fmt.Errorf("no inotify watch (raise fs.inotify.max_user_watches): %w", err))
+			failed[dir] = fmt.Errorf("%w (raise fs.inotify.max_user_watches): %w", errBlind, err)
+			if w.failed[dir] == nil {
+				w.f.event(Event{Kind: Polling, Source: dir, Err: failed[dir]})
 				w.f.pollSoon()
 			}
 			continue
@@ -244,6 +257,8 @@ func (f *Files) woke() {
 	}
 }
 
+var errBlind = errors.New("no inotify watch, so it is looked at four times a second")
+
 // arm has nxadm/tail watch the file by our own descriptor, so that no name
 // can lead it astray. It uses the watch itself, not the follower around it:
 // that one ends the process when stat(2) fails.
@@ -254,19 +269,27 @@ func (w *watcher) arm(in *inode) bool {
 		err = watch.Watch(name)
 	}
 	if err != nil {
-		in.wake.polled = true
 		err = fmt.Errorf("%w: %w", errBlind, err)
 		if in.src.delay == 0 {
 			in.src.err.Store(&err)
 		}
 		if !w.told {
 			w.told = true
-			w.f.polling(in.src.path, err)
+			w.f.event(Event{Kind: Polling, Source: in.src.path, Err: err})
 		}
+		in.wake.polled = true
 		w.f.pollSoon()
+		w.f.after(lastRetry, func() {
+			if in.wake.polled = false; in.fd >= 0 {
+				w.f.woken(in)
+			}
+		})
 		return false
 	}
 	in.wake.armed = true
+	if in.src.delay == 0 {
+		in.src.err.Store(nil)
+	}
 	events := watch.Events(name)
 	w.group.Go(func() {
 		for ev := range events { // closed by disarm
