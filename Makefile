@@ -2,8 +2,8 @@
 # make test   runs all tests
 # make build  builds a static binary: ./qwatch
 # make lint   gofmt, go vet, staticcheck
-# make bench  measures, with ratios against other tools
-# make fuzz   fuzzes every parser of foreign bytes, a minute each
+# make bench  measures, with ratios against other tools (BENCH="-short -only scan")
+# make fuzz   fuzzes every parser of foreign bytes, a minute each (FUZZTIME=10s)
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export CGO_ENABLED = 0
@@ -38,3 +38,12 @@ demo:
 	@mkdir -p dist
 	@go build -o dist/ ./cmd/qwatch ./internal/testbed/standin ./internal/testbed/demo
 	@dist/demo dist/qwatch dist/standin
+
+bench:
+	@scripts/need $(UWSGI) ss=iproute2 rg=ripgrep mtail=mtail gzip=gzip
+	@mkdir -p dist
+	@go build -trimpath -ldflags '-s -w' -o dist/qwatch ./cmd/qwatch
+	@go run ./internal/bench $(BENCH)
+
+fuzz:
+	@scripts/fuzz
