@@ -40,6 +40,9 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		return plan
 	}
 
+	if c.Lost != nil && c.Incident.Socket == "" {
+		return say(Nothing, CodeNotFound, "%v", c.Lost)
+	}
 	if c.Lost != nil {
 		return say(Refuse, CodeNotFound, "the socket was not found: %v", c.Lost)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/internal/daemon"
+	"qwatch/matcher"
 	"qwatch/remediate"
 )
 
@@ -166,19 +167,19 @@ func planAll(ctx context.Context, h outside, cfg *config.Config, address string)
 			Facts: facts, Socket: s, Evidence: remediate.Weigh(s.ID, readings, time.Time{}), Serial: i + 1,
 		}, history, now))
 	}
-	if len(plans) == 0 {
-		lost := errors.New("no uWSGI has a listening socket on this host")
-		if address != "" {
-			lost = fmt.Errorf("no uWSGI listens on %s", address)
-		}
-		if len(facts.Unseen) > 0 {
-			lost = fmt.Errorf("%w that qwatch could see (%s)", lost, facts.Unseen[0])
-		}
-		p := remediate.Decide(policy, remediate.Case{Facts: facts, Lost: lost, Serial: 1}, history, now)
-		p.Name = address
-		plans = append(plans, p)
+	if len(plans) > 0 {
+		return plans, nil
 	}
-	return plans, nil
+	lost := errors.New("no uWSGI has a listening socket on this host")
+	if address != "" {
+		lost = fmt.Errorf("no uWSGI listens on %s", address)
+	}
+	if len(facts.Unseen) > 0 {
+		lost = fmt.Errorf("%w that qwatch could see (%s)", lost, facts.Unseen[0])
+	}
+	return []remediate.Plan{remediate.Decide(policy, remediate.Case{
+		Incident: matcher.Incident{Socket: address}, Facts: facts, Lost: lost, Serial: 1,
+	}, history, now)}, nil
 }
 
 func printPlans(e env, plans []remediate.Plan, asJSON bool) error {

@@ -457,7 +457,31 @@ func (p *parser) nearest(e entry) string {
 		slices.Sort(elsewhere)
 		return "it belongs " + strings.Join(slices.Compact(elsewhere), " or ")
 	}
+	if key, place := p.elsewhere(e); key != "" {
+		return fmt.Sprintf("did you mean %q? It belongs %s", key, place)
+	}
 	return "known here: " + strings.Join(here, ", ")
+}
+
+// elsewhere finds the key of another table that is spelled most like this
+// one, and says where it belongs.
+func (p *parser) elsewhere(e entry) (best, place string) {
+	least := max(2, len(e.key)/3) + 1
+	for _, path := range p.asked {
+		table, key := "", path
+		if i := strings.LastIndexByte(path, '.'); i >= 0 {
+			table, key = path[:i], path[i+1:]
+		}
+		d := distance(e.key, key)
+		if strings.ContainsAny(key, `["`) || d >= least {
+			continue
+		}
+		best, least, place = key, d, "at the top, above the first table"
+		if table != "" {
+			place = "in " + header(table)
+		}
+	}
+	return best, place
 }
 
 // distance is how many characters one must insert, take out or change (or

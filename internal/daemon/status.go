@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -219,6 +220,11 @@ func FetchStatus(ctx context.Context, path string) (Status, error) {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
+		// The made-up URL is no news.
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
 		return s, err
 	}
 	defer resp.Body.Close()
