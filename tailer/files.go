@@ -94,7 +94,7 @@ type Files struct {
 	known      map[identity]position // finished files, so that none is read twice
 	order      []identity            // of known, oldest first
 	saved      map[identity]position // from the checkpoint, not found yet
-	before     map[string]bool       // names in the checkpoint
+	before     map[string]done       // names in the checkpoint
 	since      int64                 // files born before (Unix ns) are not news
 	starting   bool                  // until all files of the first survey are open
 	first      bool                  // no checkpoint: the very first start
@@ -113,13 +113,13 @@ type Files struct {
 
 // source is a followed name.
 type source struct {
-	path           string
-	inode          *inode // what the name leads to, nil if nothing or a pipe
-	pipe           *pipe
-	users          int           // inodes whose src this is
-	backup         string        // the base name under which a rotation put the last file
-	heads          []head        // how its last generations began
-	low            int64         // generations born before (Unix ns) are done
+	path   string
+	inode  *inode // what the name leads to, nil if nothing or a pipe
+	pipe   *pipe
+	users  int    // inodes whose src this is
+	backup string // the base name under which a rotation put the last file
+	heads  []head // how its last generations began
+	done
 	births, opened int           // files that were born under the name, and those of them that were opened
 	delay          time.Duration // until the next try to read it, 0 if all is well
 
@@ -485,7 +485,7 @@ func (f *Files) place(in *inode, st facts) {
 	}
 	// A name that was followed has another file now: that is news. A name
 	// that was not is news only if the file is.
-	old := f.starting && (f.first || st.since() < f.since && !f.before[in.src.path])
+	old := f.starting && (f.first || st.since() < f.since && !f.wasFollowed(in.src.path))
 	switch {
 	case !old:
 		in.suspect = f.original(in.src.path)
@@ -494,6 +494,11 @@ func (f *Files) place(in *inode, st facts) {
 			f.fail(in.src, fmt.Errorf("read %s: %w", in.src.path, err))
 		}
 	}
+}
+
+func (f *Files) wasFollowed(path string) bool {
+	_, ok := f.before[path]
+	return ok
 }
 
 // attach makes a name lead to in, nil for nowhere.
@@ -561,12 +566,14 @@ func (f *Files) rest(in *inode) {
 // drop closes a file and remembers how far it was read.
 func (f *Files) drop(in *inode) {
 	f.watch.disarm(in)
+	if st, err := statFD(in.fd); err == nil {
+		in.src.Low = max(in.src.Low, st.since())
+	}
 	unix.Close(in.fd)
 	in.fd = -1
 	delete(f.inodes, in.id)
 	f.remember(in.id, positionOf(in))
 	in.src.users--
-	in.src.low = max(in.src.low, in.id.Born)
 	f.forget(in.src)
 	f.changed()
 }
@@ -586,7 +593,10 @@ func (f *Files) remember(id identity, p position) {
 func (f *Files) source(path string) *source {
 	s := f.sources[path]
 	if s == nil {
-		s = &source{path: path}
+		s = &source{path: path, done: done{f.since, f.since}}
+		if d, ok := f.before[path]; ok {
+			s.done = done{d.Low, max(d.Packed, f.since)}
+		}
 		f.mu.Lock()
 		f.sources[path] = s
 		f.mu.Unlock()

@@ -33,6 +33,14 @@ type position struct {
 	Head   head   `json:"head"`             // how its text begins
 	Copy   bool   `json:"copy,omitempty"`   // not read yet: it looks like a copy
 	Copied bool   `json:"copied,omitempty"` // a copy whose rest is being read
+	done          // of the name
+}
+
+// done bounds what of a name's rotated files has been dealt with, in Unix
+// nanoseconds.
+type done struct {
+	Low    int64 `json:"low,omitempty"`    // generations born until then
+	Packed int64 `json:"packed,omitempty"` // compressed ones written until then
 }
 
 const checkpointVersion = 1
@@ -62,7 +70,7 @@ func positionOf(in *inode) position {
 	p := position{
 		Path: in.src.path, Dev: in.id.Dev, Ino: in.id.Ino, Born: in.id.Born, Handle: []byte(in.id.Handle),
 		Off: in.off, Window: slices.Clone(in.window), Head: head{in.head.At, slices.Clone(in.head.Text)},
-		Copy: in.suspect != nil, Copied: in.copied,
+		Copy: in.suspect != nil, Copied: in.copied, done: in.src.done,
 	}
 	if in.at != p.Path {
 		p.At = in.at
@@ -96,12 +104,13 @@ func (f *Files) load() {
 		return
 	}
 	f.first = false
-	f.before = map[string]bool{}
-	// The kernel stamps births with a clock that is up to a tick (10 ms) late.
-	f.since = c.Saved.Add(-10 * time.Millisecond).UnixNano()
+	f.before = map[string]done{}
+	// A file may have been born shortly before the checkpoint and not been
+	// open in it. One that was dealt with has been still for quietTime.
+	f.since = c.Saved.Add(-quietTime / 2).UnixNano()
 	for _, p := range c.Files {
 		f.saved[p.id()] = p
-		f.before[p.Path] = true
+		f.before[p.Path] = p.done
 	}
 }
 

@@ -73,7 +73,7 @@ func (f *Files) findCopy(in *inode) string {
 		c := f.adopt(fd, id, in.src)
 		at.apply(c)
 		c.copied = true
-		in.src.low = max(in.src.low, id.Born)
+		in.src.Low = max(in.src.Low, st.since())
 		f.drain(c)
 		return path
 	}
@@ -264,7 +264,7 @@ func (f *Files) generations(dir string, group []*source) {
 
 func (f *Files) generation(s *source, path string) *inode {
 	st, err := statPath(path)
-	if err != nil || !st.regular() || st.size == 0 || st.since() < max(f.since, s.low) {
+	if err != nil || !st.regular() || st.size == 0 || st.since() <= s.Low {
 		return nil
 	}
 	fd, id, _, err := openFile(path)
@@ -370,9 +370,10 @@ func (f *Files) unpackNew(s *source, what string) (found int) {
 			heads = append(heads, p.Head)
 		}
 	}
+	after := s.Packed
 	for _, path := range f.neighbours(s) {
 		st, err := statPath(path)
-		if err != nil || !isCompressed(path) || st.changed < f.since || !related(filepath.Base(s.path), filepath.Base(path)) {
+		if err != nil || !isCompressed(path) || st.changed <= after || !related(filepath.Base(s.path), filepath.Base(path)) {
 			continue
 		}
 		seen := func(h head) bool {
@@ -383,6 +384,7 @@ func (f *Files) unpackNew(s *source, what string) (found int) {
 		}
 		if begin, err := f.unpack(position{}, s, path); err == nil {
 			found++
+			s.Packed = max(s.Packed, st.changed)
 			s.began(begin)
 			heads = append(heads, begin)
 			f.event(Event{Kind: Recovered, Source: s.path, Detail: what + ": " + path})
