@@ -65,8 +65,8 @@ type Waits string
 
 // What a worker can wait for that says something of its queue.
 const (
-	OnLock    Waits = "lock"    // a lock (futex(2), FUTEX_WAIT)
-	OnThunder Waits = "thunder" // a robust mutex of uWSGI, as its thunder lock (FUTEX_LOCK_PI)
+	OnLock   Waits = "lock"        // a lock (futex(2), FUTEX_WAIT)
+	OnShared Waits = "shared lock" // a lock that uWSGI shares between its workers, as its thunder lock (FUTEX_LOCK_PI)
 )
 
 // Family is the address family of a listening socket.

@@ -146,7 +146,9 @@ func (h *Host) findSocketUnits(ctx context.Context, facts *remediate.Facts) {
 
 func workersOf(o owner) (found []remediate.Worker) {
 	for _, p := range o.workers {
-		found = append(found, remediate.Worker{Process: p.Process, State: p.state, Ticks: p.ticks})
+		w := remediate.Worker{Process: p.Process, State: p.state, Ticks: p.ticks}
+		w.Waits, w.Switches = waits(p.PID)
+		found = append(found, w)
 	}
 	return found
 }

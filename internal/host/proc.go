@@ -401,3 +401,66 @@ func writable(fdinfo []byte) bool {
 	}
 	return false
 }
+
+// waits tells what all threads of a process wait for, and how often they gave
+// up or lost the CPU: "" and 0 where that may not be known, or they wait for
+// different things. The system call of another's thread needs CAP_SYS_PTRACE,
+// and no Yama that forbids it (proc_pid_syscall, fs/proc/base.c).
+func waits(pid int) (on remediate.Waits, switches uint64) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return "", 0
+	}
+	for i, t := range threads {
+		status, err := os.ReadFile(dir + "/" + t.Name() + "/status")
+		if err != nil {
+			return "", 0
+		}
+		switches += switchesIn(status)
+		call, _ := os.ReadFile(dir + "/" + t.Name() + "/syscall")
+		switch w := waitIn(call); {
+		case i == 0 || on != "" && w == remediate.OnShared:
+			on = w
+		case w == "":
+			on = ""
+		}
+	}
+	return on, switches
+}
+
+// switchesIn adds up both counters of /proc/PID/task/TID/status.
+func switchesIn(status []byte) (n uint64) {
+	for line := range bytes.Lines(status) {
+		key, value, _ := bytes.Cut(line, []byte(":"))
+		if string(key) == "voluntary_ctxt_switches" || string(key) == "nonvoluntary_ctxt_switches" {
+			v, _ := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 64)
+			n += v
+		}
+	}
+	return n
+}
+
+// waitIn reads /proc/PID/task/TID/syscall: a number and six arguments, or
+// "running". A futex(2) without a time-out is a lock that somebody has, and
+// the kind with priority inheritance is that of uWSGI's robust mutexes
+// (core/lock.c uwsgi_lock_fast_init). Python's locks with a time-out, its
+// sleep and its sockets wait otherwise.
+func waitIn(call []byte) remediate.Waits {
+	f := strings.Fields(string(call))
+	if len(f) < 5 || f[0] != strconv.Itoa(unix.SYS_FUTEX) || f[4] != "0x0" {
+		return ""
+	}
+	op, err := strconv.ParseUint(f[2], 0, 64)
+	if err != nil {
+		return ""
+	}
+	const command = 0x7f // FUTEX_CMD_MASK, include/uapi/linux/futex.h
+	switch op & command {
+	case 0, 9: // FUTEX_WAIT, FUTEX_WAIT_BITSET
+		return remediate.OnLock
+	case 6, 13: // FUTEX_LOCK_PI, FUTEX_LOCK_PI2
+		return remediate.OnShared
+	}
+	return ""
+}

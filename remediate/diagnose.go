@@ -1,0 +1,630 @@
+package remediate
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"qwatch/matcher"
+)
+
+// Kind says why an accept queue is full.
+type Kind string
+
+// The kinds of fullness.
+const (
+	Idle     Kind = "idle"     // it is not full
+	Burst    Kind = "burst"    // more came at once than it holds; also where nothing else is proven
+	Overload Kind = "overload" // it fills faster than the workers empty it
+	Stall    Kind = "stall"    // nothing takes from it
+	Respawn  Kind = "respawn"  // it filled while workers were starting
+	False    Kind = "false"    // it is not full, the record's numbers are garbage
+)
+
+// Bind names what sets the limit of a socket.
+type Bind string
+
+// The settings that can bind, as `doctor` reports them.
+const (
+	BindListen    Bind = "listen"         // uWSGI's own listen
+	BindSomaxconn Bind = "somaxconn"      // net.core.somaxconn of the socket's namespace
+	BindUnit      Bind = "systemd-socket" // Backlog= of the .socket unit
+	BindUnknown   Bind = "unknown"
+)
+
+// Stats is what a uWSGI stats server says: of all sockets and workers of one
+// master together.
+type Stats struct {
+	Requests   uint64 // answered since the master's start (sum of the workers')
+	Workers    int    // without those that cheaper mode has put to rest
+	Busy, Idle int
+	// Response is the average time of a request, as the workers that have
+	// answered any say (avg_rt, which weighs the newest most).
+	Response time.Duration
+	Queue    int // listen_queue: the longest queue of its TCP sockets
+}
+
+// Look is a socket as Observe showed it at one moment.
+type Look struct {
+	At, Booted time.Time // as in Facts
+	Socket     Socket
+	Stats      *Stats // nil where no stats server is configured or answers
+}
+
+// Signs is all that a diagnosis is made from.
+type Signs struct {
+	// Now is the newest look. Before is an earlier one, zero where there is
+	// none; how its workers fared in between tells most after 2 s and more.
+	Now, Before Look
+	// Readings are those of the last minute in the order of time, of all
+	// sockets.
+	Readings []Reading
+	// Alone says that no other socket of the namespace accepts TCP
+	// connections, so that PassiveOpens counts those of this one.
+	Alone   bool
+	Marks   []matcher.Mark // lines of this uWSGI in the last minute
+	Garbage bool           // the record's numbers cannot be true
+	Policy  Policy
+}
+
+// Diagnosis says why a queue is full, and what to do about it.
+type Diagnosis struct {
+	Kind  Kind
+	Binds Bind
+	// AtCeiling says that the limit is at policy.max_backlog or over it.
+	AtCeiling bool
+	// Sure is false where Kind is only what is left: later signs may show
+	// another one.
+	Sure    bool
+	Reasons []string // each a sentence; the first says why it is this Kind
+	Advice  []string // what an administrator should do, each a sentence
+	// AcceptRate is how many connections the workers take each second, -1
+	// where that is not known.
+	AcceptRate float64
+	// Wait is how long the last connection in the queue has to wait at that
+	// rate, 0 where that is not known.
+	Wait time.Duration
+	// MaxTarget is the longest queue in which nobody waits longer than
+	// policy.max_wait; 0 where that bounds nothing.
+	MaxTarget int
+}
+
+// Forbids reports whether a longer queue would be wrong, and why.
+func (d Diagnosis) Forbids() (bool, string) {
+	switch d.Kind {
+	case Stall, Respawn, False:
+		return true, d.Reasons[0]
+	}
+	return false, ""
+}
+
+const (
+	// clockTick is the unit of /proc/PID/stat: USER_HZ is 100 wherever uWSGI
+	// and Go run.
+	clockTick = 10 * time.Millisecond
+
+	// lockProof is how long workers must have waited on locks, and stallProof
+	// how long nothing must have been taken, to be called stuck. Slow requests
+	// take several seconds.
+	lockProof  = 2 * time.Second
+	stallProof = 15 * time.Second
+	// overloadProof is how long a queue must have been half full.
+	overloadProof = 10 * time.Second
+	// young is a worker that has hardly begun; a reload starts all of them
+	// within together.
+	young    = 10 * time.Second
+	together = 5 * time.Second
+	// falseLooks is how often the kernel must disagree with the record.
+	falseLooks = 5
+	// measurable is the least time to draw a rate from.
+	measurable = 2 * time.Second
+)
+
+// Diagnose is pure. With a few seconds of evidence the kind is Burst and not
+// sure: whatever forbids a raise is proven, not guessed.
+func Diagnose(signs Signs) Diagnosis {
+	e := newExam(signs)
+	d := Diagnosis{AcceptRate: e.rate, AtCeiling: e.s.Limit >= e.Policy.MaxBacklog}
+	var bindReason string
+	d.Binds, bindReason = binds(e.s)
+	d.Kind, d.Sure, d.Reasons = e.kind()
+	if e.rate > 0 {
+		d.Wait = time.Duration(float64(e.s.Length) / e.rate * float64(time.Second))
+	}
+	if d.Kind == Overload && e.Policy.MaxWait > 0 {
+		d.MaxTarget = max(1, int(min(e.rate*e.Policy.MaxWait.Seconds(), math.MaxInt32)))
+	}
+	d.Reasons = append(d.Reasons, e.work()...)
+	if d.Kind != False {
+		d.Reasons = append(d.Reasons, bindReason)
+	}
+	d.Advice = e.advice(d)
+	return d
+}
+
+// exam is the signs, sorted.
+type exam struct {
+	Signs
+	s        Socket
+	own      []Reading // of this socket
+	evidence Evidence
+	rate     float64 // accepted each second, -1 unknown
+	dropped  float64 // overflows each second, 0 unknown
+
+	// pile is how long the queue has been at least half full without a break.
+	pile time.Duration
+	// apart is the time between the looks, 0 where there is only one.
+	apart time.Duration
+}
+
+func newExam(signs Signs) exam {
+	e := exam{Signs: signs, s: signs.Now.Socket, rate: -1}
+	for _, r := range e.Readings {
+		if r.ID == e.s.ID {
+			e.own = append(e.own, r)
+		}
+	}
+	e.evidence = Weigh(e.s.ID, e.Readings, time.Time{}).of(e.s)
+	if before := e.Before; before.Socket.Master.Same(e.s.Master) && before.At.Before(e.Now.At) {
+		e.apart = e.Now.At.Sub(before.At)
+	}
+	if len(e.own) > 0 {
+		last := e.own[len(e.own)-1]
+		for _, r := range slices.Backward(e.own) {
+			if !halfFull(r.Length, r.Limit) {
+				break
+			}
+			e.pile = last.At.Sub(r.At)
+		}
+		if over := e.evidence.Over; over >= measurable {
+			if n, known := e.accepted(time.Time{}); known {
+				e.rate = float64(n) / over.Seconds()
+			}
+			if e.Alone {
+				e.dropped = float64(e.evidence.Overflows) / over.Seconds()
+			}
+		}
+	}
+	if a, b := e.Before.Stats, e.Now.Stats; a != nil && b != nil && e.apart >= measurable && a.Requests <= b.Requests {
+		e.rate = float64(b.Requests-a.Requests) / e.apart.Seconds()
+	}
+	return e
+}
+
+// accepted is how many connections were taken from the queue since a moment.
+// PassiveOpens counts each connection that enters an accept queue of the
+// namespace (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c); so where
+// other sockets accept too it is known only that there was none.
+func (e exam) accepted(since time.Time) (n int, known bool) {
+	own := slices.Clone(e.own)
+	own = slices.DeleteFunc(own, func(r Reading) bool { return r.At.Before(since) })
+	if len(own) < 2 || e.s.Family == Unix {
+		return 0, false
+	}
+	first, last := own[0], own[len(own)-1]
+	if last.Opens < first.Opens {
+		return 0, false
+	}
+	// The length is read just before the counter.
+	n = max(0, int(last.Opens-first.Opens)-(last.Length-first.Length))
+	return n, n == 0 || e.Alone
+}
+
+// kind finds out why the queue is full.
+func (e exam) kind() (kind Kind, sure bool, reasons []string) {
+	full := e.evidence.Corroborates() || e.s.Full()
+	if e.Garbage && !full && e.evidence.Looks >= falseLooks {
+		return False, true, []string{fmt.Sprintf("the log's numbers cannot be true, and the kernel shows no full queue: %s", e.evidence)}
+	}
+	if !full && !halfFull(e.s.Length, e.s.Limit) {
+		return Idle, e.evidence.Looks > 0, []string{fmt.Sprintf("the queue is not full: it holds %d of %d", e.s.Length, e.s.Limit)}
+	}
+	if why := e.stalled(); why != "" {
+		return Stall, true, []string{"nothing takes connections from the queue: " + why}
+	}
+	if why := e.respawning(); why != "" {
+		return Respawn, true, []string{"the queue filled while workers were starting: " + why}
+	}
+	if !full {
+		return Idle, e.evidence.Looks > 0, []string{fmt.Sprintf("the queue is not full, though it holds %d of %d", e.s.Length, e.s.Limit)}
+	}
+	if e.pile >= overloadProof && e.rate > 0 {
+		return Overload, true, []string{fmt.Sprintf("more comes than the workers take: at least half full for %s, while they take %s connections a second",
+			e.pile.Round(time.Second), number(e.rate))}
+	}
+	if i := slices.IndexFunc(e.own, Reading.Full); i >= 0 {
+		if slices.ContainsFunc(e.own[i:], func(r Reading) bool { return !halfFull(r.Length, r.Limit) }) {
+			return Burst, true, []string{"the queue drains again: the connections came in a burst"}
+		}
+	}
+	return Burst, false, []string{fmt.Sprintf("the queue is full; watched for %s, which shows no other reason than many connections at once", e.evidence.Over.Round(time.Second))}
+}
+
+// stalled says why nothing takes connections, "" where that is not proven.
+func (e exam) stalled() string {
+	workers := e.s.Workers
+	if n := len(workers); n > 0 && count(workers, Worker.stopped) == n {
+		return fmt.Sprintf("%s stopped (SIGSTOP or a debugger)", all(n))
+	}
+	if !e.s.Full() {
+		return ""
+	}
+	if n, known := e.accepted(e.Before.At); e.apart > 0 && known && n > 0 {
+		return ""
+	}
+	helpless := func(w Worker) bool { return w.stopped() || w.dead() || w.State == 'D' || w.Waits != "" }
+	if e.apart >= lockProof && e.same() && e.asleep() && e.mayHaveFrozen() &&
+		count(workers, helpless) == len(workers) && count(e.Before.Socket.Workers, helpless) == len(workers) {
+		shared := count(workers, func(w Worker) bool { return w.Waits == OnShared })
+		disk := count(workers, func(w Worker) bool { return w.State == 'D' })
+		switch {
+		case count(workers, Worker.dead) == len(workers):
+			return fmt.Sprintf("%s dead for %s, and the master does not replace them", all(len(workers)), short(e.apart))
+		case disk == len(workers):
+			return fmt.Sprintf("%s in uninterruptible sleep for %s (a disk or network file system that does not answer)", all(disk), short(e.apart))
+		case shared > 0:
+			return fmt.Sprintf("%d of %d workers have waited %s for a lock that uWSGI shares between them (its thunder lock, uwsgi.lock), and the others cannot give it back", shared, len(workers), short(e.apart))
+		}
+		return fmt.Sprintf("%s waiting for a lock that nobody gives back, for %s and without CPU time (deadlock)", all(len(workers)), short(e.apart))
+	}
+	n, known := e.accepted(time.Time{})
+	nothing := known && n == 0 && e.evidence.Over >= lockProof
+	if e.marked(matcher.MarkDeadlock, time.Minute) && (nothing || e.apart >= lockProof && e.frozen()) {
+		return "uWSGI's deadlock-detector spoke up, and no connection was taken since"
+	}
+	fullFor := e.fullFor()
+	if fullFor < stallProof {
+		return ""
+	}
+	if e.apart >= stallProof && e.frozen() {
+		return fmt.Sprintf("full for %s, and for %s no worker has run at all", short(fullFor), short(e.apart))
+	}
+	if n, known := e.accepted(e.Now.At.Add(-fullFor)); known && n == 0 && e.apart >= lockProof && e.same() && e.asleep() {
+		return fmt.Sprintf("full for %s, in which no connection was taken, and the workers use no CPU time", short(fullFor))
+	}
+	return ""
+}
+
+// respawning says what shows that the queue filled before its workers were
+// there, "" where that is not shown. Workers that have just started are no
+// proof: they may be as busy as any.
+func (e exam) respawning() string {
+	reloaded := e.marked(matcher.MarkReloaded, young)
+	if count(e.s.Workers, Worker.dead) == len(e.s.Workers) {
+		began := e.Now.Booted.Add(time.Duration(e.s.Master.Start) * clockTick)
+		switch {
+		case len(e.Before.Socket.Workers) > 0 && e.apart > 0 || reloaded:
+			return "uWSGI is reloading, and no worker is there yet"
+		case !e.Now.Booted.IsZero() && e.Now.At.Sub(began) < young:
+			return "uWSGI has just been started, and no worker is there yet"
+		}
+		return ""
+	}
+	if e.Now.Booted.IsZero() || e.marked(matcher.MarkHarakiri, time.Minute) {
+		return "" // those that harakiri replaces were stuck, and are not the reason
+	}
+	var births []time.Time
+	for _, w := range e.s.Workers {
+		births = append(births, e.Now.Booted.Add(time.Duration(w.Start)*clockTick))
+	}
+	slices.SortFunc(births, time.Time.Compare)
+	first, last := births[0], births[len(births)-1]
+	fresh := slices.DeleteFunc(slices.Clone(births), func(t time.Time) bool { return e.Now.At.Sub(t) >= young })
+	replaced := len(fresh) == len(births) && last.Sub(first) <= together
+	dying := e.marked(matcher.MarkDied, young) || e.marked(matcher.MarkTooFast, young) || e.marked(matcher.MarkBuried, young)
+	if !replaced && !(2*len(fresh) > len(births) && dying) {
+		return ""
+	}
+	// Workers that have once emptied the queue are not the reason either.
+	born := fresh[0]
+	if slices.ContainsFunc(e.own, func(r Reading) bool {
+		if r.At.Before(last) || halfFull(r.Length, r.Limit) {
+			return false
+		}
+		n, known := e.accepted(r.At)
+		return known && n > 0 || e.s.Family == Unix
+	}) {
+		return ""
+	}
+	what := fmt.Sprintf("%d of %d workers started within the last %s", len(fresh), len(births), short(e.Now.At.Sub(born)))
+	seen := len(e.own) > 0 && !e.own[0].At.After(born)
+	n, known := e.accepted(born.Add(-time.Second))
+	switch {
+	case seen && !e.own[len(e.own)-1].At.Add(-e.pile).After(born):
+		return what + ", into a queue that was full already"
+	case seen && known && n == 0:
+		return what + ", and none has taken a connection yet"
+	case reloaded:
+		return what + ", and the log shows a reload"
+	case dying:
+		return what + ", and the log shows that workers die"
+	}
+	return ""
+}
+
+// work tells how busy the workers are.
+func (e exam) work() (reasons []string) {
+	if e.rate >= 0 && len(e.own) > 0 && e.s.Length > 0 {
+		if e.rate > 0 {
+			wait := time.Duration(float64(e.s.Length) / e.rate * float64(time.Second))
+			reasons = append(reasons, fmt.Sprintf("the last of %d in the queue waits %s", e.s.Length, short(wait)))
+		}
+	}
+	if st := e.Now.Stats; st != nil {
+		r := fmt.Sprintf("the stats server counts %d of %d workers busy", st.Busy, st.Workers)
+		if st.Response > 0 {
+			r += fmt.Sprintf(", %s a request", short(st.Response))
+		}
+		reasons = append(reasons, r)
+	}
+	if share, ok := e.cpu(); ok {
+		reasons = append(reasons, fmt.Sprintf("its %d workers use %.0f%% of a CPU each", len(e.s.Workers), 100*share))
+	}
+	return reasons
+}
+
+// marked reports whether a line of this kind is newer than so long.
+func (e exam) marked(kind matcher.MarkKind, within time.Duration) bool {
+	return slices.ContainsFunc(e.Marks, func(m matcher.Mark) bool {
+		return m.Kind == kind && e.Now.At.Sub(m.At) < within
+	})
+}
+
+// fullFor is how long every reading up to the last was full.
+func (e exam) fullFor() time.Duration {
+	var since time.Time
+	for _, r := range slices.Backward(e.own) {
+		if !r.Full() {
+			break
+		}
+		since = r.At
+	}
+	if since.IsZero() {
+		return 0
+	}
+	return e.own[len(e.own)-1].At.Sub(since)
+}
+
+// same reports whether the workers of both looks are the same processes.
+func (e exam) same() bool {
+	before := e.Before.Socket.Workers
+	return len(before) > 0 && slices.EqualFunc(before, e.s.Workers, func(a, b Worker) bool { return a.Process.Same(b.Process) })
+}
+
+// cpu is the share of a CPU that each worker used between the looks.
+func (e exam) cpu() (share float64, ok bool) {
+	if e.apart < measurable || !e.same() {
+		return 0, false
+	}
+	var ticks uint64
+	for i, w := range e.s.Workers {
+		ticks += w.Ticks - e.Before.Socket.Workers[i].Ticks
+	}
+	return float64(ticks) * clockTick.Seconds() / e.apart.Seconds() / float64(len(e.s.Workers)), true
+}
+
+// asleep reports whether the workers used no CPU time worth counting.
+func (e exam) asleep() bool {
+	share, ok := e.cpu()
+	return ok && share < 0.01
+}
+
+// frozen reports whether no thread of any worker has run between the looks.
+func (e exam) frozen() bool {
+	return e.same() && e.mayHaveFrozen() &&
+		!slices.ContainsFunc(e.s.Workers, func(w Worker) bool { return w.Switches == 0 })
+}
+
+// mayHaveFrozen is frozen where nothing is known to the contrary.
+func (e exam) mayHaveFrozen() bool {
+	return slices.EqualFunc(e.s.Workers, e.Before.Socket.Workers, func(a, b Worker) bool {
+		return a.Ticks == b.Ticks && (a.Switches == b.Switches || a.Switches == 0 || b.Switches == 0)
+	})
+}
+
+func (w Worker) stopped() bool { return w.State == 'T' || w.State == 't' }
+func (w Worker) dead() bool    { return w.State == 'Z' || w.State == 'X' }
+
+// binds names what sets the limit of a socket, and says why.
+func binds(s Socket) (Bind, string) {
+	at := ""
+	if s.ConfiguredAt != "" && s.ConfiguredAt != "default" {
+		at = " (" + s.ConfiguredAt + ")"
+	}
+	switch {
+	case s.SocketUnit != "" && (s.Somaxconn == 0 || s.Limit < s.Somaxconn):
+		return BindUnit, fmt.Sprintf("the limit %d is Backlog= of %s; uWSGI's listen has no say", s.Limit, s.SocketUnit)
+	case s.SocketUnit != "":
+		return BindSomaxconn, fmt.Sprintf("the limit %d is somaxconn: Backlog= of %s is cut to it", s.Limit, s.SocketUnit)
+	case s.Somaxconn > 0 && s.Limit == s.Somaxconn && s.Configured >= s.Somaxconn:
+		return BindSomaxconn, fmt.Sprintf("the limit %d is somaxconn; uWSGI is configured to listen = %d%s", s.Limit, s.Configured, at)
+	case s.Configured > 0 && s.Limit == s.Configured && s.ConfiguredAt == "default":
+		return BindListen, fmt.Sprintf("the limit %d is uWSGI's default, since its configuration sets no listen", s.Limit)
+	case s.Configured > 0 && s.Limit == s.Configured:
+		return BindListen, fmt.Sprintf("the limit %d is uWSGI's listen%s", s.Limit, at)
+	case s.Configured == 0 && s.Somaxconn > 0 && s.Limit == s.Somaxconn:
+		return BindSomaxconn, fmt.Sprintf("the limit %d is somaxconn; what uWSGI is configured to is not known", s.Limit)
+	case s.Configured > 0 && s.Limit > s.Configured:
+		return BindUnknown, fmt.Sprintf("the limit %d was raised while uWSGI ran: it is configured to listen = %d%s", s.Limit, s.Configured, at)
+	case s.Configured > 0:
+		return BindUnknown, fmt.Sprintf("the limit %d is neither somaxconn (%d) nor listen = %d%s: one of them was lower when the socket was made", s.Limit, s.Somaxconn, s.Configured, at)
+	}
+	return BindUnknown, fmt.Sprintf("what sets the limit %d is not known", s.Limit)
+}
+
+// advice is what an administrator should do, the most pressing first.
+func (e exam) advice(d Diagnosis) (advice []string) {
+	say := func(format string, args ...any) { advice = append(advice, fmt.Sprintf(format, args...)) }
+	harakiri := func() {
+		say("set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced")
+	}
+	s := e.s
+	if m := slices.IndexFunc(e.Marks, func(m matcher.Mark) bool { return m.Kind == matcher.MarkNoStart }); m >= 0 {
+		say("a uWSGI refused to start, its listen being over somaxconn (%d): raise somaxconn first or lower listen", e.Marks[m].Limit)
+	}
+	if s.Somaxconn > 0 && s.Configured > s.Somaxconn {
+		say("raise somaxconn to %d before any restart: with %d and listen = %d uWSGI refuses to start", s.Configured, s.Somaxconn, s.Configured)
+	}
+	if e.marked(matcher.MarkTooFast, time.Minute) {
+		say("find out why workers die as soon as they start: uWSGI's log says so above \"respawning too fast\"")
+	} else if e.marked(matcher.MarkDied, time.Minute) {
+		say("find out what kills the workers: signal 9 is most often the kernel for want of memory (journalctl -k -g 'Out of memory')")
+	}
+	switch d.Kind {
+	case False:
+		say("nothing is wrong with the queue: uWSGI reads such numbers where it runs emulated (an amd64 image on ARM): run an image for this CPU")
+		return advice
+	case Idle:
+		return append(advice, e.persist()...)
+	case Stall:
+		var stopped []string
+		for _, w := range s.Workers {
+			if w.stopped() {
+				stopped = append(stopped, fmt.Sprint(w.PID))
+			}
+		}
+		if len(stopped) > 0 {
+			say("let the stopped workers go on: kill -CONT %s", strings.Join(stopped, " "))
+			return advice
+		}
+		shared := slices.ContainsFunc(s.Workers, func(w Worker) bool { return w.Waits == OnShared })
+		if shared || e.marked(matcher.MarkDeadlock, time.Minute) {
+			say("set thunder-lock-watchdog = true in uWSGI's configuration, or leave thunder-lock out: the lock outlived a worker that died with it")
+		}
+		say("restart uWSGI (systemctl restart %s): a graceful reload waits for its workers", cmp.Or(s.Master.Unit, "its unit"))
+		harakiri()
+		say("a longer queue would only let more clients wait for nothing")
+		return advice
+	case Respawn:
+		say("wait until the workers are up: the queue drains by itself")
+		say("reload by touch-chain-reload (with lazy-apps = true), so that workers are replaced one at a time")
+		return append(advice, e.persist()...)
+	}
+
+	bound := d.MaxTarget > 0 && d.MaxTarget <= s.Limit
+	if !d.AtCeiling && !bound {
+		target := e.Policy.Target(s.Limit)
+		if d.MaxTarget > 0 {
+			target = min(target, d.MaxTarget)
+		}
+		advice = append(advice, e.lengthen(d.Binds, target)...)
+	}
+	if d.Kind == Overload || d.AtCeiling {
+		say("a longer queue buys seconds, not capacity")
+		if n := len(s.Workers); n > 0 {
+			if e.rate > 0 && e.dropped > 0 {
+				need := max(n+1, int(math.Ceil(float64(n)*(e.rate+e.dropped)/e.rate)))
+				say("up to %d workers (processes) instead of %d: %s connections a second were turned away beside the %s taken, retries counted",
+					need, n, number(e.dropped), number(e.rate))
+			} else {
+				say("give uWSGI more workers (processes) than its %d, or make the requests shorter", n)
+			}
+		}
+		harakiri()
+	}
+	if e.marked(matcher.MarkHarakiri, time.Minute) {
+		say("look at the requests that harakiri ends: each has held a worker for all that time")
+	}
+	if d.AtCeiling {
+		advice = append(advice, e.persist()...)
+	}
+	return advice
+}
+
+// persist says what keeps the limit over a restart, if nothing does.
+func (e exam) persist() []string {
+	if s := e.s; s.Configured > 0 && s.Configured < s.Limit && s.SocketUnit == "" {
+		return []string{fmt.Sprintf("%s, or a restart brings %d back", setListen(s, s.Limit), s.Configured)}
+	}
+	return nil
+}
+
+// lengthen says how to give the socket this limit for good.
+func (e exam) lengthen(b Bind, target int) (advice []string) {
+	say := func(format string, args ...any) { advice = append(advice, fmt.Sprintf(format, args...)) }
+	s := e.s
+	if s.Somaxconn > 0 && s.Somaxconn < target || b == BindSomaxconn {
+		switch {
+		case s.Foreign && s.Master.Container != "":
+			say("give the container %s its own somaxconn, the host's does not reach it: compose `sysctls: [net.core.somaxconn=%d]` or `docker run --sysctl net.core.somaxconn=%d`",
+				s.Master.Container, target, target)
+			say("on Kubernetes set it in the pod's securityContext.sysctls, which the kubelet must allow (--allowed-unsafe-sysctls=net.core.somaxconn)")
+		case s.Foreign:
+			say("raise somaxconn in its network namespace, the host's does not reach it: nsenter -t %d -n sysctl -w net.core.somaxconn=%d", s.Master.PID, target)
+		default:
+			say("set net.core.somaxconn = %d in %s", target, cmp.Or(e.Policy.SysctlFile, "/etc/sysctl.d/90-qwatch.conf"))
+		}
+	}
+	switch {
+	case s.SocketUnit != "":
+		say("set Backlog=%d under [Socket] by `systemctl edit %s`, at least as much as somaxconn shall give: uWSGI's listen has no say", target, s.SocketUnit)
+	case s.Configured < target || s.Configured == 0:
+		say("%s, or a restart brings the old limit back", setListen(s, target))
+	case s.Limit < s.Configured:
+		say("restart uWSGI to get the listen = %d that it is configured to; a reload does not do it", s.Configured)
+	}
+	return advice
+}
+
+// setListen writes the line as the file at ConfiguredAt would have it.
+func setListen(s Socket, n int) string {
+	file, _, _ := strings.Cut(s.ConfiguredAt, ":")
+	line := fmt.Sprintf("listen = %d", n)
+	switch filepath.Ext(file) {
+	case ".yaml", ".yml":
+		line = fmt.Sprintf("listen: %d", n)
+	case ".json", ".js":
+		line = fmt.Sprintf(`"listen": %d`, n)
+	case ".xml":
+		line = fmt.Sprintf("<listen>%d</listen>", n)
+	}
+	switch {
+	case s.Configured == 0 || s.ConfiguredAt == "" || s.ConfiguredAt == "default":
+		return fmt.Sprintf("set `%s` in uWSGI's configuration", line)
+	case s.ConfiguredAt == "command line":
+		return fmt.Sprintf("start uWSGI with `--listen %d` (now %d)", n, s.Configured)
+	case strings.HasPrefix(s.ConfiguredAt, "environment"):
+		return fmt.Sprintf("set `UWSGI_LISTEN=%d` in uWSGI's environment (now %d)", n, s.Configured)
+	}
+	return fmt.Sprintf("set `%s` in %s (now %d)", line, s.ConfiguredAt, s.Configured)
+}
+
+func count(workers []Worker, is func(Worker) bool) (n int) {
+	for _, w := range workers {
+		if is(w) {
+			n++
+		}
+	}
+	return n
+}
+
+// all is the subject of a sentence about every worker.
+func all(n int) string {
+	if n == 1 {
+		return "its only worker is"
+	}
+	return fmt.Sprintf("all %d workers are", n)
+}
+
+// short writes a time for people.
+func short(d time.Duration) string {
+	switch {
+	case d >= 10*time.Second:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+// number writes a rate for people.
+func number(rate float64) string {
+	if rate >= 10 {
+		return fmt.Sprintf("%.0f", rate)
+	}
+	return fmt.Sprintf("%.1f", rate)
+}
