@@ -1,0 +1,248 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/internal/testbed"
+	"qwatch/remediate"
+)
+
+// watch samples a socket as the daemon does and diagnoses it each time.
+type watch struct {
+	t     *testing.T
+	h     *Host
+	addr  string
+	every time.Duration
+
+	looks    []remediate.Look
+	readings []remediate.Reading
+}
+
+func newWatch(t *testing.T, u *testbed.UWSGI) *watch {
+	return &watch{t: t, h: newHost(t, options), addr: u.Address, every: 250 * time.Millisecond}
+}
+
+// next takes one sample and one look, and diagnoses: with the oldest look that
+// is no older than a minute.
+func (w *watch) next() remediate.Diagnosis {
+	w.t.Helper()
+	r, err := w.h.Sample(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.readings = append(w.readings, r...)
+	facts := observe(w.t, w.h)
+	i := slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Address == w.addr })
+	if i < 0 {
+		w.t.Fatalf("no socket %s in %+v", w.addr, facts.Sockets)
+	}
+	w.looks = append(w.looks, remediate.Look{At: facts.At, Booted: facts.Booted, Socket: facts.Sockets[i]})
+	signs := remediate.Signs{
+		Now: w.looks[len(w.looks)-1], Readings: w.readings, Alone: true,
+		Policy: remediate.Policy{Factor: 2, MinBacklog: 1024, MaxBacklog: 8192, MaxWait: 10 * time.Second},
+	}
+	for _, look := range slices.Backward(w.looks) { // at least so old that it can prove anything
+		if signs.Before = look; signs.Now.At.Sub(look.At) >= 3*time.Second {
+			break
+		}
+	}
+	return remediate.Diagnose(signs)
+}
+
+// until waits for a diagnosis of this kind, and fails on one that is in never.
+func (w *watch) until(kind remediate.Kind, never ...remediate.Kind) remediate.Diagnosis {
+	w.t.Helper()
+	var d remediate.Diagnosis
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(w.every) {
+		if d = w.next(); d.Kind == kind {
+			return d
+		}
+		if slices.Contains(never, d.Kind) {
+			break
+		}
+	}
+	w.t.Fatalf("want %s, got %+v\nof %+v", kind, d, w.looks[len(w.looks)-1].Socket)
+	return d
+}
+
+func wantReason(t *testing.T, d remediate.Diagnosis, part string) {
+	t.Helper()
+	if !strings.Contains(d.Reasons[0], part) {
+		t.Errorf("reason %q, want %q in it", d.Reasons[0], part)
+	}
+}
+
+// flood runs until the test ends.
+func flood(t *testing.T, addr string, o testbed.FloodOptions) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		testbed.Flood(ctx, addr, o)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+func workers(t *testing.T, u *testbed.UWSGI) []int {
+	t.Helper()
+	pids, err := u.Workers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pids
+}
+
+func TestDiagnoseStopped(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5150", Listen: 20})
+	w := newWatch(t, u)
+	w.until(remediate.Idle)
+	for _, pid := range workers(t, u) {
+		if err := syscall.Kill(pid, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flood(t, u.Address, testbed.FloodOptions{Connections: 60})
+	wantReason(t, w.until(remediate.Stall), "all 2 workers are stopped")
+}
+
+const lockApp = `
+import threading, time
+lock = threading.Lock()
+def application(environ, start_response):
+    lock.acquire()
+    lock.acquire()
+`
+
+func TestDiagnoseDeadlock(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	for i, args := range [][]string{nil, {"--threads", "2"}} {
+		u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5151+i), Listen: 20, Args: args, App: lockApp})
+		w := newWatch(t, u)
+		flood(t, u.Address, testbed.FloodOptions{Connections: 60, Request: "/", Timeout: time.Minute})
+		wantReason(t, w.until(remediate.Stall, remediate.Overload), "(deadlock)")
+	}
+}
+
+// A stopped worker that has the thunder lock keeps it from the other, which
+// has nothing to do.
+func TestDiagnoseThunderLock(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5153", Listen: 20, Args: []string{"--thunder-lock"}})
+	for _, pid := range workers(t, u) {
+		if on, _ := waits(pid); on == "" {
+			if err := syscall.Kill(pid, unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w := newWatch(t, u)
+	flood(t, u.Address, testbed.FloodOptions{Connections: 60})
+	wantReason(t, w.until(remediate.Stall, remediate.Overload), "1 of 2 workers have waited")
+}
+
+// Workers that sleep in their requests look much like stuck ones, and are not.
+func TestDiagnoseSlowRequests(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	for i, app := range []string{
+		"", // time.sleep
+		`
+import threading
+def application(environ, start_response):
+    threading.Event().wait(5)
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+`, `
+import concurrent.futures, time
+pool = None
+def application(environ, start_response):
+    global pool
+    pool = pool or concurrent.futures.ThreadPoolExecutor()
+    pool.submit(time.sleep, 5).result()
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+`} {
+		u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5154+i), Listen: 20, App: app,
+			Args: []string{"--thunder-lock", "--enable-threads"}})
+		flood(t, u.Address, testbed.FloodOptions{Connections: 60, Request: "/?ms=5000", Timeout: time.Minute})
+		w := newWatch(t, u)
+		w.until(remediate.Burst, remediate.Stall, remediate.Respawn)
+		for end := time.Now().Add(9 * time.Second); time.Now().Before(end); time.Sleep(w.every) {
+			if d := w.next(); d.Kind != remediate.Burst && d.Kind != remediate.Overload {
+				t.Fatalf("app %d: %+v\nof %+v", i, d, w.looks[len(w.looks)-1].Socket)
+			}
+		}
+	}
+}
+
+func TestDiagnoseOverload(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5160", Listen: 20, App: `
+import time
+def application(environ, start_response):
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+`})
+	w := newWatch(t, u)
+	w.next()
+	answered := func() int { return strings.Count(u.Log(), "[pid: ") }
+	flood(t, u.Address, testbed.FloodOptions{Connections: 20000, Rate: 150, Request: "/", Timeout: time.Minute})
+	before, start := answered(), time.Now()
+	d := w.until(remediate.Overload, remediate.Stall, remediate.Respawn)
+	rate := float64(answered()-before) / time.Since(start).Seconds()
+	if d.AcceptRate < 0.7*rate || d.AcceptRate > 1.3*rate {
+		t.Errorf("accept rate %.1f, the log shows %.1f", d.AcceptRate, rate)
+	}
+	if want := int(10 * d.AcceptRate); d.MaxTarget != want || d.Wait <= 0 {
+		t.Errorf("target at most %d, want %d; wait %s", d.MaxTarget, want, d.Wait)
+	}
+}
+
+func TestDiagnoseBurst(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5161", Listen: 20})
+	w := newWatch(t, u)
+	w.every = 20 * time.Millisecond
+	w.until(remediate.Idle)
+	flood(t, u.Address, testbed.FloodOptions{Connections: 60, Request: "/?ms=100", Timeout: time.Minute})
+	if d := w.until(remediate.Burst, remediate.Stall, remediate.Respawn, remediate.Overload); d.Sure {
+		t.Errorf("sure at once: %+v", d)
+	}
+	for {
+		if d := w.until(remediate.Burst); d.Sure {
+			wantReason(t, d, "the queue drains again")
+			return
+		}
+	}
+}
+
+func TestDiagnoseReload(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5162", Listen: 20, Workers: 4, App: `
+import time
+time.sleep(3)
+def application(environ, start_response):
+    time.sleep(0.02)
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+`})
+	w := newWatch(t, u)
+	// 100 a second are half of what 4 workers can do.
+	flood(t, u.Address, testbed.FloodOptions{Connections: 20000, Rate: 100, Request: "/", Timeout: time.Minute})
+	w.until(remediate.Idle)
+	if err := u.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, w.until(remediate.Respawn, remediate.Stall, remediate.Overload), "no worker is there yet")
+}
