@@ -99,6 +99,9 @@ type Socket struct {
 	// its records can come from.
 	Logs []string
 
+	// Alone is true where no other socket of the namespace accepts TCP
+	// connections, of whatever program.
+	Alone bool
 	// Foreign is true where the socket lives in another network namespace
 	// than qwatch.
 	Foreign bool
@@ -162,6 +165,9 @@ type Facts struct {
 	File map[string]int
 	// Boot tells for each key what a reboot would set.
 	Boot map[string]BootValue
+	// DefaultSomaxconn is what this kernel begins with, before any file: 4096,
+	// and 128 before Linux 5.4; 0 if unknown.
+	DefaultSomaxconn int
 	// WinningFile is a path for qwatch's own file that would win at boot.
 	WinningFile string
 	// Cannot says, for each step that is not possible here, why: "sysctl",

@@ -52,6 +52,15 @@ func Locate(h matcher.Hit, sockets []Socket) (Socket, error) {
 	return fit[0], nil
 }
 
+// Wrote reports whether a line with this writer, unit and source can come from
+// the socket's uWSGI.
+func (s Socket) Wrote(pid int, unit, source string) bool {
+	if pid != 0 {
+		return s.writtenBy(pid)
+	}
+	return unit != "" && s.Master.Unit == unit || slices.Contains(s.Logs, source)
+}
+
 // writtenBy reports whether pid is the socket's master or one of its workers.
 func (s Socket) writtenBy(pid int) bool {
 	return s.Master.PID == pid || slices.ContainsFunc(s.Workers, func(w Worker) bool { return w.PID == pid })

@@ -111,6 +111,6 @@ worked. Without a configuration it changes nothing (a dry run).`,
 	root.SetIn(e.stdin)
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
-	root.AddCommand(newRun(e), newScan(e), newPlan(e), newApply(e), newUndo(e), newStatus(e), newCheck(e), newVersion(e), newMan(e))
+	root.AddCommand(newRun(e), newScan(e), newDoctor(e), newPlan(e), newApply(e), newUndo(e), newStatus(e), newCheck(e), newVersion(e), newMan(e))
 	return root
 }

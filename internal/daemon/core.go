@@ -68,9 +68,9 @@ type core struct {
 	// changed holds a token when something happened that a status line tells.
 	changed chan struct{}
 
-	facts     remediate.Facts // the newest observation
-	factsErr  string          // the error of the last one, said once
-	readings  []remediate.Reading
+	facts    remediate.Facts // the newest observation
+	factsErr string          // the error of the last one, said once
+	signs
 	looked    time.Time
 	cases     map[string]*openCase // by incident id
 	closed    []matcher.Incident   // newest last
@@ -286,6 +286,7 @@ func (c *core) observe(ctx context.Context, now time.Time, least time.Duration) 
 	}
 	c.factsErr = ""
 	c.facts = facts
+	c.saw(facts)
 	alive := map[remediate.SocketID]bool{}
 	for _, s := range facts.Sockets {
 		alive[s.ID] = true
@@ -346,12 +347,7 @@ func (c *core) look(ctx context.Context, now time.Time) {
 		}
 		return
 	}
-	c.readings = append(c.readings, readings...)
-	old := 0
-	for old < len(c.readings) && now.Sub(c.readings[old].At) > 2*evidenceSpan {
-		old++
-	}
-	c.readings = slices.Delete(c.readings, 0, max(old, len(c.readings)-keepReadings))
+	c.read(readings, now)
 }
 
 // hit takes one record from a log.

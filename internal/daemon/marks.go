@@ -18,8 +18,10 @@ const refusedEvery = 5 * time.Second
 
 // mark takes one of uWSGI's other lines.
 func (c *core) mark(ctx context.Context, m matcher.Mark) {
+	now := time.Now()
+	c.heard(m, now)
 	if m.Kind == matcher.MarkNoStart {
-		c.refused(ctx, m, time.Now())
+		c.refused(ctx, m, now)
 	}
 }
 

@@ -40,8 +40,10 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 	facts := remediate.Facts{
 		At:     time.Now(),
 		Booted: booted(),
-		Sysctl: h.sysctls(),
-		Unseen: append(slices.Clone(h.unseen), unseen...),
+
+		DefaultSomaxconn: defaultSomaxconn(),
+		Sysctl:           h.sysctls(),
+		Unseen:           append(slices.Clone(h.unseen), unseen...),
 	}
 	facts.File, err = valuesIn(h.options.SysctlFile)
 	note(&facts, "what "+h.options.SysctlFile+" sets", err)
@@ -55,6 +57,12 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 		}
 		somaxconn := v.space.limit(h.buf)
 		first := len(facts.Sockets)
+		tcp := 0
+		for _, l := range v.listeners {
+			if l.family != remediate.Unix {
+				tcp++
+			}
+		}
 		for _, l := range v.listeners {
 			o, ok := h.owned[l.inode]
 			if !ok {
@@ -77,6 +85,7 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 				FD:           o.fd,
 				Workers:      workersOf(o),
 				Logs:         c.logs,
+				Alone:        tcp == 1 && l.family != remediate.Unix,
 				Foreign:      v.space != h.home,
 				Somaxconn:    somaxconn,
 				Overflows:    overflows,
@@ -102,6 +111,23 @@ func booted() time.Time {
 		return time.Time{}
 	}
 	return time.Now().Add(-time.Duration(since.Nano()))
+}
+
+// defaultSomaxconn is SOMAXCONN of the running kernel (include/linux/socket.h;
+// 19f92a030ca6 in Linux 5.4), 0 if it does not say which it is.
+func defaultSomaxconn() int {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return 0
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
+		return 0
+	}
+	if major > 5 || major == 5 && minor >= 4 {
+		return 4096
+	}
+	return 128
 }
 
 // configuration is what the sockets of one master share.

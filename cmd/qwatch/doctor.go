@@ -1,0 +1,138 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"qwatch/internal/daemon"
+	"qwatch/remediate"
+)
+
+func newDoctor(e env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Which limit binds each queue, what a reboot would give, what to change",
+		Long: `Look at every uWSGI listen queue on this host for a second and print what binds
+it, what a cold start and a reboot would give, what qwatch may do here (tried,
+not guessed), and what is wrong, with its cure. Nothing is changed. It works
+without root as far as it can. Exit status 3 says that there is a problem.`,
+		Args: cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := loadConfig(e, cmd, *path)
+		if err != nil {
+			return err
+		}
+		h, err := openHost(cfg)
+		if err != nil {
+			return err
+		}
+		defer h.close()
+		// The rights that this process has are the question here, also where
+		// the configuration asks for a dry run.
+		options := h.options(cfg)
+		options.AssumeRights = false
+		h.Configure(options)
+		checkup, err := daemon.Checkup(cmd.Context(), h, cfg)
+		if err != nil {
+			return &exit{exitFailed, err, ""}
+		}
+		if *asJSON {
+			err = json.NewEncoder(e.stdout).Encode(checkup)
+		} else {
+			err = printCheckup(e.stdout, checkup)
+		}
+		if err != nil {
+			return &exit{exitFailed, err, ""}
+		}
+		if len(checkup.Problems) > 0 {
+			return &exit{status: exitProblem}
+		}
+		return nil
+	}
+	return cmd
+}
+
+func printCheckup(w io.Writer, c remediate.Checkup) error {
+	var b strings.Builder
+	for _, p := range c.Problems {
+		fmt.Fprintf(&b, "! %s\n", p)
+	}
+	if len(c.Problems) > 0 {
+		b.WriteByte('\n')
+	}
+	fmt.Fprintf(&b, "somaxconn %d now", c.Somaxconn)
+	switch {
+	case c.Boot.File != nil:
+		fmt.Fprintf(&b, ", %d after a reboot (%s)\n", *c.Boot.Somaxconn, *c.Boot.File)
+	case c.Boot.Somaxconn != nil:
+		fmt.Fprintf(&b, ", %d after a reboot (the kernel's default)\n", *c.Boot.Somaxconn)
+	default:
+		b.WriteString(", the kernel's default after a reboot\n")
+	}
+	if len(c.Sockets) == 0 {
+		b.WriteString("\nno uWSGI has a listening socket here\n")
+	}
+	for _, s := range c.Sockets {
+		fmt.Fprintf(&b, "\n%s  %s %4d of %d\n", s.Socket, bar(s.Length, s.Limit), s.Length, s.Limit)
+		owner := fmt.Sprintf("uwsgi %d", s.PID)
+		if s.Unit != nil {
+			owner += ", " + *s.Unit
+		}
+		if s.Container != nil {
+			owner += ", in " + *s.Container
+		}
+		fmt.Fprintf(&b, "  %s, %s, %d workers\n", owner, s.Family, s.Workers)
+		fmt.Fprintf(&b, "  the limit is set by %s", bindingWords[s.Binds])
+		if s.Configured != nil {
+			fmt.Fprintf(&b, "; a cold start gives listen = %d", *s.Configured)
+			if s.ConfiguredAt != nil {
+				fmt.Fprintf(&b, " (%s)", *s.ConfiguredAt)
+			}
+		}
+		b.WriteByte('\n')
+		for _, r := range s.Reasons {
+			fmt.Fprintf(&b, "  %s\n", r)
+		}
+		for _, a := range s.Advice {
+			fmt.Fprintf(&b, "  → %s\n", a)
+		}
+	}
+	b.WriteString("\nqwatch may here:")
+	for _, step := range remediate.Steps() {
+		mark := "yes"
+		if !c.Can[step] {
+			mark = "no"
+		}
+		fmt.Fprintf(&b, "  %s %s", step, mark)
+	}
+	b.WriteByte('\n')
+	for _, u := range c.Unseen {
+		fmt.Fprintf(&b, "not seen: %s\n", u)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+var bindingWords = map[remediate.Bind]string{
+	remediate.BindListen:    "uWSGI's own listen",
+	remediate.BindSomaxconn: "somaxconn",
+	remediate.BindUnit:      "Backlog= of its .socket unit",
+	remediate.BindUnknown:   "something that is not known",
+}
+
+// bar draws a queue in 20 columns.
+func bar(length, limit int) string {
+	const width = 20
+	full := 0
+	if limit > 0 {
+		full = min(width, (length*width+limit-1)/limit)
+	}
+	return "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "]"
+}

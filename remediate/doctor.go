@@ -1,0 +1,129 @@
+package remediate
+
+import (
+	"cmp"
+	"fmt"
+)
+
+// Checkup is what `qwatch doctor` shows: what binds each queue, what a cold
+// start and a reboot would give, what qwatch may do here, and what is wrong.
+type Checkup struct {
+	Somaxconn int           `json:"somaxconn"`
+	Boot      BootCheckup   `json:"boot"`
+	Sockets   []QueueCheck  `json:"sockets"`
+	Can       map[Step]bool `json:"can"`
+	// Problems are sentences, each with its cure, the worst first.
+	Problems []string `json:"problems"`
+	Unseen   []string `json:"unseen"`
+}
+
+// BootCheckup is what a reboot would set somaxconn to, and which file; no file
+// means that the kernel's own default holds.
+type BootCheckup struct {
+	Somaxconn *int    `json:"somaxconn"`
+	File      *string `json:"file"`
+}
+
+// QueueCheck is one accept queue in a Checkup.
+type QueueCheck struct {
+	Socket       string   `json:"socket"`
+	Family       Family   `json:"family"`
+	PID          int      `json:"pid"`
+	Unit         *string  `json:"unit"`
+	Container    *string  `json:"container"`
+	NetNS        uint64   `json:"netns"`
+	Length       int      `json:"length"`
+	Limit        int      `json:"limit"`
+	Configured   *int     `json:"configured"`
+	ConfiguredAt *string  `json:"configured_at"`
+	Binds        Bind     `json:"binds"`
+	Workers      int      `json:"workers"`
+	State        Kind     `json:"state"`
+	Reasons      []string `json:"reasons"`
+	Advice       []string `json:"advice"`
+}
+
+// Steps are those that a Checkup tells of, in the order of a remediation.
+func Steps() []Step {
+	return []Step{StepSysctl, StepSysctlFile, StepRelisten, StepReload, StepJournal}
+}
+
+// wants reports whether the policy makes use of a step.
+func (p Policy) wants(s Step, journal bool) bool {
+	switch s {
+	case StepSysctl, StepSysctlFile:
+		return p.Sysctl
+	case StepRelisten:
+		return p.Relisten
+	case StepReload:
+		return p.Reload != Never
+	}
+	return journal
+}
+
+// Examine makes the checkup of a host from its facts and the diagnosis of each
+// of its sockets. journal says whether a journal is to be followed.
+func Examine(p Policy, f Facts, diagnoses map[SocketID]Diagnosis, journal bool) Checkup {
+	c := Checkup{
+		Somaxconn: f.Sysctl[somaxconn], Sockets: []QueueCheck{}, Can: map[Step]bool{},
+		Problems: []string{}, Unseen: append([]string{}, f.Unseen...),
+	}
+	boot, set := f.Boot[somaxconn]
+	if set {
+		c.Boot = BootCheckup{&boot.Value, &boot.File}
+	} else if f.DefaultSomaxconn > 0 {
+		boot.Value = f.DefaultSomaxconn
+		c.Boot.Somaxconn = &boot.Value
+	}
+	var full, risky []string
+	for _, s := range f.Sockets {
+		d := diagnoses[s.ID]
+		c.Sockets = append(c.Sockets, QueueCheck{
+			Socket: s.Name(), Family: s.Family, PID: s.Master.PID, Unit: ptr(s.Master.Unit), Container: ptr(s.Master.Container),
+			NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Configured: ptr(s.Configured), ConfiguredAt: ptr(s.ConfiguredAt),
+			Binds: d.Binds, Workers: len(s.Workers), State: d.Kind, Reasons: append([]string{}, d.Reasons...), Advice: append([]string{}, d.Advice...),
+		})
+		if d.Kind != Idle && d.Kind != False {
+			full = append(full, fmt.Sprintf("the accept queue of %s is full, %d of %d (%s): %s", s.Name(), s.Length, s.Limit, d.Kind,
+				cmp.Or(first(d.Advice), "see qwatch plan")))
+		}
+		risky = append(risky, risks(s, boot.Value)...)
+	}
+	c.Problems = append(append(c.Problems, full...), risky...)
+	for _, loss := range BootLosses(p, f) {
+		c.Problems = append(c.Problems, loss.String())
+	}
+	for _, step := range Steps() {
+		why, cannot := f.Cannot[step]
+		c.Can[step] = !cannot
+		if cannot && p.wants(step, journal) {
+			c.Problems = append(c.Problems, fmt.Sprintf("qwatch cannot do %s here: %s", step, why))
+		}
+	}
+	return c
+}
+
+// risks tells what a cold start of the socket's uWSGI, or a reboot, would
+// bring. boot is somaxconn after a reboot, 0 if unknown.
+func risks(s Socket, boot int) []string {
+	var out []string
+	if s.Configured > s.Somaxconn && s.Somaxconn > 0 {
+		out = append(out, fmt.Sprintf("%s would not start again: it is configured to listen = %d (%s), and somaxconn is %d: raise somaxconn before you restart it",
+			s.Master, s.Configured, s.ConfiguredAt, s.Somaxconn))
+	} else if !s.Foreign && boot > 0 && s.Configured > boot {
+		out = append(out, fmt.Sprintf("after a reboot %s would not start: it is configured to listen = %d (%s), and somaxconn would be %d: set net.core.somaxconn = %d in a file of /etc/sysctl.d",
+			s.Master, s.Configured, s.ConfiguredAt, boot, s.Configured))
+	}
+	if s.Configured > 0 && s.Configured < s.Limit && s.SocketUnit == "" {
+		out = append(out, fmt.Sprintf("a restart of %s brings the limit of %s back from %d to %d: put listen = %d in place of %s",
+			s.Master, s.Name(), s.Limit, s.Configured, s.Limit, cmp.Or(s.ConfiguredAt, "its default")))
+	}
+	return out
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
