@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +34,31 @@ func (h *Host) cannot() map[remediate.Step]string {
 	if pid, err := anyOf(targets, tryReload); err != nil {
 		cannot[remediate.StepReload] = explainSignal(pid, err).Error()
 	}
+	if err := tryJournal(); err != nil {
+		cannot[remediate.StepJournal] = err.Error()
+	}
 	return cannot
+}
+
+// tryJournal looks for journalctl and for a system journal that it could read
+// (systemd-journald.service(8), FILES).
+func tryJournal() error {
+	if _, err := exec.LookPath("journalctl"); err != nil {
+		return fmt.Errorf("%w; install systemd, or follow files", err)
+	}
+	var files []string
+	for _, dir := range []string{"/run/log/journal", "/var/log/journal"} {
+		found, _ := filepath.Glob(dir + "/*/system.journal") // the pattern is good
+		files = append(files, found...)
+	}
+	err := errors.New("no system journal to read in /run/log/journal or /var/log/journal: no systemd-journald runs here, or this user is not in the group systemd-journal")
+	for _, file := range files {
+		if err = unix.Access(file, unix.R_OK); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("read %s: %w; add the user to the group systemd-journal", file, err)
+	}
+	return err
 }
 
 // target is a descriptor of a process.

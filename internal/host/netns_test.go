@@ -128,6 +128,7 @@ func TestOther(t *testing.T) {
 	for _, s := range facts.Sockets {
 		fmt.Printf("= socket %s %d/%d of %d fd %d workers %d foreign %v\n", s.Address, s.Length, s.Limit, s.Master.PID, s.FD, len(s.Workers), s.Foreign)
 	}
+	delete(facts.Cannot, remediate.StepJournal) // not every test machine has one
 	for step, why := range facts.Cannot {
 		fmt.Printf("= cannot %s: %s\n", step, why)
 	}
