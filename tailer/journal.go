@@ -156,6 +156,9 @@ func NewJournal(opts JournalOptions, handle Handler) (*Journal, error) {
 	return j, nil
 }
 
+// machineID is this host's name in the journal (machine-id(5)).
+const machineID = "/etc/machine-id"
+
 // journalRetry is the wait before start number failures+1 in a row.
 func journalRetry(failures int) time.Duration {
 	return min(journalRetryMin<<min(failures-1, 16), journalRetryMax)
@@ -316,8 +319,15 @@ func (j *Journal) report(err error) {
 // has ended.
 func (j *Journal) follow(ctx context.Context) error {
 	// --no-tail: all since the position, not only the last ten. --all: no
-	// field is left out for its length.
-	args := []string{"--follow", "--output=json", "--output-fields=" + journalFields, "--all", "--no-tail", "--no-pager"}
+	// field is left out for its length. --merge: --follow alone shows this boot
+	// only (src/journal/journalctl.c, parse_argv): not what was logged before a
+	// reboot, and nothing at all in a container of systemd-nspawn, where a
+	// service with a /proc of its own sees the host's boot id. It adds journals
+	// received from other hosts, which the match below takes out again.
+	args := []string{"--follow", "--merge", "--output=json", "--output-fields=" + journalFields, "--all", "--no-tail", "--no-pager"}
+	if id, err := os.ReadFile(machineID); err == nil {
+		args = append(args, "_MACHINE_ID="+strings.TrimSpace(string(id)))
+	}
 	args = append(args, j.position().args()...)
 	args = append(args, j.filter...)
 

@@ -372,7 +372,10 @@ func TestJournalRestartsAtCursor(t *testing.T) {
 		t.Errorf("chunk (-want +got):\n%s", diff)
 	}
 	args := strings.Split(strings.TrimSpace(r.file("args")), "\n")
-	const common = "--follow --output=json --output-fields=MESSAGE,_PID,_SYSTEMD_UNIT,SYSLOG_IDENTIFIER --all --no-tail --no-pager "
+	common := "--follow --merge --output=json --output-fields=MESSAGE,_PID,_SYSTEMD_UNIT,SYSLOG_IDENTIFIER --all --no-tail --no-pager "
+	if id, err := os.ReadFile(machineID); err == nil {
+		common += "_MACHINE_ID=" + strings.TrimSpace(string(id)) + " "
+	}
 	wantArgs := []string{common + "--since=@T", common + "--cursor=s=f;i=2", common + "--cursor=s=f;i=3"}
 	args[0] = args[0][:strings.Index(args[0], "@")] + "@T" + args[0][strings.LastIndex(args[0], " "):]
 	for i := range wantArgs {
