@@ -17,6 +17,8 @@ type Case struct {
 	Socket   Socket // the socket that the incident is about
 	Lost     error  // why there is none, instead of Socket
 	Evidence Evidence
+	// Diagnosis says why the queue is full; the zero one says nothing.
+	Diagnosis Diagnosis
 	// Serial tells plans apart that are asked for in one second; those of an
 	// incident are numbered by the history.
 	Serial int
@@ -70,10 +72,25 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		plan.Advice = capacityAdvice(s)
 		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
 	}
+	if forbids, why := c.Diagnosis.Forbids(); forbids {
+		plan.Advice = c.Diagnosis.Advice
+		if c.Diagnosis.Kind == Respawn {
+			return say(Wait, CodeRespawn, "a longer queue is no cure yet: %s", why)
+		}
+		return say(Refuse, CodeStall, "a longer queue is no cure: %s", why)
+	}
 	target := p.Target(s.Limit)
 	if target <= s.Limit {
 		plan.Advice = capacityAdvice(s)
 		return say(Refuse, CodeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+	}
+	if most := c.Diagnosis.MaxTarget; most > 0 && most < target {
+		target = most
+		if target <= s.Limit {
+			plan.Advice = c.Diagnosis.Advice
+			return say(Refuse, CodeMaxWait, "a longer queue is no cure: the workers take %.3g connections a second, so more than %d would wait longer than policy.max_wait %s",
+				c.Diagnosis.AcceptRate, most, p.MaxWait)
+		}
 	}
 	if !p.Sysctl && s.Somaxconn > 0 {
 		target = min(target, s.Somaxconn)

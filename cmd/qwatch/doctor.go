@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"qwatch/internal/config"
 	"qwatch/internal/daemon"
 	"qwatch/remediate"
 )
@@ -39,10 +41,12 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 		options := h.options(cfg)
 		options.AssumeRights = false
 		h.Configure(options)
-		checkup, err := daemon.Checkup(cmd.Context(), h, cfg)
+		survey, err := daemon.NewSurvey(cmd.Context(), h, daemon.PolicyOf(cfg))
 		if err != nil {
 			return &exit{exitFailed, err, ""}
 		}
+		journal := slices.ContainsFunc(cfg.Sources, func(src config.Source) bool { return len(src.Journal) > 0 })
+		checkup := survey.Checkup(journal)
 		if *asJSON {
 			err = json.NewEncoder(e.stdout).Encode(checkup)
 		} else {

@@ -16,13 +16,6 @@ import (
 	"qwatch/remediate"
 )
 
-// The queues are looked at this often before a plan is made by hand: long
-// enough for a queue that is full in waves to show.
-const (
-	planLooks = 10
-	planEvery = 100 * time.Millisecond
-)
-
 func newPlan(e env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
@@ -136,20 +129,8 @@ func makePlans(ctx context.Context, h outside, cfg *config.Config, address strin
 }
 
 func planAll(ctx context.Context, h outside, cfg *config.Config, address string) ([]remediate.Plan, error) {
-	var readings []remediate.Reading
-	for range planLooks {
-		r, err := h.Sample(ctx)
-		if err != nil {
-			return nil, err
-		}
-		readings = append(readings, r...)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(planEvery):
-		}
-	}
-	facts, err := h.Observe(ctx)
+	policy := daemon.PolicyOf(cfg)
+	survey, err := daemon.NewSurvey(ctx, h, policy)
 	if err != nil {
 		return nil, err
 	}
@@ -157,15 +138,12 @@ func planAll(ctx context.Context, h outside, cfg *config.Config, address string)
 	if err != nil {
 		return nil, err
 	}
-	policy, now := daemon.PolicyOf(cfg), time.Now()
+	facts, now := survey.Facts, time.Now()
 	var plans []remediate.Plan
 	for i, s := range facts.Sockets {
-		if address != "" && !s.AnswersTo(address) {
-			continue
+		if address == "" || s.AnswersTo(address) {
+			plans = append(plans, survey.Plan(s, history, i+1, now))
 		}
-		plans = append(plans, remediate.Decide(policy, remediate.Case{
-			Facts: facts, Socket: s, Evidence: remediate.Weigh(s.ID, readings, time.Time{}), Serial: i + 1,
-		}, history, now))
 	}
 	if len(plans) > 0 {
 		return plans, nil

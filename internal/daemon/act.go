@@ -37,6 +37,12 @@ func (c *core) finished(a acted) {
 	for _, o := range a.outcomes {
 		c.counts.actions.WithLabelValues(remediate.Describe(o.Action).Kind, string(o.Result.Status)).Inc()
 	}
+	// What could not be recorded, as on a full disk, leaves no cooldown in the
+	// history: without this it would be tried again at once, for ever.
+	history, err := c.trail.History()
+	if oc := c.cases[a.plan.Incident]; oc != nil && (err != nil || !history.Overtaken(a.plan)) {
+		oc.held = time.Now().Add(max(c.policy.Cooldown, settle))
+	}
 }
 
 // Act carries a plan out, says each step, and where the host was changed

@@ -93,6 +93,7 @@ type openCase struct {
 	socket   remediate.SocketID
 	lost     error
 	said     map[remediate.Code]bool // plans that were logged since the last action
+	held     time.Time               // no plan before: the trail took no word of the last one
 }
 
 // acted is what an action's goroutine reports when it is done.
@@ -464,6 +465,9 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 		if c.acting || ctx.Err() != nil {
 			return
 		}
+		if now.Before(oc.held) {
+			continue
+		}
 		c.observe(ctx, now, observeLeast)
 		history, err := c.trail.History()
 		if err != nil {
@@ -497,6 +501,7 @@ func (c *core) decide(oc *openCase, history remediate.History, now time.Time) re
 			since = last
 		}
 		cs.Evidence = remediate.Weigh(oc.socket, c.readings, since)
+		cs.Diagnosis = c.diagnose(c.policy, c.facts, cs.Socket, oc.incident.Peak == 0)
 	}
 	return remediate.Decide(c.policy, cs, history, now)
 }

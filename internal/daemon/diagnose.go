@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"qwatch/internal/config"
 	"qwatch/matcher"
 	"qwatch/remediate"
 )
@@ -73,42 +72,58 @@ func (s *signs) diagnose(p remediate.Policy, f remediate.Facts, socket remediate
 	return remediate.Diagnose(in)
 }
 
-// checkupLooks and checkupEvery are how long `qwatch doctor` looks: long
-// enough to see how the workers fare.
+// A survey looks this often: long enough for a queue that is full in waves to
+// show, and for how the workers fare.
 const (
-	checkupLooks = 12
-	checkupEvery = 200 * time.Millisecond
+	surveyLooks = 12
+	surveyEvery = 200 * time.Millisecond
 )
 
-// Checkup looks at the host for a while and examines it.
-func Checkup(ctx context.Context, host Host, cfg *config.Config) (remediate.Checkup, error) {
-	var s signs
-	policy := PolicyOf(cfg)
+// Survey is what a command by hand finds out about the host.
+type Survey struct {
+	Facts  remediate.Facts
+	signs  signs
+	policy remediate.Policy
+}
+
+// NewSurvey looks at the host for a while.
+func NewSurvey(ctx context.Context, host Host, policy remediate.Policy) (*Survey, error) {
+	s := &Survey{policy: policy}
 	before, err := host.Observe(ctx)
 	if err != nil {
-		return remediate.Checkup{}, err
+		return nil, err
 	}
-	s.saw(before)
-	for range checkupLooks {
+	s.signs.saw(before)
+	for range surveyLooks {
 		readings, err := host.Sample(ctx)
 		if err != nil {
-			return remediate.Checkup{}, err
+			return nil, err
 		}
-		s.read(readings, time.Now())
+		s.signs.read(readings, time.Now())
 		select {
 		case <-ctx.Done():
-			return remediate.Checkup{}, ctx.Err()
-		case <-time.After(checkupEvery):
+			return nil, ctx.Err()
+		case <-time.After(surveyEvery):
 		}
 	}
-	facts, err := host.Observe(ctx)
-	if err != nil {
-		return remediate.Checkup{}, err
-	}
+	s.Facts, err = host.Observe(ctx)
+	return s, err
+}
+
+// Plan makes the plan for one socket; serial tells plans of one survey apart.
+func (s *Survey) Plan(socket remediate.Socket, history remediate.History, serial int, now time.Time) remediate.Plan {
+	return remediate.Decide(s.policy, remediate.Case{
+		Facts: s.Facts, Socket: socket, Serial: serial,
+		Evidence:  remediate.Weigh(socket.ID, s.signs.readings, time.Time{}),
+		Diagnosis: s.signs.diagnose(s.policy, s.Facts, socket, false),
+	}, history, now)
+}
+
+// Checkup examines the host. journal says whether one is to be followed.
+func (s *Survey) Checkup(journal bool) remediate.Checkup {
 	diagnoses := map[remediate.SocketID]remediate.Diagnosis{}
-	for _, socket := range facts.Sockets {
-		diagnoses[socket.ID] = s.diagnose(policy, facts, socket, false)
+	for _, socket := range s.Facts.Sockets {
+		diagnoses[socket.ID] = s.signs.diagnose(s.policy, s.Facts, socket, false)
 	}
-	journal := slices.ContainsFunc(cfg.Sources, func(src config.Source) bool { return len(src.Journal) > 0 })
-	return remediate.Examine(policy, facts, diagnoses, journal), nil
+	return remediate.Examine(s.policy, s.Facts, diagnoses, journal)
 }
