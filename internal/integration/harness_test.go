@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -26,8 +27,37 @@ type suite struct{ m *testing.M }
 
 func TestMain(m *testing.M) { testbed.Main(suite{m}) }
 
-// Run builds qwatch where any user can start it, and runs the tests.
+// Run runs the tests with a process table of their own: the sockets of every
+// uWSGI on the host are qwatch's business, and other packages' tests start some
+// at the same time.
 func (s suite) Run() int {
+	if os.Getpid() == 1 {
+		if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			fmt.Fprintln(os.Stderr, "mounting /proc:", err)
+			return 1
+		}
+		return s.build()
+	}
+	if os.Getenv("QWATCH_TESTBED") != "entered" {
+		return s.m.Run() // every test is skipped and says why
+	}
+	runtime.LockOSThread() // Pdeathsig follows the thread (prctl(2))
+	again := exec.Command("/proc/self/exe", os.Args[1:]...)
+	again.Args[0] = os.Args[0]
+	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
+	again.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if err := again.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests in a process table of their own:", err)
+		return 1
+	}
+	return 0
+}
+
+// build builds qwatch where any user can start it, and runs the tests.
+func (s suite) build() int {
 	dir, err := os.MkdirTemp("", "qwatch-integration-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755)
@@ -242,6 +272,14 @@ func (q *qwatch) waitFor(words string) map[string]any {
 	until(q.t, fmt.Sprintf("qwatch says %q", words), func() bool { return q.said(words) })
 	l := q.lines(words)
 	return l[len(l)-1]
+}
+
+// advised waits for an advice with these words.
+func (q *qwatch) advised(words string) {
+	q.t.Helper()
+	until(q.t, fmt.Sprintf("an advice of %q", words), func() bool {
+		return slices.ContainsFunc(q.lines("advice"), func(l map[string]any) bool { return strings.Contains(l["message"].(string), words) })
+	})
 }
 
 // stop sends a signal and compares how qwatch ends: status 0 within 2 s.

@@ -1,0 +1,216 @@
+package integration
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"qwatch/internal/testbed"
+)
+
+// host is what a dry run must leave as it is.
+type host struct {
+	Etc       string
+	Somaxconn int
+	Limit     int
+	Workers   []int
+	Reloads   int
+}
+
+func look(t *testing.T, u *testbed.UWSGI) host {
+	t.Helper()
+	somaxconn, err := testbed.Somaxconn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.New()
+	err = filepath.WalkDir("/etc", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(sum, path, info.Mode(), info.Size(), info.ModTime())
+		if info.Mode().IsRegular() {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			sum.Write(text)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host{fmt.Sprintf("%x", sum.Sum(nil)), somaxconn, limit(t, u), workers(t, u), reloads(u)}
+}
+
+func TestDryRun(t *testing.T) {
+	fresh(t)
+	u := uwsgi(t, testbed.Options{})
+	before := look(t, u)
+	q := start(t, settings{Source: u.LogFile, DryRun: true, Reload: "always"})
+	flood(t, u, 400, 0)
+	q.waitFor("planned: ")
+	until(t, "all is planned", func() bool { return q.recorded(t, "reload", "planned") })
+	q.stop(syscall.SIGTERM)
+	if diff := cmp.Diff(before, look(t, u)); diff != "" {
+		t.Errorf("the host (-before +after):\n%s", diff)
+	}
+	for _, e := range q.trail(t) {
+		if e.Result != "planned" || !e.DryRun {
+			t.Errorf("audit trail: %+v", e)
+		}
+	}
+	want := []string{"sysctl 128→1024 planned", "relisten 100→1024 planned", "reload planned"}
+	if diff := cmp.Diff(want, actions(q.trail(t))); diff != "" {
+		t.Errorf("audit trail (-want +got):\n%s", diff)
+	}
+}
+
+// asNobody lets the command run as nobody, without any capability.
+func asNobody(cmd *exec.Cmd) {
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+}
+
+func TestDryRunWithoutPrivilege(t *testing.T) {
+	fresh(t, "root")
+	u := uwsgi(t, testbed.Options{LogFile: filepath.Join(folder(t), "uwsgi.log")})
+	if err := os.Chmod(u.LogFile, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := look(t, u)
+	q := start(t, settings{Source: u.LogFile, DryRun: true, dir: folder(t)}, asNobody)
+	q.waitFor("the dry run goes on without an audit trail on disk")
+	flood(t, u, 400, 0)
+	q.waitFor("planned: ")
+	q.stop(syscall.SIGTERM)
+	if diff := cmp.Diff(before, look(t, u)); diff != "" {
+		t.Errorf("the host (-before +after):\n%s", diff)
+	}
+}
+
+// Whoever can write into the log cannot make qwatch act, nor flood its log.
+func TestForged(t *testing.T) {
+	fresh(t)
+	u := uwsgi(t, testbed.Options{})
+	before := look(t, u)
+	metrics := "127.0.0.1:19918"
+	q := start(t, settings{Source: u.LogFile, Threshold: 3, Metrics: metrics})
+	log, err := os.OpenFile(u.LogFile, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const forged = 10000
+	_, err = log.WriteString(strings.Repeat(record(u, 101, 100), forged/2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range forged / 2 { // of sockets that are not there
+		fmt.Fprintf(log, "*** uWSGI listen queue of socket \"127.0.0.1:%d\" (fd: 3) full !!! (101/100) ***\n", 20000+i)
+	}
+	log.Close()
+	until(t, "all records are counted", func() bool { return scrape(t, metrics)["qwatch_hits_total"] == forged })
+	q.stop(syscall.SIGTERM)
+	if diff := cmp.Diff(before, look(t, u)); diff != "" {
+		t.Errorf("the host (-before +after):\n%s", diff)
+	}
+	if events := q.trail(t); events != nil {
+		t.Errorf("audit trail: %v", events)
+	}
+	if n := strings.Count(q.text(), "\n"); n > 12 {
+		t.Errorf("%d lines of log about %d forged records", n, forged)
+	}
+	if l := q.lines("the kernel does not show what the log says"); len(l) != 1 || l[0]["verdict"] != "wait" {
+		t.Errorf("verdict: %v", l)
+	}
+}
+
+// without starts the command without a capability, for ever.
+func without(capability string) func(*exec.Cmd) {
+	return func(cmd *exec.Cmd) {
+		path, err := exec.LookPath("setpriv")
+		if err != nil {
+			panic(err) // fresh has asked for it
+		}
+		cmd.Args = append([]string{path, "--bounding-set", "-" + capability, "--"}, append([]string{cmd.Path}, cmd.Args[1:]...)...)
+		cmd.Path = path
+	}
+}
+
+// Where another's descriptor may not be taken, qwatch says so and what is left
+// to do. A reload goes as the policy says, once, and its verdict is honest: the
+// running socket's limit is as it was.
+func TestRelistenNotPermitted(t *testing.T) {
+	for reload, want := range map[string][]string{
+		"never":  {"sysctl 128→1024 started", "sysctl 128→1024 applied", "judge no-effect"},
+		"needed": {"sysctl 128→1024 started", "sysctl 128→1024 applied", "reload started", "reload applied", "judge no-effect"},
+	} {
+		t.Run("reload "+reload, func(t *testing.T) {
+			fresh(t, "root", "setpriv")
+			u := uwsgi(t, testbed.Options{})
+			q := start(t, settings{Source: u.LogFile, Reload: reload}, without("sys_ptrace"))
+			flood(t, u, 400, 0)
+			verdict := q.waitFor("no-effect at ")["message"].(string)
+			if !strings.Contains(verdict, "the running socket's limit still is 100") {
+				t.Errorf("verdict: %s", verdict)
+			}
+			plan := q.waitFor("plan for ")["reason"].(string)
+			if !strings.Contains(plan, "not in place: pidfd_getfd") || !strings.Contains(plan, "needs CAP_SYS_PTRACE") {
+				t.Errorf("plan: %s", plan)
+			}
+			if reload == "never" {
+				q.advised("set listen = 1024 in uWSGI's configuration")
+			}
+			wantLimit(t, u, 100)
+			wantSomaxconn(t, 1024)
+			q.stop(syscall.SIGTERM)
+			if diff := cmp.Diff(want, actions(q.trail(t))); diff != "" {
+				t.Errorf("audit trail (-want +got):\n%s", diff)
+			}
+			if n := reloads(u); n != strings.Count(strings.Join(want, ","), "reload applied") {
+				t.Errorf("%d reloads", n)
+			}
+		})
+	}
+}
+
+func TestAnotherUser(t *testing.T) {
+	fresh(t, "root")
+	u := uwsgi(t, testbed.Options{User: "nobody"})
+	q := start(t, settings{Source: u.LogFile})
+	flood(t, u, 400, 0)
+	raised(t, u, 1024)
+	q.waitFor("fixed at ")
+}
+
+func TestOnlyTheFullOne(t *testing.T) {
+	fresh(t)
+	u, other := uwsgi(t, testbed.Options{}), uwsgi(t, testbed.Options{Listen: 90})
+	pids := workers(t, other)
+	q := start(t, settings{Source: filepath.Join(filepath.Dir(u.LogFile), "*"), Reload: "always", Probe: "200ms"})
+	flood(t, u, 400, 0)
+	raised(t, u, 1024)
+	q.waitFor("fixed at ")
+	wantLimit(t, other, 90)
+	if now := workers(t, other); !slices.Equal(now, pids) || reloads(other) != 0 || reloads(u) != 1 {
+		t.Errorf("workers of the other %v, were %v; %d and %d reloads", now, pids, reloads(other), reloads(u))
+	}
+	for _, e := range q.trail(t) {
+		if e.Socket != u.Address {
+			t.Errorf("audit trail: %+v", e)
+		}
+	}
+}
