@@ -117,6 +117,9 @@ type Socket struct {
 	// ("/etc/uwsgi/app.ini:12", "command line", "default").
 	Configured   int
 	ConfiguredAt string
+	// Stats is what the master's stats server says, nil where none is
+	// configured or it does not answer.
+	Stats *Stats
 	// SocketUnit is the systemd .socket unit that holds the socket, "" if
 	// none does.
 	SocketUnit string

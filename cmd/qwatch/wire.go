@@ -93,6 +93,11 @@ func (o outside) options(cfg *config.Config) host.Options {
 		SysctlFile:   cfg.Policy.Sysctl.File,
 		AssumeRights: cfg.DryRun,
 	}
+	for _, src := range cfg.Sources {
+		if src.Stats != "" {
+			options.Stats = append(options.Stats, src.Stats)
+		}
+	}
 	if o.units != nil {
 		options.SocketUnits, options.Services = o.units, o.units
 	}

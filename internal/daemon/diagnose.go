@@ -55,12 +55,12 @@ func (s *signs) read(readings []remediate.Reading, now time.Time) {
 // diagnose says why the queue of a socket is full.
 func (s *signs) diagnose(p remediate.Policy, f remediate.Facts, socket remediate.Socket, garbage bool) remediate.Diagnosis {
 	in := remediate.Signs{
-		Now:      remediate.Look{At: f.At, Booted: f.Booted, Socket: socket},
+		Now:      remediate.Look{At: f.At, Booted: f.Booted, Socket: socket, Stats: socket.Stats},
 		Readings: s.readings, Alone: socket.Alone, Garbage: garbage, Policy: p,
 	}
 	for _, old := range s.past {
 		if before, ok := old.Find(socket.ID); ok && old.At.Before(f.At) {
-			in.Before = remediate.Look{At: old.At, Booted: old.Booted, Socket: before}
+			in.Before = remediate.Look{At: old.At, Booted: old.Booted, Socket: before, Stats: before.Stats}
 			break
 		}
 	}

@@ -31,6 +31,8 @@ type Options struct {
 	// SocketUnits finds the .socket unit behind a service's socket, nil where
 	// there is no systemd.
 	SocketUnits SocketUnits
+	// Stats are the addresses of uWSGI stats servers, as ReadStats takes them.
+	Stats []string
 	// Services tells how a unit is started, nil where there is no systemd.
 	Services Services
 }
@@ -59,6 +61,8 @@ type Host struct {
 	spaces       []*namespace
 	home         *namespace // qwatch's own, and the first of spaces
 	netstatInode uint64     // of home's /proc/net/netstat
+
+	stats map[string]statsAnswer // by address
 
 	// What the last walk over /proc found.
 	walked time.Time

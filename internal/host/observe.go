@@ -98,6 +98,7 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 		})
 	}
 	h.findSocketUnits(ctx, &facts)
+	h.fillStats(ctx, &facts)
 	if !h.options.AssumeRights {
 		facts.Cannot = h.cannot()
 	}

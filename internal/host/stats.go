@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,4 +114,45 @@ func parseStats(text []byte) (remediate.Stats, error) {
 		stats.Response = total / time.Duration(answering)
 	}
 	return stats, nil
+}
+
+// statsAnswer is what a stats server said last.
+type statsAnswer struct {
+	at    time.Time
+	stats remediate.Stats
+	err   error
+}
+
+// statsEvery is how long an answer serves: each costs the master a connection.
+const statsEvery = 2 * time.Second
+
+// fillStats asks the stats servers. A server is one of the listening sockets of
+// the master that it tells of.
+func (h *Host) fillStats(ctx context.Context, facts *remediate.Facts) {
+	answers := make(map[string]statsAnswer, len(h.options.Stats))
+	for _, address := range h.options.Stats {
+		a := h.stats[address]
+		if time.Since(a.at) >= statsEvery {
+			a.stats, a.err = ReadStats(ctx, address)
+			a.at = time.Now()
+		}
+		answers[address] = a
+		if a.err != nil {
+			note(facts, "the numbers of uWSGI", a.err)
+			continue
+		}
+		server := slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool {
+			return !s.Foreign && s.AnswersTo(strings.TrimPrefix(address, "http://"))
+		})
+		if server < 0 {
+			note(facts, "whose numbers "+address+" gives", errors.New("no uWSGI master listens there"))
+			continue
+		}
+		for i := range facts.Sockets {
+			if s := &facts.Sockets[i]; s.Master.Same(facts.Sockets[server].Master) {
+				s.Stats = &a.stats
+			}
+		}
+	}
+	h.stats = answers
 }
