@@ -133,12 +133,13 @@ func Diagnose(signs Signs) Diagnosis {
 	d.Binds, bindReason = binds(e.s)
 	d.Kind, d.Sure, d.Reasons = e.kind()
 	if e.rate > 0 {
-		d.Wait = time.Duration(float64(e.s.Length) / e.rate * float64(time.Second))
+		const century = 100 * 365 * 24 * 3600 // within a Duration
+		d.Wait = time.Duration(min(float64(e.s.Length)/e.rate, century) * float64(time.Second))
 	}
 	if d.Kind == Overload && e.Policy.MaxWait > 0 {
 		d.MaxTarget = max(1, int(min(e.rate*e.Policy.MaxWait.Seconds(), math.MaxInt32)))
 	}
-	d.Reasons = append(d.Reasons, e.work()...)
+	d.Reasons = append(d.Reasons, e.work(d.Kind, d.Wait)...)
 	if d.Kind != False {
 		d.Reasons = append(d.Reasons, bindReason)
 	}
@@ -180,19 +181,35 @@ func newExam(signs Signs) exam {
 			}
 			e.pile = last.At.Sub(r.At)
 		}
-		if over := e.evidence.Over; over >= measurable {
-			if n, known := e.accepted(time.Time{}); known {
+		// A calm time before the queue filled says nothing of what the workers
+		// can do.
+		over := e.pile
+		if over < measurable {
+			over = e.evidence.Over
+		}
+		if over >= measurable {
+			since := last.At.Add(-over)
+			if n, known := e.accepted(since); known {
 				e.rate = float64(n) / over.Seconds()
 			}
 			if e.Alone {
-				e.dropped = float64(e.evidence.Overflows) / over.Seconds()
+				e.dropped = float64(Weigh(e.s.ID, e.own, since).of(e.s).Overflows) / over.Seconds()
 			}
 		}
 	}
-	if a, b := e.Before.Stats, e.Now.Stats; a != nil && b != nil && e.apart >= measurable && a.Requests <= b.Requests {
-		e.rate = float64(b.Requests-a.Requests) / e.apart.Seconds()
+	if n, known := e.answered(); known && e.apart >= measurable {
+		e.rate = float64(n) / e.apart.Seconds()
 	}
 	return e
+}
+
+// answered is how many requests the stats server counted between the looks.
+func (e exam) answered() (n uint64, known bool) {
+	before, now := e.Before.Stats, e.Now.Stats
+	if e.apart == 0 || before == nil || now == nil || now.Requests < before.Requests {
+		return 0, false
+	}
+	return now.Requests - before.Requests, true
 }
 
 // accepted is how many connections were taken from the queue since a moment.
@@ -241,7 +258,11 @@ func (e exam) kind() (kind Kind, sure bool, reasons []string) {
 			return Burst, true, []string{"the queue drains again: the connections came in a burst"}
 		}
 	}
-	return Burst, false, []string{fmt.Sprintf("the queue is full; watched for %s, which shows no other reason than many connections at once", e.evidence.Over.Round(time.Second))}
+	state := "is"
+	if !e.s.Full() {
+		state = "was"
+	}
+	return Burst, false, []string{fmt.Sprintf("the queue %s full; watched for %s, which shows no other reason than many connections at once", state, short(e.evidence.Over))}
 }
 
 // stalled says why nothing takes connections, "" where that is not proven.
@@ -254,6 +275,10 @@ func (e exam) stalled() string {
 		return ""
 	}
 	if n, known := e.accepted(e.Before.At); e.apart > 0 && known && n > 0 {
+		return ""
+	}
+	answered, counted := e.answered()
+	if counted && answered > 0 {
 		return ""
 	}
 	helpless := func(w Worker) bool { return w.stopped() || w.dead() || w.State == 'D' || w.Waits != "" }
@@ -283,7 +308,8 @@ func (e exam) stalled() string {
 	if e.apart >= stallProof && e.frozen() {
 		return fmt.Sprintf("full for %s, and for %s no worker has run at all", short(fullFor), short(e.apart))
 	}
-	if n, known := e.accepted(e.Now.At.Add(-fullFor)); known && n == 0 && e.apart >= lockProof && e.same() && e.asleep() {
+	n, known = e.accepted(e.own[len(e.own)-1].At.Add(-fullFor))
+	if (known && n == 0 || counted && e.apart >= stallProof) && e.apart >= lockProof && e.same() && e.asleep() {
 		return fmt.Sprintf("full for %s, in which no connection was taken, and the workers use no CPU time", short(fullFor))
 	}
 	return ""
@@ -309,6 +335,9 @@ func (e exam) respawning() string {
 	}
 	var births []time.Time
 	for _, w := range e.s.Workers {
+		if w.dead() {
+			continue
+		}
 		births = append(births, e.Now.Booted.Add(time.Duration(w.Start)*clockTick))
 	}
 	slices.SortFunc(births, time.Time.Compare)
@@ -347,12 +376,9 @@ func (e exam) respawning() string {
 }
 
 // work tells how busy the workers are.
-func (e exam) work() (reasons []string) {
-	if e.rate >= 0 && len(e.own) > 0 && e.s.Length > 0 {
-		if e.rate > 0 {
-			wait := time.Duration(float64(e.s.Length) / e.rate * float64(time.Second))
-			reasons = append(reasons, fmt.Sprintf("the last of %d in the queue waits %s", e.s.Length, short(wait)))
-		}
+func (e exam) work(kind Kind, wait time.Duration) (reasons []string) {
+	if wait > 0 {
+		reasons = append(reasons, fmt.Sprintf("the last of %d in the queue waits %s", e.s.Length, short(wait)))
 	}
 	if st := e.Now.Stats; st != nil {
 		r := fmt.Sprintf("the stats server counts %d of %d workers busy", st.Busy, st.Workers)
@@ -362,7 +388,11 @@ func (e exam) work() (reasons []string) {
 		reasons = append(reasons, r)
 	}
 	if share, ok := e.cpu(); ok {
-		reasons = append(reasons, fmt.Sprintf("its %d workers use %.0f%% of a CPU each", len(e.s.Workers), 100*share))
+		r := fmt.Sprintf("its %d workers use %.0f%% of a CPU each", len(e.s.Workers), 100*share)
+		if kind == Overload && share < 0.2 {
+			r += ", so they mostly wait: for a database, another service or slow clients"
+		}
+		reasons = append(reasons, r)
 	}
 	return reasons
 }
@@ -466,7 +496,7 @@ func (e exam) advice(d Diagnosis) (advice []string) {
 	if m := slices.IndexFunc(e.Marks, func(m matcher.Mark) bool { return m.Kind == matcher.MarkNoStart }); m >= 0 {
 		say("a uWSGI refused to start, its listen being over somaxconn (%d): raise somaxconn first or lower listen", e.Marks[m].Limit)
 	}
-	if s.Somaxconn > 0 && s.Configured > s.Somaxconn {
+	if s.Somaxconn > 0 && s.Configured > s.Somaxconn && s.SocketUnit == "" { // core/socket.c:127
 		say("raise somaxconn to %d before any restart: with %d and listen = %d uWSGI refuses to start", s.Configured, s.Somaxconn, s.Configured)
 	}
 	if e.marked(matcher.MarkTooFast, time.Minute) {
@@ -495,13 +525,22 @@ func (e exam) advice(d Diagnosis) (advice []string) {
 		if shared || e.marked(matcher.MarkDeadlock, time.Minute) {
 			say("set thunder-lock-watchdog = true in uWSGI's configuration, or leave thunder-lock out: the lock outlived a worker that died with it")
 		}
-		say("restart uWSGI (systemctl restart %s): a graceful reload waits for its workers", cmp.Or(s.Master.Unit, "its unit"))
+		how := "uWSGI"
+		switch m := s.Master; {
+		case m.Container != "":
+			how = "the container " + m.Container
+		case m.Unit != "":
+			how += ": systemctl restart " + m.Unit
+		}
+		say("restart %s (a graceful reload would wait for the stuck workers)", how)
 		harakiri()
 		say("a longer queue would only let more clients wait for nothing")
 		return advice
 	case Respawn:
-		say("wait until the workers are up: the queue drains by itself")
-		say("reload by touch-chain-reload (with lazy-apps = true), so that workers are replaced one at a time")
+		say("wait until the workers are up, then the queue drains by itself")
+		if e.Now.At.Sub(e.Now.Booted.Add(time.Duration(s.Master.Start)*clockTick)) >= young {
+			say("replace workers one at a time: touch-chain-reload with lazy-apps = true, and no thunder-lock beside it")
+		}
 		return append(advice, e.persist()...)
 	}
 
@@ -511,20 +550,16 @@ func (e exam) advice(d Diagnosis) (advice []string) {
 		if d.MaxTarget > 0 {
 			target = min(target, d.MaxTarget)
 		}
-		advice = append(advice, e.lengthen(d.Binds, target)...)
+		advice = append(advice, e.lengthen(target)...)
 	}
 	if d.Kind == Overload || d.AtCeiling {
 		say("a longer queue buys seconds, not capacity")
-		if n := len(s.Workers); n > 0 {
-			if e.rate > 0 && e.dropped > 0 {
-				need := max(n+1, int(math.Ceil(float64(n)*(e.rate+e.dropped)/e.rate)))
-				say("up to %d workers (processes) instead of %d: %s connections a second were turned away beside the %s taken, retries counted",
-					need, n, number(e.dropped), number(e.rate))
-			} else {
-				say("give uWSGI more workers (processes) than its %d, or make the requests shorter", n)
-			}
+		say("%s", e.moreWorkers())
+		if share, ok := e.cpu(); ok && share >= 0.5 {
+			say("the workers compute: more of them help only as far as CPUs are idle")
+		} else {
+			harakiri()
 		}
-		harakiri()
 	}
 	if e.marked(matcher.MarkHarakiri, time.Minute) {
 		say("look at the requests that harakiri ends: each has held a worker for all that time")
@@ -533,6 +568,22 @@ func (e exam) advice(d Diagnosis) (advice []string) {
 		advice = append(advice, e.persist()...)
 	}
 	return advice
+}
+
+// moreWorkers says how many workers would do, as far as the numbers tell.
+func (e exam) moreWorkers() string {
+	n := len(e.s.Workers)
+	if e.rate <= 0 || e.dropped == 0 || n == 0 {
+		return fmt.Sprintf("give uWSGI more workers (processes) than its %d, or make the requests shorter", n)
+	}
+	// A client that is turned away comes again (TCP's SYN retransmission), so
+	// this is the most that it may take.
+	need := max(n+1, int(math.Ceil(float64(n)*(e.rate+e.dropped)/e.rate)))
+	beside := fmt.Sprintf("%s connections a second were turned away beside the %s taken, retries counted", number(e.dropped), number(e.rate))
+	if need > 8*n {
+		return fmt.Sprintf("more workers (processes) than its %d are not enough by far: %s", n, beside)
+	}
+	return fmt.Sprintf("up to %d workers (processes) instead of %d: %s", need, n, beside)
 }
 
 // persist says what keeps the limit over a restart, if nothing does.
@@ -544,10 +595,11 @@ func (e exam) persist() []string {
 }
 
 // lengthen says how to give the socket this limit for good.
-func (e exam) lengthen(b Bind, target int) (advice []string) {
+func (e exam) lengthen(target int) (advice []string) {
 	say := func(format string, args ...any) { advice = append(advice, fmt.Sprintf(format, args...)) }
 	s := e.s
-	if s.Somaxconn > 0 && s.Somaxconn < target || b == BindSomaxconn {
+	if s.Somaxconn > 0 && s.Somaxconn < target {
+		target := max(target, s.Configured)
 		switch {
 		case s.Foreign && s.Master.Container != "":
 			say("give the container %s its own somaxconn, the host's does not reach it: compose `sysctls: [net.core.somaxconn=%d]` or `docker run --sysctl net.core.somaxconn=%d`",
@@ -563,9 +615,9 @@ func (e exam) lengthen(b Bind, target int) (advice []string) {
 	case s.SocketUnit != "":
 		say("set Backlog=%d under [Socket] by `systemctl edit %s`, at least as much as somaxconn shall give: uWSGI's listen has no say", target, s.SocketUnit)
 	case s.Configured < target || s.Configured == 0:
-		say("%s, or a restart brings the old limit back", setListen(s, target))
+		say("%s, so that it outlasts a restart", setListen(s, target))
 	case s.Limit < s.Configured:
-		say("restart uWSGI to get the listen = %d that it is configured to; a reload does not do it", s.Configured)
+		say("restart uWSGI to get the listen = %d that it is configured to: a reload does not do it, and before 2.0.18 `socket = :0` ignored it", s.Configured)
 	}
 	return advice
 }
