@@ -68,7 +68,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		return say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", c.Evidence)
 	}
 
-	if n := h.Fruitless(plan.Name, c.Incident.ID); c.Incident.ID != "" && n >= p.GiveUpAfter {
+	if n := h.Fruitless(s, c.Incident.ID); c.Incident.ID != "" && n >= p.GiveUpAfter {
 		plan.Advice = capacityAdvice(s)
 		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
 	}
@@ -127,7 +127,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 			Why: "a running socket keeps the limit of its last listen(2)"})
 	}
 	noReload := p.whyNoReload(s, h, soon, canRelisten, now)
-	last, raised := h.LastRaise(plan.Name)
+	last, raised := h.LastRaise(s)
 	_, reloaded := h.LastReload(s.Master)
 	// Where raising in place has just failed, the reload that the policy has
 	// for this case is the rest of that raise, not a second one.

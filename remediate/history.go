@@ -34,10 +34,14 @@ func within(t, now time.Time, span time.Duration) bool {
 // (or planned to be). A plan that found the host changed (Stale) does not
 // count, so that a new one may be made at once; but where the next finds it
 // changed again, somebody works against it, and from there on they count.
-func (h History) raises(socket string) []Event {
+//
+// The name alone does not say whose socket it was: two masters share one with
+// SO_REUSEPORT, and any user can bind a UNIX socket to the path "127.0.0.1:80"
+// and overflow it, so that the cooldown of the real one would never end.
+func (h History) raises(s Socket) []Event {
 	var plans []Event
 	for _, e := range h {
-		if e.Socket != socket || !e.ended() || e.Action == "sysctl" && (e.Result == Applied || e.Result == Skipped) {
+		if e.Socket != s.Name() || e.PID != s.Master.PID || e.Start != s.Master.Start || !e.ended() || e.Action == "sysctl" && (e.Result == Applied || e.Result == Skipped) {
 			continue
 		}
 		if n := len(plans); n > 0 && plans[n-1].Plan == e.Plan {
@@ -70,10 +74,10 @@ func (h History) lastPlan(incident string) int {
 	return last
 }
 
-// LastRaise is when the socket was last raised, or a raise was tried. It may
-// lie ahead of now where the clock was set back.
-func (h History) LastRaise(socket string) (time.Time, bool) {
-	raises := h.raises(socket)
+// LastRaise is when the socket was last raised under its master, or a raise was
+// tried. It may lie ahead of now where the clock was set back.
+func (h History) LastRaise(s Socket) (time.Time, bool) {
+	raises := h.raises(s)
 	if len(raises) == 0 {
 		return time.Time{}, false
 	}
@@ -82,9 +86,9 @@ func (h History) LastRaise(socket string) (time.Time, bool) {
 
 // Fruitless counts the raises within one incident of a socket that were
 // carried out, or failed, and did not end it.
-func (h History) Fruitless(socket, incident string) int {
+func (h History) Fruitless(s Socket, incident string) int {
 	n := 0
-	for _, e := range h.raises(socket) {
+	for _, e := range h.raises(s) {
 		if e.Incident == incident && e.Result != Planned {
 			n++
 		}

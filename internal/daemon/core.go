@@ -497,7 +497,7 @@ func (c *core) decide(oc *openCase, history remediate.History, now time.Time) re
 			cs.Lost = fmt.Errorf("%s is no longer listened on", oc.incident.Socket)
 		}
 		since := now.Add(-evidenceSpan)
-		if last, ok := history.LastRaise(cs.Socket.Name()); ok && last.After(since) && !last.After(now) {
+		if last, ok := history.LastRaise(cs.Socket); ok && last.After(since) && !last.After(now) {
 			since = last
 		}
 		cs.Evidence = remediate.Weigh(oc.socket, c.readings, since)
