@@ -137,7 +137,7 @@ func Diagnose(signs Signs) Diagnosis {
 		d.Wait = time.Duration(min(float64(e.s.Length)/e.rate, century) * float64(time.Second))
 	}
 	if d.Kind == Overload && e.Policy.MaxWait > 0 {
-		d.MaxTarget = max(1, int(min(e.rate*e.Policy.MaxWait.Seconds(), math.MaxInt32)))
+		d.MaxTarget = max(1, int(min(e.most*e.Policy.MaxWait.Seconds(), math.MaxInt32)))
 	}
 	d.Reasons = append(d.Reasons, e.work(d.Kind, d.Wait)...)
 	if d.Kind != False {
@@ -154,6 +154,7 @@ type exam struct {
 	own      []Reading // of this socket
 	evidence Evidence
 	rate     float64 // accepted each second, -1 unknown
+	most     float64 // no more than this, where the rate is not known; -1 unknown
 	dropped  float64 // overflows each second, 0 unknown
 
 	// pile is how long the queue has been at least half full without a break.
@@ -163,7 +164,7 @@ type exam struct {
 }
 
 func newExam(signs Signs) exam {
-	e := exam{Signs: signs, s: signs.Now.Socket, rate: -1}
+	e := exam{Signs: signs, s: signs.Now.Socket, rate: -1, most: -1}
 	for _, r := range e.Readings {
 		if r.ID == e.s.ID {
 			e.own = append(e.own, r)
@@ -189,8 +190,12 @@ func newExam(signs Signs) exam {
 		}
 		if over >= measurable {
 			since := last.At.Add(-over)
-			if n, known := e.accepted(since); known {
-				e.rate = float64(n) / over.Seconds()
+			n, known := e.accepted(since)
+			if n >= 0 {
+				e.most = float64(n) / over.Seconds()
+			}
+			if known {
+				e.rate = e.most
 			}
 			if e.Alone {
 				e.dropped = float64(Weigh(e.s.ID, e.own, since).of(e.s).Overflows) / over.Seconds()
@@ -199,6 +204,7 @@ func newExam(signs Signs) exam {
 	}
 	if n, known := e.answered(); known && e.apart >= measurable {
 		e.rate = float64(n) / e.apart.Seconds()
+		e.most = e.rate
 	}
 	return e
 }
@@ -212,19 +218,19 @@ func (e exam) answered() (n uint64, known bool) {
 	return now.Requests - before.Requests, true
 }
 
-// accepted is how many connections were taken from the queue since a moment.
-// PassiveOpens counts each connection that enters an accept queue of the
-// namespace (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c); so where
-// other sockets accept too it is known only that there was none.
+// accepted is how many connections were taken from the queue since a moment,
+// or where that is not known, the most that it can have been; -1 where nothing
+// is known. PassiveOpens counts each connection that enters an accept queue of
+// the namespace (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c), so with
+// others that accept only their absence is known.
 func (e exam) accepted(since time.Time) (n int, known bool) {
-	own := slices.Clone(e.own)
-	own = slices.DeleteFunc(own, func(r Reading) bool { return r.At.Before(since) })
+	own := slices.DeleteFunc(slices.Clone(e.own), func(r Reading) bool { return r.At.Before(since) })
 	if len(own) < 2 || e.s.Family == Unix {
-		return 0, false
+		return -1, false
 	}
 	first, last := own[0], own[len(own)-1]
 	if last.Opens < first.Opens {
-		return 0, false
+		return -1, false
 	}
 	// The length is read just before the counter.
 	n = max(0, int(last.Opens-first.Opens)-(last.Length-first.Length))
@@ -252,6 +258,10 @@ func (e exam) kind() (kind Kind, sure bool, reasons []string) {
 	if e.pile >= overloadProof && e.rate > 0 {
 		return Overload, true, []string{fmt.Sprintf("more comes than the workers take: at least half full for %s, while they take %s connections a second",
 			e.pile.Round(time.Second), number(e.rate))}
+	}
+	if e.pile >= overloadProof && e.rate < 0 && e.most > 0 && e.working() {
+		return Overload, false, []string{fmt.Sprintf("more comes than the workers take: at least half full for %s, while they take no more than %s connections a second (all that its network namespace takes)",
+			e.pile.Round(time.Second), number(e.most))}
 	}
 	if i := slices.IndexFunc(e.own, Reading.Full); i >= 0 {
 		if slices.ContainsFunc(e.own[i:], func(r Reading) bool { return !halfFull(r.Length, r.Limit) }) {
@@ -443,6 +453,11 @@ func (e exam) asleep() bool {
 	return ok && share < 0.01
 }
 
+// working reports whether any worker ran between the looks.
+func (e exam) working() bool {
+	return e.apart >= measurable && !(e.same() && e.mayHaveFrozen())
+}
+
 // frozen reports whether no thread of any worker has run between the looks.
 func (e exam) frozen() bool {
 	return e.same() && e.mayHaveFrozen() &&
@@ -551,6 +566,9 @@ func (e exam) advice(d Diagnosis) (advice []string) {
 			target = min(target, d.MaxTarget)
 		}
 		advice = append(advice, e.lengthen(target)...)
+	}
+	if d.AcceptRate < 0 && e.pile >= overloadProof {
+		say("add `stats = 127.0.0.1:9191` to uWSGI's configuration and to a [[source]] of qwatch's: what the workers take cannot be measured otherwise")
 	}
 	if d.Kind == Overload || d.AtCeiling {
 		say("a longer queue buys seconds, not capacity")

@@ -151,6 +151,8 @@ var complaints = []struct {
 		socket(func(s *Socket) { s.ConfiguredAt = "default" }), accepting(200, 3))},
 	{"betagouv/mrs#1207: stepwise", signs(20*time.Second, 1025, 1024,
 		socket(func(s *Socket) { s.Configured, s.ConfiguredAt = 128, "/etc/uwsgi/app.xml:4" }), accepting(300, 0))},
+	{"the same behind a proxy on one host, without a stats server", signs(20*time.Second, 1025, 1024,
+		accepting(300, 0), earlier(10*time.Second, 0.7), func(g *Signs) { g.Alone = false })},
 	{"cnblogs 11238862: replies slowed by a firewall", signs(30*time.Second, 101, 100, accepting(2, 0.5), earlier(10*time.Second, 0.01))},
 	{"systemd#4629: Backlog= of the socket unit", signs(3*time.Second, 129, 128,
 		socket(func(s *Socket) { s.SocketUnit, s.Configured = "app.socket", 1024 }))},
@@ -228,7 +230,9 @@ func TestDiagnoseNeedsProof(t *testing.T) {
 		{"9 s of overload", signs(9*time.Second, 129, 128, accepting(5, 1)), Burst},
 		{"10 s of overload", signs(10*time.Second, 129, 128, accepting(5, 1)), Overload},
 		{"20 s of overload, once drained", signs(20*time.Second, 129, 128, accepting(5, 1), func(g *Signs) { g.Readings[15].Length = 20 }), Burst},
-		{"20 s of overload, not alone", signs(20*time.Second, 129, 128, accepting(5, 1), func(g *Signs) { g.Alone = false }), Burst},
+		{"20 s of overload, not alone", signs(20*time.Second, 129, 128, accepting(5, 1), earlier(10*time.Second, 0.5), func(g *Signs) { g.Alone = false }), Overload},
+		{"20 s, not alone, and workers asleep", signs(20*time.Second, 129, 128, accepting(5, 1), earlier(10*time.Second, 0), func(g *Signs) { g.Alone = false }), Burst},
+		{"20 s, not alone, one look", signs(20*time.Second, 129, 128, accepting(5, 1), func(g *Signs) { g.Alone = false }), Burst},
 		{"20 s of overload, the counter began anew", signs(20*time.Second, 129, 128, accepting(5, 1), func(g *Signs) { g.Readings[20].Opens = 3 }), Burst},
 		{"young workers, full from the start on", signs(9*time.Second, 129, 128, born(5*time.Second), accepting(9, 0)), Respawn},
 		{"young workers, busy with a flood of their own", signs(9*time.Second, 129, 128, born(5*time.Second), func(g *Signs) {
@@ -271,6 +275,10 @@ func TestDiagnoseMaxTarget(t *testing.T) {
 		if d := Diagnose(signs(3*time.Second, 129, 128, accepting(taken, 1))); d.MaxTarget != 0 {
 			t.Errorf("%.1f/s for 3 s: %s", taken, d.text())
 		}
+	}
+	others := signs(20*time.Second, 129, 128, accepting(5, 1), earlier(10*time.Second, 0.5), func(g *Signs) { g.Alone = false })
+	if d := Diagnose(others); d.MaxTarget != 50 || d.AcceptRate != -1 || d.Sure {
+		t.Errorf("not alone: %s", d.text())
 	}
 	unbound := signs(20*time.Second, 129, 128, accepting(5, 1))
 	unbound.Policy.MaxWait = 0
