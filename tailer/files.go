@@ -18,9 +18,11 @@ import (
 
 const (
 	// pace is how often a busy file is looked at.
-	pace = 1200 * time.Microsecond
+	pace = 1600 * time.Microsecond
 	// rounds of looks without new text end a file's busy time.
 	coolRounds = 20
+	// After so many looks its name is looked at as well.
+	nameRounds = 8
 	// A file that wakes hotWakes times within hotTime is busy.
 	hotWakes = 5
 	hotTime  = 40 * time.Millisecond
@@ -330,6 +332,10 @@ func (f *Files) heatRound() (more bool) {
 		more = more || again
 		if in.wake.empty++; grew {
 			in.wake.empty = 0
+		}
+		// The folder's events lag behind while its files are busy (sift).
+		if in.wake.looks++; in.wake.looks%nameRounds == 0 && in.src.inode == in {
+			f.check(in.src.path)
 		}
 		if in.wake.empty > coolRounds {
 			in.wake.hot = false

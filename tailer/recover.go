@@ -225,11 +225,11 @@ func (f *Files) scan() {
 // found: they were deleted before they could be opened.
 func (f *Files) missed(s *source) {
 	n := s.births - s.opened
-	s.births, s.opened = 0, 0
-	if n > 0 {
-		n -= f.unpackNew(s, "a generation that came and went between two looks")
+	if n <= 0 {
+		return // the event of a birth may come after the file was opened
 	}
-	if n > 0 {
+	s.births, s.opened = 0, 0
+	if n -= f.unpackNew(s, "a generation that came and went between two looks"); n > 0 {
 		s.truncations.Add(uint64(n))
 		f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("%d generations were deleted before they could be opened", n)})
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -136,8 +137,7 @@ func judgeRestarts(t *testing.T, dir, outs string, killed []bool, lines int, end
 			}
 			for line := range bytes.Lines(data) {
 				l.add(line)
-				var n int
-				fmt.Sscanf(string(line), "%d", &n)
+				n, _ := strconv.Atoi(string(line[:min(9, len(line))]))
 				before, ok := first[n]
 				if !ok {
 					first[n] = i
@@ -164,7 +164,7 @@ func judgeRestarts(t *testing.T, dir, outs string, killed []bool, lines int, end
 		return true
 	}
 	for stop := time.Now().Add(20 * time.Second); !all() && time.Now().Before(stop); {
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond)
 	}
 	end()
 	again, wrong := read()

@@ -17,7 +17,11 @@ import (
 
 // A numbered line proves itself: its number says what else it must hold.
 func numbered(n int) []byte {
-	b := fmt.Appendf(nil, "%09d ", n)
+	b := make([]byte, 9, 110)
+	for i, left := 8, n; i >= 0; i, left = i-1, left/10 {
+		b[i] = '0' + byte(left%10)
+	}
+	b = append(b, ' ')
 	for i := range n * 7 % 90 {
 		b = append(b, 'a'+byte((n+i)%26))
 	}

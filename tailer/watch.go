@@ -20,6 +20,7 @@ type wake struct {
 
 	first        time.Time // the last hotWakes wakes that brought text
 	count, empty int
+	looks        int // while hot
 
 	queued, moved bool // guarded by watcher.mu
 }
@@ -92,19 +93,22 @@ func (w *watcher) close() {
 func (w *watcher) blind() bool { return w.fs == nil || len(w.failed) > 0 }
 
 // sift passes on what happens to names. fsnotify cannot be asked to leave out
-// the writes to a folder's files; they are dropped here, and while there are
-// any this goroutine rests most of the time, so that the kernel can merge them.
+// the writes to a folder's files. They are dropped here; and after one that
+// had nothing waiting before it, this goroutine rests, so that the kernel can
+// merge those that follow.
 //
 // nxadm/tail does not tell when its queue overflows. This one gets all that
 // goes into nxadm/tail's, and is emptied more slowly: it overflows first.
 func (w *watcher) sift() {
-	const work, rest = 2 * time.Millisecond, 8 * time.Millisecond
-	var rested time.Time
+	const gap, rest = 200 * time.Microsecond, 50 * time.Millisecond
+	var last time.Time
 	for ev := range w.fs.Events {
+		before := last
+		last = time.Now()
 		if ev.Op == fsnotify.Write || ev.Name == "" {
-			if time.Since(rested) > work {
+			if last.Sub(before) > gap {
 				time.Sleep(rest)
-				rested = time.Now()
+				last = time.Now()
 			}
 			continue
 		}
