@@ -1,0 +1,414 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
+
+	"qwatch/internal/config"
+	"qwatch/matcher"
+	"qwatch/remediate"
+)
+
+// fakeHost is a host with some uWSGI sockets, and the hand that changes it.
+type fakeHost struct {
+	mu        sync.Mutex
+	somaxconn int
+	sockets   []remediate.Socket
+	reload    time.Duration // how long one takes
+	err       error         // of the next Observe and Sample
+	refuse    error         // of every action
+	applied   []string
+}
+
+func socketAt(n int, address string, length int) remediate.Socket {
+	return remediate.Socket{
+		ID: remediate.SocketID{NetNS: 1, Inode: uint64(n)}, Family: remediate.TCP, Address: address, FD: 3,
+		Master: remediate.Process{PID: n, Start: 1, Comm: "uwsgi"}, Length: length, Limit: 128,
+	}
+}
+
+func (h *fakeHost) Observe(context.Context) (remediate.Facts, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := remediate.Facts{At: time.Now(), Sockets: slices.Clone(h.sockets), Sysctl: map[string]int{"net.core.somaxconn": h.somaxconn}}
+	for i := range f.Sockets {
+		f.Sockets[i].Somaxconn = h.somaxconn
+	}
+	return f, h.err
+}
+
+func (h *fakeHost) Sample(context.Context) ([]remediate.Reading, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var readings []remediate.Reading
+	for _, s := range h.sockets {
+		readings = append(readings, remediate.Reading{ID: s.ID, At: time.Now(), Length: s.Length, Limit: s.Limit})
+	}
+	return readings, h.err
+}
+
+func (h *fakeHost) Refused(context.Context, string) (int, string, error) {
+	return 0, "", errors.New("unknown")
+}
+
+func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Result {
+	if _, ok := a.(remediate.Reload); ok {
+		select {
+		case <-time.After(h.reload):
+		case <-ctx.Done():
+			return remediate.Result{Status: remediate.Failed, Err: ctx.Err()}
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.applied = append(h.applied, a.String())
+	if h.refuse != nil {
+		return remediate.Result{Status: remediate.Failed, Err: h.refuse}
+	}
+	switch a := a.(type) {
+	case remediate.SetSysctl:
+		h.somaxconn = a.To
+	case remediate.Relisten:
+		i := slices.IndexFunc(h.sockets, func(s remediate.Socket) bool { return s.ID == a.Socket.ID })
+		h.sockets[i].Limit = a.To
+	}
+	return remediate.Result{Status: remediate.Applied}
+}
+
+func (h *fakeHost) set(f func(*fakeHost)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f(h)
+}
+
+// String is the state that the tests compare.
+func (h *fakeHost) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := fmt.Sprintf("somaxconn %d", h.somaxconn)
+	for _, q := range h.sockets {
+		s += fmt.Sprintf("; %s %d of %d", q.Address, q.Length, q.Limit)
+	}
+	return s
+}
+
+// did counts the actions taken, by the first word.
+func (h *fakeHost) did(word string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, a := range h.applied {
+		if strings.HasPrefix(a, word) {
+			n++
+		}
+	}
+	return n
+}
+
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// bench is a core that runs on a fake host, in a bubble of synctest.
+type bench struct {
+	*core
+	t    *testing.T
+	fake *fakeHost
+	log  buffer
+	stop func() // ends the core and waits for it
+}
+
+const address = "127.0.0.1:5000"
+
+// onBench runs f beside a core with the built-in policy, which acts at the
+// third hit and has no probe, as edit changes it.
+func onBench(t *testing.T, fake *fakeHost, edit func(*config.Config), f func(*bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		if fake.somaxconn == 0 {
+			fake.somaxconn = 128
+		}
+		b := &bench{t: t, fake: fake}
+		trail := &remediate.Trail{}
+		newActor := func(cfg *config.Config) remediate.Actor {
+			if cfg.DryRun {
+				return remediate.Rehearsing{Trail: trail}
+			}
+			return remediate.Acting{Applier: fake, Trail: trail}
+		}
+		b.core = newCore(fake, newActor, trail, zerolog.New(&b.log))
+		cfg := configured(edit)
+		b.configure(cfg)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if err := b.loop(ctx, ctx.Done()); err != nil {
+				t.Error(err)
+			}
+		}()
+		b.stop = func() { cancel(); <-done }
+		defer func() {
+			b.stop()
+			if t.Failed() {
+				t.Logf("log:\n%s", b.log.b.String())
+			}
+		}()
+		f(b)
+	})
+}
+
+func configured(edit func(*config.Config)) *config.Config {
+	cfg := config.BuiltIn()
+	cfg.DryRun = false
+	cfg.Probe.Interval = 0
+	if edit != nil {
+		edit(cfg)
+	}
+	return cfg
+}
+
+// hear sends records of a socket, one each second.
+func (b *bench) hear(n int, name string) {
+	for range n {
+		b.hits <- matcher.Hit{Socket: name, FD: 3, Length: 129, Limit: 128, Source: "app.log"}
+		time.Sleep(time.Second)
+		synctest.Wait()
+	}
+}
+
+// messages are the log's lines with these words.
+func (b *bench) messages(words string) []string {
+	b.log.mu.Lock()
+	defer b.log.mu.Unlock()
+	var found []string
+	for line := range strings.Lines(b.log.b.String()) {
+		var l struct{ Message string }
+		if json.Unmarshal([]byte(line), &l) == nil && strings.Contains(l.Message, words) {
+			found = append(found, l.Message)
+		}
+	}
+	return found
+}
+
+func (b *bench) wantMessages(words string, want int) {
+	b.t.Helper()
+	if got := b.messages(words); len(got) != want {
+		b.t.Errorf("%d messages with %q, want %d: %q", len(got), words, want, got)
+	}
+}
+
+func (b *bench) wantHost(want string) {
+	b.t.Helper()
+	if diff := cmp.Diff(want, b.fake.String()); diff != "" {
+		b.t.Errorf("host (-want +got):\n%s", diff)
+	}
+}
+
+func (b *bench) statusNow() Status {
+	b.t.Helper()
+	var s Status
+	if err := b.call(b.t.Context(), func(ctx context.Context) { b.status(ctx, &s) }); err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+// One incident: raised at the third record, judged, held back by the cooldown,
+// over when it is quiet; each told once.
+func TestIncident(t *testing.T) {
+	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129), socketAt(2, "127.0.0.1:5001", 0)}}, nil, func(b *bench) {
+		b.hear(2, address)
+		b.wantHost("somaxconn 128; 127.0.0.1:5000 129 of 128; 127.0.0.1:5001 0 of 128")
+		b.hear(1, address)
+		b.wantHost("somaxconn 1024; 127.0.0.1:5000 129 of 1024; 127.0.0.1:5001 0 of 128")
+		b.hear(4, address)
+		b.wantMessages("fixed at "+address, 1)
+		b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 1025 })
+		b.hear(30, address)
+		if s := b.statusNow(); len(s.Incidents) != 1 || s.Incidents[0].State != "open" || s.Incidents[0].Hits != 37 || s.Sockets[0].Hits != 37 {
+			t.Errorf("status: %+v %+v", s.Incidents, s.Sockets)
+		}
+		if n := b.fake.did("listen"); n != 1 {
+			t.Errorf("raised %d times within the cooldown: %q", n, b.fake.applied)
+		}
+		b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 0 })
+		time.Sleep(61 * time.Second)
+		synctest.Wait()
+		b.wantMessages("is full: 3 records say so", 1)
+		b.wantMessages("incident at "+address+" is over: 37 records", 1)
+		b.wantMessages("plan for ", 1)
+		if s := b.statusNow(); len(s.Incidents) != 1 || s.Incidents[0].State != "closed" || s.Incidents[0].Plan == nil {
+			t.Errorf("status: %+v", s.Incidents)
+		}
+	})
+}
+
+// What the log says and the kernel does not show changes nothing, and is said
+// once.
+func TestUncorroborated(t *testing.T) {
+	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 3)}}, nil, func(b *bench) {
+		b.hear(40, address)
+		b.wantHost("somaxconn 128; 127.0.0.1:5000 3 of 128")
+		b.wantMessages("the kernel does not show what the log says", 1)
+		b.wantMessages("", 2)
+		// The moment the kernel shows it, the same incident acts.
+		b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 129 })
+		b.hear(1, address)
+		b.wantHost("somaxconn 1024; 127.0.0.1:5000 129 of 1024")
+	})
+}
+
+// Records that fit no socket share one incident, whatever they name.
+func TestLostRecords(t *testing.T) {
+	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
+		for i := range 5000 {
+			b.hits <- matcher.Hit{Socket: fmt.Sprintf("10.0.0.1:%d", i), FD: 3, Length: 129, Limit: 128, Source: "app.log"}
+		}
+		synctest.Wait()
+		b.wantHost("somaxconn 128; 127.0.0.1:5000 129 of 128")
+		b.wantMessages("the socket was not found", 1)
+		b.wantMessages("", 2)
+		if s := b.statusNow(); len(s.Incidents) != 1 || s.Incidents[0].Hits != 5000 {
+			t.Errorf("status: %+v", s.Incidents)
+		}
+	})
+}
+
+// A queue that is full although the log is silent is seen by the probe; where
+// the log speaks, the probe does not count the same again.
+func TestProbe(t *testing.T) {
+	probe := func(cfg *config.Config) { cfg.Probe.Interval = time.Second }
+	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, "/run/app.sock", 129)}}, probe, func(b *bench) {
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		b.wantHost("somaxconn 1024; /run/app.sock 129 of 1024")
+		b.wantMessages("is full: 3 records", 1)
+	})
+	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) {
+		probe(cfg)
+		cfg.Policy.Relisten.Enabled = false
+		cfg.Policy.Reload.When = config.WhenNever
+	}, func(b *bench) {
+		b.hear(20, address)
+		if s := b.statusNow(); s.Sockets[0].Hits != 20 || s.Sources[0].Hits != 0 {
+			t.Errorf("%d hits of the socket, %d of the probe; want 20 and 0", s.Sockets[0].Hits, s.Sources[0].Hits)
+		}
+	})
+}
+
+// An action that cannot even be recorded is tried again after the cooldown,
+// not at once and for ever.
+func TestUnrecorded(t *testing.T) {
+	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
+		tries := 0
+		if err := b.call(b.t.Context(), func(context.Context) { b.actor = unrecorded{&tries} }); err != nil {
+			t.Fatal(err)
+		}
+		b.hear(50, address)
+		if tries != 1 {
+			t.Errorf("%d tries within the cooldown, want 1", tries)
+		}
+		b.hear(20, address)
+		if tries != 2 {
+			t.Errorf("%d tries after it, want 2", tries)
+		}
+	})
+}
+
+// unrecorded is the actor of a full disk.
+type unrecorded struct{ tries *int }
+
+func (u unrecorded) Do(context.Context, remediate.Plan, remediate.Action) remediate.Result {
+	*u.tries++
+	return remediate.Result{Status: remediate.Failed, Err: errors.New("no space left on device")}
+}
+
+// While an action is under way hits are taken, a new configuration waits, and
+// the end of the core waits for the end of the action.
+func TestDuringAReload(t *testing.T) {
+	always := func(cfg *config.Config) { cfg.Policy.Reload.When = config.WhenAlways }
+	onBench(t, &fakeHost{reload: 30 * time.Second, sockets: []remediate.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
+		b.hear(10, address)
+		dry := configured(func(cfg *config.Config) { cfg.DryRun = true })
+		if err := b.call(b.t.Context(), func(context.Context) { b.configure(dry) }); err != nil {
+			t.Fatal(err)
+		}
+		dryNow := func() (dry bool) {
+			if err := b.call(b.t.Context(), func(context.Context) { dry = b.policy.DryRun }); err != nil {
+				t.Fatal(err)
+			}
+			return dry
+		}
+		if dryNow() || b.fake.did("reload") != 0 {
+			t.Error("the new configuration did not wait for the action")
+		}
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if !dryNow() || b.fake.did("reload") != 1 {
+			t.Errorf("dry run %v, %q", dryNow(), b.fake.applied)
+		}
+	})
+	onBench(t, &fakeHost{reload: time.Hour, sockets: []remediate.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
+		b.hear(4, address)
+		begin := time.Now()
+		b.stop()
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("stopped after %v", took)
+		}
+		history, err := b.trail.History()
+		if err != nil || len(history.Unfinished()) != 0 {
+			t.Errorf("left unfinished: %v, %v", history.Unfinished(), err)
+		}
+		b.wantMessages("failed: reload", 1)
+	})
+}
+
+// Where the host cannot be seen nothing is done, that is said once, and it
+// goes on when it can be seen again.
+func TestBlind(t *testing.T) {
+	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) { cfg.Probe.Interval = time.Second }, func(b *bench) {
+		b.fake.set(func(h *fakeHost) { h.err = errors.New("netlink is broken") })
+		b.hear(20, address)
+		b.wantHost("somaxconn 128; 127.0.0.1:5000 129 of 128")
+		if n := len(b.messages("cannot ")); n == 0 || n > 2 {
+			t.Errorf("said %d times: %q", n, b.messages("cannot "))
+		}
+		b.fake.set(func(h *fakeHost) { h.err = nil })
+		b.hear(5, address)
+		b.wantHost("somaxconn 1024; 127.0.0.1:5000 129 of 1024")
+	})
+}
+
+// Raises that end nothing end themselves.
+func TestGivesUp(t *testing.T) {
+	onBench(t, &fakeHost{refuse: errors.New("no"), sockets: []remediate.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
+		b.hear(600, address)
+		if n := b.fake.did("set net.core.somaxconn"); n != 3 {
+			t.Errorf("tried %d times, want 3: %q", n, b.fake.applied)
+		}
+		b.wantMessages("gave up", 1)
+		if n := len(b.messages("")); n > 20 {
+			t.Errorf("%d lines of log", n)
+		}
+	})
+}
