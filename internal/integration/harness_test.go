@@ -127,6 +127,7 @@ quiet = "{{or .Quiet "60s"}}"
 [policy]
 max_backlog = {{or .Max 8192}}
 cooldown = "{{or .Cooldown "1h"}}"
+max_wait = "1h" # a flood that holds its connections looks like any overload
 [policy.sysctl]
 file = "{{or .SysctlDir "/etc/sysctl.d"}}/90-qwatch.conf"
 [policy.reload]

@@ -3,16 +3,12 @@ package integration
 import (
 	"bufio"
 	"encoding/json"
-	"maps"
 	"net/http"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"qwatch/internal/testbed"
 )
@@ -72,20 +68,11 @@ func TestStatus(t *testing.T) {
 	q.waitFor("fixed at ")
 
 	s := q.status()
-	for _, c := range []struct {
-		of   object
-		want string
-	}{
-		{s, "actions dry_run incidents sockets sources started version"},
-		{first(t, s, "sources"), "bytes error hits kind lines name"},
-		{first(t, s, "sockets"), "hits length limit pid socket unit"},
-		{first(t, s, "incidents"), "first hits id last limit peak plan socket state"},
-		{first(t, s, "actions"), "action dry_run from incident inode pid plan result socket start target time to why"},
-	} {
-		if diff := cmp.Diff(c.want, strings.Join(slices.Sorted(maps.Keys(c.of)), " ")); diff != "" {
-			t.Errorf("keys (-want +got):\n%s", diff)
-		}
-	}
+	wantKeys(t, "status", s, "version started dry_run sources sockets incidents actions")
+	wantKeys(t, "source", first(t, s, "sources"), "name kind lines bytes hits error")
+	wantKeys(t, "socket", first(t, s, "sockets"), "socket pid unit length limit hits")
+	wantKeys(t, "incident", first(t, s, "incidents"), "id socket state first last hits peak limit plan")
+	wantKeys(t, "action", first(t, s, "actions"), "time plan incident socket action target from to dry_run result why")
 	incident, socket, source := first(t, s, "incidents"), first(t, s, "sockets"), first(t, s, "sources")
 	if incident["state"] != "open" || incident["socket"] != u.Address || incident["plan"] == nil || incident["peak"].(float64) < 100 {
 		t.Errorf("incident: %v", incident)
