@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -38,6 +39,8 @@ const (
 	// evidenceSpan is how far back readings count as evidence.
 	evidenceSpan = 15 * time.Second
 	keepReadings = 8192
+	// admitted is how many sockets of one user may have hits at a time.
+	admitted = 64
 	// logDelay is how much later than the kernel a log may tell of a full
 	// queue: uWSGI's master looks once a second.
 	logDelay = 1500 * time.Millisecond
@@ -59,6 +62,7 @@ type core struct {
 
 	policy remediate.Policy
 	probe  time.Duration
+	quiet  time.Duration
 	book   *matcher.Book
 
 	hits  chan matcher.Hit
@@ -71,26 +75,32 @@ type core struct {
 	facts    remediate.Facts // the newest observation
 	factsErr string          // the error of the last one, said once
 	signs
-	looked    time.Time
-	cases     map[string]*openCase // by incident id
-	closed    []matcher.Incident   // newest last
-	lastPlan  map[string]string    // plan id by incident id
-	acting    bool
-	spoke     map[remediate.SocketID]time.Time   // last hit from a log
-	silent    map[remediate.SocketID]matcher.Hit // of the last probe, unless the log speaks too
-	socketHit map[remediate.SocketID]uint64
-	probeHits uint64
-	kept      map[remediate.SocketID]bool // sockets that Keep has seen
-	down      map[string]time.Time        // when a uWSGI that would not start was looked at, by unit or source
-	downSaid  map[string]string           // and what was said of it
-	warned    map[string]bool             // warnings about the next boot
-	counts    counts
+	looked   time.Time
+	cases    map[string]*openCase // by incident id
+	closed   []matcher.Incident   // newest last
+	lastPlan map[string]string    // plan id by incident id
+	turns    map[int]int          // plans begun by user, since an incident was open
+	// admitted are the sockets of each user that have hits, and when the last
+	// one came.
+	admitted   map[int]map[string]time.Time
+	considered time.Time // when all cases were
+	acting     bool
+	spoke      map[remediate.SocketID]time.Time   // last hit from a log
+	silent     map[remediate.SocketID]matcher.Hit // of the last probe, unless the log speaks too
+	socketHit  map[remediate.SocketID]uint64
+	probeHits  uint64
+	kept       map[remediate.SocketID]bool // sockets that Keep has seen
+	down       map[string]time.Time        // when a uWSGI that would not start was looked at, by unit or source
+	downSaid   map[string]string           // and what was said of it
+	warned     map[string]bool             // warnings about the next boot
+	counts     counts
 }
 
 // openCase is an open incident and what became of it.
 type openCase struct {
 	incident matcher.Incident
 	socket   remediate.SocketID
+	uid      int // who runs the uWSGI, -1 where there is none
 	lost     error
 	said     map[remediate.Code]bool // plans that were logged since the last action
 	held     time.Time               // no plan before: the trail took no word of the last one
@@ -112,6 +122,8 @@ func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *re
 		changed:   make(chan struct{}, 1),
 		cases:     map[string]*openCase{},
 		lastPlan:  map[string]string{},
+		turns:     map[int]int{},
+		admitted:  map[int]map[string]time.Time{},
 		spoke:     map[remediate.SocketID]time.Time{},
 		silent:    map[remediate.SocketID]matcher.Hit{},
 		kept:      map[remediate.SocketID]bool{},
@@ -134,6 +146,7 @@ func (c *core) configure(cfg *config.Config) {
 	c.actor = c.newActor(cfg)
 	c.policy = PolicyOf(cfg)
 	c.probe = cfg.Probe.Interval
+	c.quiet = cfg.Group.Quiet
 	if c.book == nil {
 		c.book = matcher.NewBook(cfg.Group.Window, cfg.Group.Quiet, cfg.Group.Threshold)
 		return
@@ -409,10 +422,17 @@ func (c *core) enter(ctx context.Context, key string, h matcher.Hit, id remediat
 	// The book runs on the clock of this host: a record's own time can be
 	// anything.
 	h.At = now
+	uid := -1
+	if s, ok := c.facts.Find(id); ok {
+		uid = s.Master.UID
+	}
+	if !c.admit(uid, key, now) {
+		return
+	}
 	incident, event := c.book.Add(key, h, now)
 	switch event {
 	case matcher.Opened:
-		oc := &openCase{incident: incident, socket: id, lost: lost, said: map[remediate.Code]bool{}}
+		oc := &openCase{incident: incident, socket: id, uid: uid, lost: lost, said: map[remediate.Code]bool{}}
 		c.touch()
 		c.cases[incident.ID] = oc
 		c.counts.incidents.Inc()
@@ -425,7 +445,27 @@ func (c *core) enter(ctx context.Context, key string, h matcher.Hit, id remediat
 	default:
 		return
 	}
-	c.consider(ctx, now)
+	if event == matcher.Opened || now.Sub(c.considered) >= lookLeast {
+		c.consider(ctx, now)
+	}
+}
+
+// admit lets in only so many sockets of one user, so that nobody can fill the
+// book and keep the loop busy with full queues that he makes himself.
+func (c *core) admit(uid int, key string, now time.Time) bool {
+	mine := c.admitted[uid]
+	if _, ok := mine[key]; !ok && len(mine) >= admitted {
+		maps.DeleteFunc(mine, func(_ string, last time.Time) bool { return now.Sub(last) > c.quiet })
+		if len(mine) >= admitted {
+			return false
+		}
+	}
+	if mine == nil {
+		mine = map[string]time.Time{}
+		c.admitted[uid] = mine
+	}
+	mine[key] = now
+	return true
 }
 
 // expire closes the incidents that have been quiet.
@@ -443,6 +483,9 @@ func (c *core) expire(now time.Time) {
 			Msgf("incident at %s is over: %d records in %s, longest queue %d", incident.Socket, incident.Hits,
 				incident.Last.Sub(incident.First).Round(time.Second), incident.Peak)
 	}
+	if len(c.cases) == 0 {
+		clear(c.turns)
+	}
 }
 
 // event begins a log line about a case.
@@ -455,11 +498,14 @@ func (c *core) event(level zerolog.Level, name string, oc *openCase) *zerolog.Ev
 	return e.Int("length", oc.incident.Peak).Int("limit", oc.incident.Limit)
 }
 
-// consider decides about every open incident, in the order in which they
-// began, and begins to act on the first that asks for it.
+// consider decides about every open incident and begins to act on the first
+// that asks for it: the users in turn, and each user's incidents in the order
+// in which they began. Any user may run a thousand processes called uwsgi with
+// full queues; nobody else's uWSGI shall wait for all of them.
 func (c *core) consider(ctx context.Context, now time.Time) {
+	c.considered = now
 	open := slices.SortedFunc(maps.Values(c.cases), func(a, b *openCase) int {
-		return a.incident.First.Compare(b.incident.First)
+		return cmp.Or(cmp.Compare(c.turns[a.uid], c.turns[b.uid]), a.incident.First.Compare(b.incident.First))
 	})
 	for _, oc := range open {
 		if c.acting || ctx.Err() != nil {
@@ -480,6 +526,7 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 			continue
 		}
 		c.lastPlan[oc.incident.ID] = plan.ID
+		c.turns[oc.uid]++
 		clear(oc.said)
 		c.say(oc, plan)
 		// After a raise it is no news that the queue is not full, nor that
