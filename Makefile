@@ -12,8 +12,11 @@ UWSGI = uwsgi=uwsgi-core,uwsgi-plugin-python3
 
 .PHONY: build demo test race lint bench fuzz
 
+# Plain HTTP over loopback and a UNIX socket needs no HTTP/2.
+TAGS = nethttpomithttp2
+
 build:
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o qwatch ./cmd/qwatch
+	go build -trimpath -tags $(TAGS) -ldflags '-s -w -X main.version=$(VERSION)' -o qwatch ./cmd/qwatch
 
 # Everything that the tests run besides Go itself. Packages are tested one after
 # the other: some of them measure.

@@ -57,9 +57,13 @@ type Look struct {
 
 // Signs is all that a diagnosis is made from.
 type Signs struct {
-	// Now is the newest look. Before is an earlier one, zero where there is
-	// none; how its workers fared in between tells most after 2 s and more.
+	// Now is the newest look and Before the oldest of the last minute, zero
+	// where there is none; Between are those between them in the order of
+	// time. How the workers fared from one look to the next is what proves a
+	// stall: 2 s tell whether they are locked up, 15 s whether they do
+	// nothing.
 	Now, Before Look
+	Between     []Look
 	// Readings are those of the last minute in the order of time, of all
 	// sockets.
 	Readings []Reading
@@ -159,8 +163,15 @@ type exam struct {
 
 	// pile is how long the queue has been at least half full without a break.
 	pile time.Duration
-	// apart is the time between the looks, 0 where there is only one.
-	apart time.Duration
+	// short is from a look of some 2 s ago to now, long from one of 15 s ago;
+	// without such a look short is as much as there is, and long is empty.
+	short, long span
+}
+
+// span is two looks at one uWSGI. It is empty where there is only one.
+type span struct {
+	before, now Look
+	apart       time.Duration
 }
 
 func newExam(signs Signs) exam {
@@ -171,8 +182,17 @@ func newExam(signs Signs) exam {
 		}
 	}
 	e.evidence = Weigh(e.s.ID, e.Readings, time.Time{}).of(e.s)
-	if before := e.Before; before.Socket.Master.Same(e.s.Master) && before.At.Before(e.Now.At) {
-		e.apart = e.Now.At.Sub(before.At)
+	for _, before := range e.earlier() {
+		apart := e.Now.At.Sub(before.At)
+		if !before.Socket.Master.Same(e.s.Master) || apart <= 0 {
+			continue
+		}
+		if e.short.apart == 0 || apart >= lockProof {
+			e.short = span{before, e.Now, apart}
+		}
+		if apart >= stallProof {
+			e.long = e.short
+		}
 	}
 	if len(e.own) > 0 {
 		last := e.own[len(e.own)-1]
@@ -202,21 +222,17 @@ func newExam(signs Signs) exam {
 			}
 		}
 	}
-	if n, known := e.answered(); known && e.apart >= measurable {
-		e.rate = float64(n) / e.apart.Seconds()
-		e.most = e.rate
+	for _, s := range []span{e.short, e.long} {
+		if n, known := s.answered(); known && s.apart >= measurable {
+			e.rate = float64(n) / s.apart.Seconds()
+			e.most = e.rate
+		}
 	}
 	return e
 }
 
-// answered is how many requests the stats server counted between the looks.
-func (e exam) answered() (n uint64, known bool) {
-	before, now := e.Before.Stats, e.Now.Stats
-	if e.apart == 0 || before == nil || now == nil || now.Requests < before.Requests {
-		return 0, false
-	}
-	return now.Requests - before.Requests, true
-}
+// earlier are the looks before the newest.
+func (e exam) earlier() []Look { return append([]Look{e.Before}, e.Between...) }
 
 // accepted is how many connections were taken from the queue since a moment,
 // or where that is not known, the most that it can have been; -1 where nothing
@@ -259,7 +275,7 @@ func (e exam) kind() (kind Kind, sure bool, reasons []string) {
 		return Overload, true, []string{fmt.Sprintf("more comes than the workers take: at least half full for %s, while they take %s connections a second",
 			e.pile.Round(time.Second), number(e.rate))}
 	}
-	if e.pile >= overloadProof && e.rate < 0 && e.most > 0 && e.working() {
+	if e.pile >= overloadProof && e.rate < 0 && e.most > 0 && e.short.working() {
 		return Overload, false, []string{fmt.Sprintf("more comes than the workers take: at least half full for %s, while they take no more than %s connections a second (all that its network namespace takes)",
 			e.pile.Round(time.Second), number(e.most))}
 	}
@@ -284,42 +300,65 @@ func (e exam) stalled() string {
 	if !e.s.Full() {
 		return ""
 	}
-	if n, known := e.accepted(e.Before.At); e.apart > 0 && known && n > 0 {
-		return ""
-	}
-	answered, counted := e.answered()
-	if counted && answered > 0 {
-		return ""
-	}
+	return cmp.Or(e.helpless(), e.deadlocked(), e.idleLong())
+}
+
+// helpless says what all workers have been waiting for that only somebody else
+// can end.
+func (e exam) helpless() string {
+	workers, apart := e.s.Workers, e.short.apart
 	helpless := func(w Worker) bool { return w.stopped() || w.dead() || w.State == 'D' || w.Waits != "" }
-	if e.apart >= lockProof && e.same() && e.asleep() && e.mayHaveFrozen() &&
-		count(workers, helpless) == len(workers) && count(e.Before.Socket.Workers, helpless) == len(workers) {
-		shared := count(workers, func(w Worker) bool { return w.Waits == OnShared })
-		disk := count(workers, func(w Worker) bool { return w.State == 'D' })
-		switch {
-		case count(workers, Worker.dead) == len(workers):
-			return fmt.Sprintf("%s dead for %s, and the master does not replace them", all(len(workers)), short(e.apart))
-		case disk == len(workers):
-			return fmt.Sprintf("%s in uninterruptible sleep for %s (a disk or network file system that does not answer)", all(disk), short(e.apart))
-		case shared > 0:
-			return fmt.Sprintf("%d of %d workers have waited %s for a lock that uWSGI shares between them (its thunder lock, uwsgi.lock), and the others cannot give it back", shared, len(workers), short(e.apart))
-		}
-		return fmt.Sprintf("%s waiting for a lock that nobody gives back, for %s and without CPU time (deadlock)", all(len(workers)), short(e.apart))
+	if apart < lockProof || !e.short.same() || !e.short.mayHaveFrozen() ||
+		count(workers, helpless) < len(workers) || count(e.short.before.Socket.Workers, helpless) < len(workers) {
+		return ""
 	}
-	n, known := e.accepted(time.Time{})
-	nothing := known && n == 0 && e.evidence.Over >= lockProof
-	if e.marked(matcher.MarkDeadlock, time.Minute) && (nothing || e.apart >= lockProof && e.frozen()) {
+	if n, known := e.accepted(e.short.before.At); known && n > 0 {
+		return ""
+	}
+	if n, known := e.short.answered(); known && n > 0 {
+		return ""
+	}
+	shared := count(workers, func(w Worker) bool { return w.Waits == OnShared })
+	switch {
+	case count(workers, Worker.dead) == len(workers):
+		return fmt.Sprintf("%s dead for %s, and the master does not replace them", all(len(workers)), short(apart))
+	case count(workers, func(w Worker) bool { return w.State == 'D' }) == len(workers):
+		return fmt.Sprintf("%s in uninterruptible sleep for %s (a disk or network file system that does not answer)", all(len(workers)), short(apart))
+	case shared > 0:
+		return fmt.Sprintf("%d of %d workers have waited %s for a lock that uWSGI shares between them (its thunder lock, uwsgi.lock), and the others cannot give it back", shared, len(workers), short(apart))
+	}
+	return fmt.Sprintf("%s waiting for a lock that nobody gives back, for %s and without CPU time (deadlock)", all(len(workers)), short(apart))
+}
+
+// deadlocked takes uWSGI's word where the kernel shows the same.
+func (e exam) deadlocked() string {
+	var at time.Time
+	for _, m := range e.Marks {
+		if m.Kind == matcher.MarkDeadlock && e.Now.At.Sub(m.At) < time.Minute && m.At.After(at) {
+			at = m.At
+		}
+	}
+	if at.IsZero() || e.Now.At.Sub(at) < lockProof {
+		return ""
+	}
+	if n, known := e.accepted(at); known && n == 0 || e.short.apart >= lockProof && e.short.frozen() {
 		return "uWSGI's deadlock-detector spoke up, and no connection was taken since"
 	}
+	return ""
+}
+
+// idleLong says that nothing was done for so long that no request explains it.
+func (e exam) idleLong() string {
 	fullFor := e.fullFor()
 	if fullFor < stallProof {
 		return ""
 	}
-	if e.apart >= stallProof && e.frozen() {
-		return fmt.Sprintf("full for %s, and for %s no worker has run at all", short(fullFor), short(e.apart))
+	if e.long.frozen() {
+		return fmt.Sprintf("full for %s, and for %s no worker has run at all", short(fullFor), short(e.long.apart))
 	}
-	n, known = e.accepted(e.own[len(e.own)-1].At.Add(-fullFor))
-	if (known && n == 0 || counted && e.apart >= stallProof) && e.apart >= lockProof && e.same() && e.asleep() {
+	taken, known := e.accepted(e.own[len(e.own)-1].At.Add(-fullFor))
+	answered, counted := e.long.answered()
+	if e.short.apart >= lockProof && e.short.asleep() && (known && taken == 0 || counted && answered == 0 && e.long.asleep()) {
 		return fmt.Sprintf("full for %s, in which no connection was taken, and the workers use no CPU time", short(fullFor))
 	}
 	return ""
@@ -333,7 +372,9 @@ func (e exam) respawning() string {
 	if count(e.s.Workers, Worker.dead) == len(e.s.Workers) {
 		began := e.Now.Booted.Add(time.Duration(e.s.Master.Start) * clockTick)
 		switch {
-		case len(e.Before.Socket.Workers) > 0 && e.apart > 0 || reloaded:
+		case reloaded || slices.ContainsFunc(e.earlier(), func(l Look) bool {
+			return l.Socket.Master.Same(e.s.Master) && count(l.Socket.Workers, Worker.dead) < len(l.Socket.Workers)
+		}):
 			return "uWSGI is reloading, and no worker is there yet"
 		case !e.Now.Booted.IsZero() && e.Now.At.Sub(began) < young:
 			return "uWSGI has just been started, and no worker is there yet"
@@ -397,7 +438,7 @@ func (e exam) work(kind Kind, wait time.Duration) (reasons []string) {
 		}
 		reasons = append(reasons, r)
 	}
-	if share, ok := e.cpu(); ok {
+	if share, ok := e.short.cpu(); ok {
 		r := fmt.Sprintf("its %d workers use %.0f%% of a CPU each", len(e.s.Workers), 100*share)
 		if kind == Overload && share < 0.2 {
 			r += ", so they mostly wait: for a database, another service or slow clients"
@@ -430,43 +471,50 @@ func (e exam) fullFor() time.Duration {
 }
 
 // same reports whether the workers of both looks are the same processes.
-func (e exam) same() bool {
-	before := e.Before.Socket.Workers
-	return len(before) > 0 && slices.EqualFunc(before, e.s.Workers, func(a, b Worker) bool { return a.Process.Same(b.Process) })
+func (s span) same() bool {
+	before := s.before.Socket.Workers
+	return len(before) > 0 && slices.EqualFunc(before, s.now.Socket.Workers, func(a, b Worker) bool { return a.Process.Same(b.Process) })
+}
+
+// answered is how many requests the stats server counted between the looks.
+func (s span) answered() (n uint64, known bool) {
+	before, now := s.before.Stats, s.now.Stats
+	if before == nil || now == nil || now.Requests < before.Requests {
+		return 0, false
+	}
+	return now.Requests - before.Requests, true
 }
 
 // cpu is the share of a CPU that each worker used between the looks.
-func (e exam) cpu() (share float64, ok bool) {
-	if e.apart < measurable || !e.same() {
+func (s span) cpu() (share float64, ok bool) {
+	if s.apart < measurable || !s.same() {
 		return 0, false
 	}
 	var ticks uint64
-	for i, w := range e.s.Workers {
-		ticks += w.Ticks - e.Before.Socket.Workers[i].Ticks
+	for i, w := range s.now.Socket.Workers {
+		ticks += w.Ticks - s.before.Socket.Workers[i].Ticks
 	}
-	return float64(ticks) * clockTick.Seconds() / e.apart.Seconds() / float64(len(e.s.Workers)), true
+	return float64(ticks) * clockTick.Seconds() / s.apart.Seconds() / float64(len(s.now.Socket.Workers)), true
 }
 
 // asleep reports whether the workers used no CPU time worth counting.
-func (e exam) asleep() bool {
-	share, ok := e.cpu()
+func (s span) asleep() bool {
+	share, ok := s.cpu()
 	return ok && share < 0.01
 }
 
 // working reports whether any worker ran between the looks.
-func (e exam) working() bool {
-	return e.apart >= measurable && !(e.same() && e.mayHaveFrozen())
-}
+func (s span) working() bool { return s.apart >= measurable && !(s.same() && s.mayHaveFrozen()) }
 
 // frozen reports whether no thread of any worker has run between the looks.
-func (e exam) frozen() bool {
-	return e.same() && e.mayHaveFrozen() &&
-		!slices.ContainsFunc(e.s.Workers, func(w Worker) bool { return w.Switches == 0 })
+func (s span) frozen() bool {
+	return s.same() && s.mayHaveFrozen() &&
+		!slices.ContainsFunc(s.now.Socket.Workers, func(w Worker) bool { return w.Switches == 0 })
 }
 
 // mayHaveFrozen is frozen where nothing is known to the contrary.
-func (e exam) mayHaveFrozen() bool {
-	return slices.EqualFunc(e.s.Workers, e.Before.Socket.Workers, func(a, b Worker) bool {
+func (s span) mayHaveFrozen() bool {
+	return slices.EqualFunc(s.now.Socket.Workers, s.before.Socket.Workers, func(a, b Worker) bool {
 		return a.Ticks == b.Ticks && (a.Switches == b.Switches || a.Switches == 0 || b.Switches == 0)
 	})
 }
@@ -573,7 +621,7 @@ func (e exam) advice(d Diagnosis) (advice []string) {
 	if d.Kind == Overload || d.AtCeiling {
 		say("a longer queue buys seconds, not capacity")
 		say("%s", e.moreWorkers())
-		if share, ok := e.cpu(); ok && share >= 0.5 {
+		if share, ok := e.short.cpu(); ok && share >= 0.5 {
 			say("the workers compute: more of them help only as far as CPUs are idle")
 		} else {
 			harakiri()

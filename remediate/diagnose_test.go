@@ -55,15 +55,20 @@ func accepting(taken, refused float64) func(*Signs) {
 // share of a CPU.
 func earlier(ago time.Duration, share float64) func(*Signs) {
 	return func(g *Signs) {
-		g.Before = g.Now
-		g.Before.At = g.Now.At.Add(-ago)
-		g.Before.Socket.Workers = nil
+		before := g.Now
+		before.At = g.Now.At.Add(-ago)
+		before.Socket.Workers = nil
 		for _, w := range g.Now.Socket.Workers {
 			w.Ticks -= uint64(share * float64(ago/clockTick))
 			if share > 0 {
 				w.Switches -= 10
 			}
-			g.Before.Socket.Workers = append(g.Before.Socket.Workers, w)
+			before.Socket.Workers = append(before.Socket.Workers, w)
+		}
+		if g.Before.At.IsZero() {
+			g.Before = before
+		} else {
+			g.Between = append(g.Between, before)
 		}
 	}
 }
@@ -217,6 +222,10 @@ func TestDiagnoseNeedsProof(t *testing.T) {
 		{"locks, and half full only", signs(3*time.Second, 70, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(3*time.Second, 0)), Idle},
 		{"another master before", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(3*time.Second, 0),
 			func(g *Signs) { g.Before.Socket.Master.PID++ }), Burst},
+		{"locks, since the newer of two looks", signs(9*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(8*time.Second, 0.5), earlier(3*time.Second, 0)), Stall},
+		{"UNIX, requests take 10 s", signs(30*time.Second, 129, 128, socket(func(s *Socket) { s.Family = Unix }), earlier(20*time.Second, 0.001), earlier(5*time.Second, 0)), Burst},
+		{"UNIX, no worker has run for 15 s", signs(30*time.Second, 129, 128, socket(func(s *Socket) { s.Family = Unix }), earlier(16*time.Second, 0), earlier(5*time.Second, 0)), Stall},
+		{"UNIX, no request is answered", signs(30*time.Second, 129, 128, socket(func(s *Socket) { s.Family = Unix }), earlier(20*time.Second, 0.001), counted(0, 0)), Stall},
 		{"disk", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.State = 'D' }), earlier(3*time.Second, 0)), Stall},
 		{"disk, busy", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.State = 'D' }), earlier(3*time.Second, 0.1)), Burst},
 		{"all stopped, half full", signs(0, 70, 128, each(func(w *Worker) { w.State = 'T' })), Stall},

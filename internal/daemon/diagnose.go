@@ -59,9 +59,15 @@ func (s *signs) diagnose(p remediate.Policy, f remediate.Facts, socket remediate
 		Readings: s.readings, Alone: socket.Alone, Garbage: garbage, Policy: p,
 	}
 	for _, old := range s.past {
-		if before, ok := old.Find(socket.ID); ok && old.At.Before(f.At) {
-			in.Before = remediate.Look{At: old.At, Booted: old.Booted, Socket: before, Stats: before.Stats}
-			break
+		before, ok := old.Find(socket.ID)
+		if !ok || !old.At.Before(f.At) {
+			continue
+		}
+		look := remediate.Look{At: old.At, Booted: old.Booted, Socket: before, Stats: before.Stats}
+		if in.Before.At.IsZero() {
+			in.Before = look
+		} else {
+			in.Between = append(in.Between, look)
 		}
 	}
 	for _, m := range s.marks {

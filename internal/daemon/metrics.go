@@ -4,9 +4,11 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 )
 
 // counts are the counters that the core keeps.
@@ -62,11 +64,21 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	// With SO_REUSEPORT several queues have one address; the fullest counts.
+	fullest := map[string]SocketStatus{}
 	for _, q := range s.Sockets {
-		gauge(c.length, float64(q.Length), q.Socket)
-		gauge(c.limit, float64(q.Limit), q.Socket)
+		if old, ok := fullest[q.Socket]; !ok || q.Length > old.Length {
+			fullest[q.Socket] = q
+		}
+	}
+	for name, q := range fullest {
+		gauge(c.length, float64(q.Length), name)
+		gauge(c.limit, float64(q.Limit), name)
 	}
 	for _, src := range s.Sources {
+		if !utf8.ValidString(src.Name) { // a file's name may hold any bytes, a label may not
+			src.Name = strconv.Quote(src.Name)
+		}
 		if src.Lines != nil {
 			ch <- prometheus.MustNewConstMetric(c.lines, prometheus.CounterValue, float64(*src.Lines), src.Name, src.Kind)
 			ch <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(*src.Bytes), src.Name, src.Kind)
@@ -107,6 +119,23 @@ func (d *Daemon) serveMetrics(ctx context.Context, address string) error {
 		return nil
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry(), promhttp.HandlerOpts{}))
+	registry := d.registry()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		families, err := registry.Gather()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		// promhttp would bring two compressors along, for a page of a few
+		// kilobytes that does not leave the host.
+		format := expfmt.NewFormat(expfmt.TypeTextPlain)
+		w.Header().Set("Content-Type", string(format))
+		encoder := expfmt.NewEncoder(w, format)
+		for _, f := range families {
+			if encoder.Encode(f) != nil {
+				return // the client has gone
+			}
+		}
+	})
 	return serve(ctx, l, mux)
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/testbed"
+	"qwatch/matcher"
 	"qwatch/remediate"
 )
 
@@ -31,8 +32,7 @@ func newWatch(t *testing.T, u *testbed.UWSGI) *watch {
 	return &watch{t: t, h: newHost(t, options), addr: u.Address, every: 250 * time.Millisecond}
 }
 
-// next takes one sample and one look, and diagnoses with one from 3 s ago
-// beside it, or with the first.
+// next takes one sample and one look, and diagnoses.
 func (w *watch) next() remediate.Diagnosis {
 	w.t.Helper()
 	r, err := w.h.Sample(w.t.Context())
@@ -47,13 +47,8 @@ func (w *watch) next() remediate.Diagnosis {
 	}
 	w.looks = append(w.looks, remediate.Look{At: facts.At, Booted: facts.Booted, Socket: facts.Sockets[i]})
 	signs := remediate.Signs{
-		Now: w.looks[len(w.looks)-1], Readings: w.readings, Alone: true,
+		Now: w.looks[len(w.looks)-1], Before: w.looks[0], Between: w.looks[1:], Readings: w.readings, Alone: true,
 		Policy: remediate.Policy{Factor: 2, MinBacklog: 1024, MaxBacklog: 8192, MaxWait: 10 * time.Second},
-	}
-	for _, look := range slices.Backward(w.looks) {
-		if signs.Before = look; signs.Now.At.Sub(look.At) >= 3*time.Second {
-			break
-		}
 	}
 	return remediate.Diagnose(signs)
 }
@@ -274,4 +269,32 @@ def application(environ, start_response):
 		t.Fatal(err)
 	}
 	wantReason(t, w.until(remediate.Respawn, remediate.Stall, remediate.Overload), "no worker is there yet")
+}
+
+// What matcher.ScanMarks looks for is what uWSGI writes.
+func TestMarksOfRealUWSGI(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5163", Args: []string{"--harakiri", "1"}})
+	if _, err := testbed.StartUWSGI(t.Context(), testbed.Options{Address: "127.0.0.1:5164", Listen: 1000, LogFile: u.LogFile}); err == nil {
+		t.Fatal("uWSGI starts with a listen over somaxconn")
+	}
+	await := func(kinds ...matcher.MarkKind) {
+		t.Helper()
+		var got []matcher.MarkKind
+		for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			got = nil
+			matcher.ScanMarks([]byte(u.Log()), matcher.Meta{}, func(m matcher.Mark) { got = append(got, m.Kind) })
+			if !slices.ContainsFunc(kinds, func(k matcher.MarkKind) bool { return !slices.Contains(got, k) }) {
+				return
+			}
+		}
+		t.Fatalf("marks %v, want %v among them", got, kinds)
+	}
+	await(matcher.MarkNoStart)
+	flood(t, u.Address, testbed.FloodOptions{Connections: 1, Request: "/?ms=60000"})
+	await(matcher.MarkHarakiri, matcher.MarkDied, matcher.MarkRespawned)
+	if err := u.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	await(matcher.MarkBuried, matcher.MarkReloaded)
 }
