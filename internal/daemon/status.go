@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"qwatch/matcher"
@@ -196,6 +197,7 @@ func listenUnix(path string) (net.Listener, error) {
 
 // serve runs an HTTP server on l until ctx ends.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	l = &few{Listener: l, free: make(chan struct{}, maxClients), done: ctx.Done()}
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -203,6 +205,44 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		return err
 	}
 	return nil
+}
+
+// maxClients is how many clients are served at a time. Any local user can
+// reach the metrics, and each connection costs 40 KiB.
+const maxClients = 32
+
+// few is a listener with at most cap(free) open connections.
+type few struct {
+	net.Listener
+	free chan struct{}
+	done <-chan struct{}
+}
+
+// Accept waits while too many are open.
+func (l *few) Accept() (net.Conn, error) {
+	select {
+	case l.free <- struct{}{}:
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.free
+		return nil, err
+	}
+	return &client{Conn: c, gone: sync.OnceFunc(func() { <-l.free })}, nil
+}
+
+// client is a connection that makes room when it is closed.
+type client struct {
+	net.Conn
+	gone func()
+}
+
+// Close closes the connection.
+func (c *client) Close() error {
+	defer c.gone()
+	return c.Conn.Close()
 }
 
 // FetchStatus asks the daemon that listens at path.
