@@ -2,6 +2,8 @@
 # make test   runs all tests
 # make build  builds a static binary: ./qwatch
 # make lint   gofmt, go vet, staticcheck
+# make package       builds dist/qwatch_VERSION_ARCH.deb and .rpm
+# make test-systemd  tests the package on a booted systemd, in a container
 # make bench  measures, with ratios against other tools (BENCH="-short -only scan")
 # make fuzz   fuzzes every parser of foreign bytes, a minute each (FUZZTIME=10s)
 
@@ -10,7 +12,7 @@ export CGO_ENABLED = 0
 
 UWSGI = uwsgi=uwsgi-core,uwsgi-plugin-python3
 
-.PHONY: build demo test race lint bench fuzz
+.PHONY: build demo test race lint bench fuzz package test-systemd
 
 # Plain HTTP over loopback and a UNIX socket needs no HTTP/2.
 TAGS = nethttpomithttp2
@@ -50,3 +52,9 @@ bench:
 
 fuzz:
 	@scripts/fuzz
+
+package:
+	@VERSION='$(VERSION)' TAGS='$(TAGS)' scripts/package
+
+test-systemd: package
+	@scripts/test-systemd

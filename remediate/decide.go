@@ -217,6 +217,11 @@ func (p Policy) whyNoReload(s Socket, h History, somaxconn int, inPlace bool, no
 	if p.Reload == Needed && inPlace {
 		return "the running socket is raised in place"
 	}
+	if s.SocketUnit != "" {
+		// systemd's LISTEN_FDS are meant for one process id and gone after the
+		// first start: "The -s/--socket option is missing", and uWSGI ends.
+		return fmt.Sprintf("systemd holds the socket (%s), and uWSGI does not find it again after a reload", s.SocketUnit)
+	}
 	if s.Configured > somaxconn {
 		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", s.Configured, s.ConfiguredAt, somaxconn)
 	}

@@ -310,6 +310,10 @@ func TestDecide(t *testing.T) {
 				*h = append(*h, e)
 			}
 		}, act(fullReason, withReload("policy.reload.when is always")...)},
+		{"systemd holds the socket", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			c.Socket.SocketUnit = "app.socket"
+		}, act(fullReason+"; no reload: systemd holds the socket (app.socket), and uWSGI does not find it again after a reload", wholeRaise...)},
 		{"configured listen above what somaxconn will be", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
 			c.Socket.Configured = 1025
