@@ -291,10 +291,11 @@ func TestMarksOfRealUWSGI(t *testing.T) {
 		t.Fatalf("marks %v, want %v among them", got, kinds)
 	}
 	await(matcher.MarkNoStart)
-	flood(t, u.Address, testbed.FloodOptions{Connections: 1, Request: "/?ms=60000"})
-	await(matcher.MarkHarakiri, matcher.MarkDied, matcher.MarkRespawned)
+	// The reload comes first: it would hang on a worker that has just started.
 	if err := u.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	await(matcher.MarkBuried, matcher.MarkReloaded)
+	flood(t, u.Address, testbed.FloodOptions{Connections: 1, Request: "/?ms=60000"})
+	await(matcher.MarkHarakiri, matcher.MarkDied, matcher.MarkRespawned)
 }
