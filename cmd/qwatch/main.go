@@ -58,6 +58,7 @@ func main() {
 
 // run is the whole command line; it returns the exit status.
 func run(ctx context.Context, e env, args []string) int {
+	e.stdout = printable{e.stdout}
 	root := newRoot(e)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -70,7 +71,7 @@ func run(ctx context.Context, e env, args []string) int {
 		x = &exit{exitUsage, err, "see qwatch --help"}
 	}
 	if x.err != nil {
-		printError(e.stderr, x)
+		printError(printable{e.stderr}, x)
 	}
 	return x.status
 }

@@ -90,7 +90,7 @@ is needed beyond reading the files.`,
 			return &exit{exitFailed, err, ""}
 		}
 		for _, u := range s.report.Unreadable {
-			fmt.Fprintf(e.stderr, "qwatch: error: %s: %s\n", u.Path, u.Error)
+			fmt.Fprintf(printable{e.stderr}, "qwatch: error: %s: %s\n", u.Path, u.Error)
 		}
 		if s.undated > 0 {
 			fmt.Fprintf(e.stderr, "qwatch: %d records without a date were left out\n", s.undated)

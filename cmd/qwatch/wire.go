@@ -45,6 +45,11 @@ func newLog(e env, cfg config.Log) zerolog.Logger {
 		w = zerolog.ConsoleWriter{
 			Out: e.stderr, NoColor: e.getenv("NO_COLOR") != "" || !isFile || !term.IsTerminal(int(file.Fd())),
 			TimeFormat: "15:04:05.000",
+			// Fields are quoted where they need it, the message is not.
+			FormatMessage: func(message any) string {
+				text, _ := message.(string)
+				return oneLine(text)
+			},
 			FieldsExclude: []string{
 				"event", "id", "code", "verdict", "reason", "actions", "dry_run", "advice",
 			},
