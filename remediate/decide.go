@@ -88,8 +88,8 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		target = most
 		if target <= s.Limit {
 			plan.Advice = c.Diagnosis.Advice
-			return say(Refuse, CodeMaxWait, "a longer queue is no cure: the workers take %.3g connections a second, so more than %d would wait longer than policy.max_wait %s",
-				c.Diagnosis.AcceptRate, most, p.MaxWait)
+			return say(Refuse, CodeMaxWait, "a longer queue is no cure: %s; in more than %d connections the last would wait longer than policy.max_wait %s",
+				c.Diagnosis.Reasons[0], most, p.MaxWait)
 		}
 	}
 	if !p.Sysctl && s.Somaxconn > 0 {
