@@ -219,6 +219,26 @@ func TestDecide(t *testing.T) {
 			*h = History{{Time: now.Add(-time.Minute), Plan: "inc-0.1", Action: "sysctl", Target: "net.core.somaxconn", To: ptr(2048), Result: Applied}}
 		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 
+		// The diagnosis.
+		{"stall", func(p *Policy, c *Case, h *History) {
+			c.Diagnosis = Diagnosis{Kind: Stall, Reasons: []string{"nothing takes connections"}, Advice: []string{"set harakiri"}}
+		}, decided{Verdict: Refuse, Code: CodeStall, Reason: "a longer queue is no cure: nothing takes connections", Advice: []string{"set harakiri"}}},
+		{"respawn", func(p *Policy, c *Case, h *History) {
+			c.Diagnosis = Diagnosis{Kind: Respawn, Reasons: []string{"uWSGI is reloading"}}
+		}, decided{Verdict: Wait, Code: CodeRespawn, Reason: "a longer queue is no cure yet: uWSGI is reloading"}},
+		{"overload, bounded", func(p *Policy, c *Case, h *History) {
+			c.Diagnosis = Diagnosis{Kind: Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 300}
+		}, decided{Verdict: Act, Code: CodeFull, Target: 300, Reason: strings.Replace(fullReason, "raise it to 1024", "raise it to 300", 1),
+			Actions: []string{strings.Replace(setSomaxconn, "1024", "300", 1), setNetdev, setSyn, strings.Replace(relist, "1024", "300", 1)}}},
+		{"overload, at max_wait", func(p *Policy, c *Case, h *History) {
+			p.MaxWait = 10 * time.Second
+			c.Diagnosis = Diagnosis{Kind: Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 100, Advice: []string{"more workers"}}
+		}, decided{Verdict: Refuse, Code: CodeMaxWait, Advice: []string{"more workers"},
+			Reason: "a longer queue is no cure: more comes than the workers take; in more than 100 connections the last would wait longer than policy.max_wait 10s"}},
+		{"burst", func(p *Policy, c *Case, h *History) {
+			c.Diagnosis = Diagnosis{Kind: Burst, Reasons: []string{"many at once"}}
+		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+
 		// The target.
 		{"factor 1.5", func(p *Policy, c *Case, h *History) {
 			p.Factor, p.MinBacklog = 1.5, 1
