@@ -1,0 +1,105 @@
+package integration
+
+import (
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"qwatch/internal/testbed"
+)
+
+// configured starts a uWSGI whose listen stands in the second line of a file.
+func configured(t *testing.T, file, address string, listen int) *testbed.UWSGI {
+	t.Helper()
+	replace(t, file, fmt.Appendf(nil, "[uwsgi]\nlisten = %d\n", listen))
+	return testbed.Run(t, testbed.Options{Address: address, Args: []string{"--ini", file, "--socket-timeout", "1"}})
+}
+
+// A cold start falls back to the configured listen. The limit that qwatch gave
+// is back within two seconds, before anything overflows, over a restart of
+// qwatch as well, and the very line to change is named.
+func TestKept(t *testing.T) {
+	fresh(t)
+	ini := filepath.Join(folder(t), "app.ini")
+	u := configured(t, ini, "127.0.0.1:0", 100)
+	s := settings{Source: filepath.Join(filepath.Dir(filepath.Dir(u.LogFile)), "testbed-*", "*.log"), Probe: "1s", dir: folder(t)}
+	q := start(t, s)
+	end := flood(t, u, 400, 0)
+	raised(t, u, 1024)
+	q.waitFor("fixed at ")
+	end()
+
+	restart := func() time.Time {
+		t.Helper()
+		u.Stop()
+		u = configured(t, ini, u.Address, 100)
+		return time.Now()
+	}
+	back := func(since time.Time) {
+		t.Helper()
+		raised(t, u, 1024)
+		if took := time.Since(since); took > 2*time.Second {
+			t.Errorf("the limit was back after %v, want at most 2 s", took)
+		} else {
+			t.Logf("the limit was back after %v", took.Round(time.Millisecond))
+		}
+	}
+	back(restart())
+	if l := q.waitFor("uWSGI was restarted and listens with 100 again"); l["event"] != "limit-kept" || l["code"] != "kept" {
+		t.Errorf("event: %v", l)
+	}
+	q.advised(fmt.Sprintf("put listen = 1024 in place of 100 in %s:2", ini))
+	q.waitFor("fixed at ")
+
+	// qwatch is down while uWSGI is restarted.
+	q.stop(syscall.SIGTERM)
+	since := restart()
+	wantLimit(t, u, 100)
+	q = launch(t, s)
+	if took := time.Since(since); took > time.Second {
+		t.Fatalf("qwatch was started after %v", took)
+	}
+	back(time.Now())
+	q.waitFor("uWSGI was restarted and listens with 100 again")
+	q.waitFor("fixed at ")
+
+	// The configured listen follows the advice: nothing is left to do.
+	q.stop(syscall.SIGTERM)
+	u.Stop()
+	u = configured(t, ini, u.Address, 1024)
+	q = start(t, s)
+	time.Sleep(1500 * time.Millisecond) // one probe and more
+	q.stop(syscall.SIGTERM)
+	if q.said("uWSGI was restarted") {
+		t.Error("a limit that is as it should be was kept")
+	}
+	want := []string{
+		"sysctl 128→1024 started", "sysctl 128→1024 applied",
+		"relisten 100→1024 started", "relisten 100→1024 applied", "judge fixed",
+		"relisten 100→1024 started", "relisten 100→1024 applied", "judge fixed",
+		"relisten 100→1024 started", "relisten 100→1024 applied", "judge fixed",
+	}
+	if diff := cmp.Diff(want, actions(s.trail(t))); diff != "" {
+		t.Errorf("audit trail (-want +got):\n%s", diff)
+	}
+}
+
+// Policy may say no.
+func TestNotKept(t *testing.T) {
+	fresh(t)
+	ini := filepath.Join(folder(t), "app.ini")
+	u := configured(t, ini, "127.0.0.1:0", 100)
+	q := start(t, settings{Source: u.LogFile, Probe: "250ms", Policy: "keep = false"})
+	end := flood(t, u, 400, 0)
+	raised(t, u, 1024)
+	q.waitFor("fixed at ")
+	end()
+	u.Stop()
+	u = configured(t, ini, u.Address, 100)
+	time.Sleep(time.Second) // four probes
+	wantLimit(t, u, 100)
+}
