@@ -3,6 +3,7 @@ package tailer
 import (
 	"errors"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,9 +71,24 @@ func identify(fd int) (identity, facts, error) {
 	return id, s, nil
 }
 
-// openFile opens path for reading without ever waiting, and names what it got.
+var errNotRegular = errors.New("it is no regular file")
+
+// openFile opens a regular file for reading without ever waiting, and names
+// what it got. To open a device may do something (a watchdog starts, a tape
+// rewinds), and path may lead to one by now: so it is held before it is opened.
 func openFile(path string) (fd int, id identity, s facts, err error) {
-	fd, err = unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	held, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, id, s, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(held)
+	if s, err = statFD(held); err == nil && !s.regular() {
+		err = &os.PathError{Op: "open", Path: path, Err: errNotRegular}
+	}
+	if err != nil {
+		return -1, id, s, err
+	}
+	fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(held), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
 		return -1, id, s, &os.PathError{Op: "open", Path: path, Err: err}
 	}
