@@ -57,7 +57,7 @@ func TestByHand(t *testing.T) {
 	if !strings.Contains(out, u.Address+": nothing: the queue is not full") {
 		t.Errorf("plan of an empty queue:\n%s", out)
 	}
-	flood(t, u, 400, 0)
+	flood(t, u, 1200, 60)
 	full(t, u)
 	before := look(t, u)
 	out, _ = command(t, s, 3, "plan", "--json", "--socket", u.Address)

@@ -82,7 +82,7 @@ func TestKilledInAReload(t *testing.T) {
 	}
 	next := start(t, q.settings)
 	next.waitFor("a former qwatch was interrupted at reload")
-	flood(t, u, 1500, 0)
+	flood(t, u, 4000, 500)
 	until(t, "a record of the second flood", func() bool { return strings.Contains(u.Log(), "/1024) ***") })
 	next.waitFor("waiting with ")
 	until(t, "the reload has ended", func() bool { return reloads(u) > 0 })
@@ -217,7 +217,7 @@ func TestCannotWrite(t *testing.T) {
 			}
 			t.Cleanup(func() { c.fix(t) })
 			before := names(t, dir)
-			flood(t, u, 400, 0)
+			flood(t, u, 1200, 60)
 			until(t, "qwatch says so", func() bool { return strings.Contains(q.text(), c.words) })
 			until(t, "more records", func() bool { return strings.Count(u.Log(), " full !!! ") >= 5 })
 			wantSomaxconn(t, testbed.StartSomaxconn)
@@ -248,7 +248,7 @@ func TestFullStateDirectory(t *testing.T) {
 	mount(t, s.StateDir(), 16384)
 	q := start(t, s)
 	fill(t, s.StateDir())
-	flood(t, u, 400, 0)
+	flood(t, u, 1200, 60)
 	q.waitFor("failed: set net.core.somaxconn")
 	until(t, "more records", func() bool { return strings.Count(u.Log(), " full !!! ") >= 4 })
 	wantSomaxconn(t, testbed.StartSomaxconn)
