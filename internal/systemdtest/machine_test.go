@@ -17,9 +17,11 @@ import (
 // machine is a container with its own systemd, journald, D-Bus and network.
 type machine struct {
 	t      *testing.T // of the scene that runs
+	dir    string     // its root file system and console
 	shared string     // a folder of the host's, /mnt inside
 	nspawn *exec.Cmd
-	leader string // pid of its systemd, seen from outside
+	ended  <-chan error // of nspawn
+	leader string       // pid of its systemd, seen from outside
 }
 
 // enter makes the mount namespace that systemd-nspawn needs where the host has
@@ -37,39 +39,42 @@ exec systemd-nspawn --quiet --register=no --keep-unit --private-network \
 func boot(t *testing.T, base string) *machine {
 	t.Helper()
 	dir := t.TempDir()
-	m := &machine{t: t, shared: filepath.Join(dir, "shared")}
-	root := filepath.Join(dir, "root")
+	m := &machine{t: t, dir: dir, shared: filepath.Join(dir, "shared")}
 	if err := os.Mkdir(m.shared, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("cp", "-a", "--reflink=auto", base, root).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-a", "--reflink=auto", base, filepath.Join(dir, "root")).CombinedOutput(); err != nil {
 		t.Fatalf("copy %s: %v\n%s", base, err, out)
 	}
-	console := filepath.Join(dir, "console")
-	m.nspawn = exec.Command("unshare", "-m", "sh", "-c", enter, "enter", m.shared, root, console)
-	if err := m.nspawn.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- m.nspawn.Wait() }()
 	t.Cleanup(func() {
-		// systemd takes this for the order to power off (SIGRTMIN+4); nspawn
-		// passes it on.
-		m.nspawn.Process.Signal(os.Interrupt)
+		// systemd takes this for the order to power off.
 		exec.Command("kill", "-s", "RTMIN+4", m.leader).Run()
 		select {
-		case <-ended:
+		case <-m.ended:
 		case <-time.After(20 * time.Second):
 			m.nspawn.Process.Kill()
-			<-ended
+			<-m.ended
 		}
 		if t.Failed() {
-			b, _ := os.ReadFile(console)
+			b, _ := os.ReadFile(filepath.Join(dir, "console"))
 			t.Logf("console:\n%s", b[max(0, len(b)-3000):])
 		}
 	})
-	m.wait()
+	m.start()
 	return m
+}
+
+// start boots the container.
+func (m *machine) start() {
+	m.t.Helper()
+	m.nspawn = exec.Command("unshare", "-m", "sh", "-c", enter, "enter", m.shared, filepath.Join(m.dir, "root"), filepath.Join(m.dir, "console"))
+	if err := m.nspawn.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	m.ended = ended
+	go func(nspawn *exec.Cmd) { ended <- nspawn.Wait() }(m.nspawn)
+	m.wait()
 }
 
 // wait waits until the system is up.
@@ -87,16 +92,17 @@ func (m *machine) wait() {
 	})
 }
 
-// reboot boots the container again. Its files stay.
+// reboot boots the container again. Its files stay. With --keep-unit
+// systemd-nspawn ends, for its own service manager to start it again.
 func (m *machine) reboot() {
 	m.t.Helper()
-	old := m.leader
 	m.try("systemctl reboot")
-	m.eventually("the old systemd has ended", time.Minute, func() (bool, string) {
-		_, err := os.Stat("/proc/" + old)
-		return err != nil, "pid " + old
-	})
-	m.wait()
+	select {
+	case <-m.ended:
+	case <-time.After(time.Minute):
+		m.t.Fatal("the container does not end")
+	}
+	m.start()
 }
 
 // try runs a shell script inside, with what it says on both streams.
