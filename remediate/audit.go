@@ -199,9 +199,13 @@ func (t *Trail) Lock(ctx context.Context) (unlock func(), err error) {
 		return func() {}, nil
 	}
 	for {
-		err := unix.Flock(int(t.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err := t.follow(); err != nil {
+			return nil, err
+		}
+		f := t.f
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { unix.Flock(int(t.f.Fd()), unix.LOCK_UN) }, nil
+			return func() { unix.Flock(int(f.Fd()), unix.LOCK_UN) }, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("audit trail %s: lock: %w", t.f.Name(), err)
@@ -212,6 +216,28 @@ func (t *Trail) Lock(ctx context.Context) (unlock func(), err error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// follow opens the trail anew where its name no longer leads to it: rotated or
+// removed, it would record for nobody, and another qwatch locks what has the
+// name now. What was read before stays known.
+func (t *Trail) follow() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ours, err := t.f.Stat()
+	if err != nil {
+		return fmt.Errorf("audit trail: %w", err)
+	}
+	if there, err := os.Stat(t.f.Name()); err == nil && os.SameFile(ours, there) {
+		return nil
+	}
+	now, err := OpenTrail(t.f.Name())
+	if err != nil {
+		return err
+	}
+	t.f.Close()
+	t.f, t.read = now.f, now.read
+	return nil
 }
 
 // Close closes the file.
