@@ -100,6 +100,8 @@ type settings struct {
 	Quiet     string // "": 60s
 	Max       int    // 0: 8192
 	Cooldown  string // between raises; "": 1h
+	MaxWait   string // "": 1h, for a flood that holds its connections looks like any overload
+	Policy    string // one more line of [policy]
 	Reload    string // when; "": never
 	Metrics   string
 	SysctlDir string // "": /etc/sysctl.d
@@ -127,7 +129,8 @@ quiet = "{{or .Quiet "60s"}}"
 [policy]
 max_backlog = {{or .Max 8192}}
 cooldown = "{{or .Cooldown "1h"}}"
-max_wait = "1h" # a flood that holds its connections looks like any overload
+max_wait = "{{or .MaxWait "1h"}}"
+{{.Policy}}
 [policy.sysctl]
 file = "{{or .SysctlDir "/etc/sysctl.d"}}/90-qwatch.conf"
 [policy.reload]
@@ -314,6 +317,7 @@ type event struct {
 	From, To               *int
 	DryRun                 bool `json:"dry_run"`
 	Result, Error, Why     string
+	PID                    int
 }
 
 func (e event) String() string {
