@@ -85,8 +85,9 @@ type core struct {
 	admitted   map[int]map[string]time.Time
 	considered time.Time // when all cases were
 	acting     bool
-	spoke      map[remediate.SocketID]time.Time   // last hit from a log
-	silent     map[remediate.SocketID]matcher.Hit // of the last probe, unless the log speaks too
+	spoke      map[remediate.SocketID]time.Time         // last hit from a log
+	silent     map[remediate.SocketID]matcher.Hit       // of the last probe, unless the log speaks too
+	probed     map[remediate.SocketID]remediate.Reading // by the last probe
 	socketHit  map[remediate.SocketID]uint64
 	probeHits  uint64
 	kept       map[remediate.SocketID]bool // sockets that Keep has seen
@@ -126,6 +127,7 @@ func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *re
 		admitted:  map[int]map[string]time.Time{},
 		spoke:     map[remediate.SocketID]time.Time{},
 		silent:    map[remediate.SocketID]matcher.Hit{},
+		probed:    map[remediate.SocketID]remediate.Reading{},
 		kept:      map[remediate.SocketID]bool{},
 		down:      map[string]time.Time{},
 		downSaid:  map[string]string{},
@@ -308,6 +310,7 @@ func (c *core) observe(ctx context.Context, now time.Time, least time.Duration) 
 	gone := func(id remediate.SocketID) bool { return !alive[id] }
 	maps.DeleteFunc(c.spoke, func(id remediate.SocketID, _ time.Time) bool { return gone(id) })
 	maps.DeleteFunc(c.socketHit, func(id remediate.SocketID, _ uint64) bool { return gone(id) })
+	maps.DeleteFunc(c.probed, func(id remediate.SocketID, _ remediate.Reading) bool { return gone(id) })
 	maps.DeleteFunc(c.kept, func(id remediate.SocketID, _ bool) bool { return gone(id) })
 	c.warnOfBoot()
 	c.keep(ctx, now)
@@ -394,8 +397,8 @@ func (c *core) meet(ctx context.Context, now time.Time) {
 	}
 }
 
-// probeHit makes hits of queues that the last look found full although the log
-// is silent: a UNIX socket never prints the line, an old uWSGI on IPv6 neither.
+// probeHit makes hits of queues that the last look found full, or overflown
+// since the probe before, although the log is silent: a UNIX socket never prints the line, an old uWSGI on IPv6 neither.
 // uWSGI's line comes up to a second late, so a hit waits for the next probe.
 func (c *core) probeHit(ctx context.Context, now time.Time) {
 	for id, h := range c.silent {
@@ -411,7 +414,17 @@ func (c *core) probeHit(ctx context.Context, now time.Time) {
 		c.enter(ctx, socket.Key(), h, id, nil, now)
 	}
 	for i := len(c.readings) - 1; i >= 0 && !c.readings[i].At.Before(c.looked); i-- {
-		if r := c.readings[i]; r.Full() {
+		r := c.readings[i]
+		before, known := c.probed[r.ID]
+		c.probed[r.ID] = r
+		socket, _ := c.facts.Find(r.ID)
+		// A burst may come and go between two probes. Where no other socket
+		// accepts connections, the overflows that it leaves are this one's.
+		burst := known && r.Overflows > before.Overflows && socket.Alone
+		if burst && !r.Full() {
+			r.Length = r.Limit + 1
+		}
+		if r.Full() {
 			c.silent[r.ID] = matcher.Hit{FD: -1, Length: r.Length, Limit: r.Limit, Source: "probe"}
 		}
 	}

@@ -25,6 +25,7 @@ import (
 type fakeHost struct {
 	mu        sync.Mutex
 	somaxconn int
+	overflows uint64
 	sockets   []remediate.Socket
 	reload    time.Duration // how long one takes
 	err       error         // of the next Observe and Sample
@@ -54,7 +55,7 @@ func (h *fakeHost) Sample(context.Context) ([]remediate.Reading, error) {
 	defer h.mu.Unlock()
 	var readings []remediate.Reading
 	for _, s := range h.sockets {
-		readings = append(readings, remediate.Reading{ID: s.ID, At: time.Now(), Length: s.Length, Limit: s.Limit})
+		readings = append(readings, remediate.Reading{ID: s.ID, At: time.Now(), Length: s.Length, Limit: s.Limit, Overflows: h.overflows})
 	}
 	return readings, h.err
 }
@@ -314,6 +315,34 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%d hits of the socket, %d of the probe; want 20 and 0", s.Sockets[0].Hits, s.Sources[0].Hits)
 		}
 	})
+}
+
+// Bursts that come and go between two probes leave only overflows behind. They
+// are the socket's where no other accepts connections.
+func TestBursts(t *testing.T) {
+	for _, test := range []struct {
+		alone bool
+		want  string
+	}{
+		{true, "somaxconn 1024; 127.0.0.1:5000 0 of 1024"},
+		{false, "somaxconn 128; 127.0.0.1:5000 0 of 128"},
+	} {
+		s := socketAt(1, "127.0.0.1:5000", 0)
+		s.Alone = test.alone
+		fake := &fakeHost{somaxconn: 128, sockets: []remediate.Socket{s}}
+		onBench(t, fake, func(cfg *config.Config) { cfg.Probe.Interval = time.Second }, func(b *bench) {
+			for range 6 {
+				time.Sleep(time.Second)
+				fake.set(func(h *fakeHost) {
+					if h.sockets[0].Limit == 128 {
+						h.overflows += 10
+					}
+				})
+			}
+			synctest.Wait()
+			b.wantHost(test.want)
+		})
+	}
 }
 
 // An action that cannot even be recorded is tried again after the cooldown,
