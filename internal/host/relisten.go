@@ -42,10 +42,12 @@ func relisten(a remediate.Relisten) remediate.Result {
 	}
 	now, err := limitOf(space, s)
 	if err == nil && now != a.To {
-		err = fmt.Errorf("the limit of %s is %d after listen(2) with %d", s.Name(), now, a.To)
+		// Not Failed: that would ask for a reload, and a process that calls
+		// listen(2) all the time could have one, and its wait, at will.
+		err = fmt.Errorf("the limit of %s is %d after listen(2) with %d, the process calls it too: %w", s.Name(), now, a.To, errGone)
 	}
 	if err != nil {
-		r := failed(was, err)
+		r := failure(was, err)
 		r.Now = now
 		return r
 	}
