@@ -54,7 +54,8 @@ fuzz:
 	@scripts/fuzz
 
 package:
-	@VERSION='$(VERSION)' TAGS='$(TAGS)' scripts/package
+	@VERSION='$(VERSION)' scripts/package
 
 test-systemd: package
+	@VERSION='$(VERSION)' scripts/package-check
 	@scripts/test-systemd

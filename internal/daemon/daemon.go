@@ -139,7 +139,7 @@ func (d *Daemon) nextConfig(ctx context.Context, old *config.Config, done <-chan
 		}
 		if reflect.DeepEqual(cfg, old) {
 			d.notify(d.opts.Notifier.Reloading())
-			d.notify(d.opts.Notifier.Ready("the configuration is as it was"))
+			d.ready(ctx)
 			d.log.Info().Msg("the configuration is as it was")
 			continue
 		}
@@ -206,7 +206,7 @@ func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *con
 			return
 		}
 	}
-	d.notify(d.opts.Notifier.Ready(fmt.Sprintf("following %d sources", len(ready))))
+	d.ready(ctx)
 	mode := "acting"
 	if cfg.DryRun {
 		mode = "dry run: nothing is changed"
@@ -218,6 +218,16 @@ func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *con
 		e.Str(eventField, systemd.EventConfigReloaded).
 			Msgf("the new configuration is in force (%s), following %d sources", mode, len(ready))
 	}
+}
+
+// ready ends a start or a reload. The status line stays until something
+// happens, so it is the whole one.
+func (d *Daemon) ready(ctx context.Context) {
+	s, err := d.Status(ctx)
+	if err != nil {
+		return // ctx ended
+	}
+	d.notify(d.opts.Notifier.Ready(s.Summary()))
 }
 
 // tellSystemd keeps systemd's status line up to date, and says when qwatch

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
+	"golang.org/x/sys/unix"
 )
 
 // counts are the counters that the core keeps.
@@ -114,6 +116,10 @@ func (d *Daemon) registry() *prometheus.Registry {
 // address qwatch does its work all the same, and says so.
 func (d *Daemon) serveMetrics(ctx context.Context, address string) error {
 	l, err := net.Listen("tcp", address)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		d.log.Info().Msg("no metrics: this service may not use IP (RestrictAddressFamilies=)")
+		return nil
+	}
 	if err != nil {
 		d.log.Warn().Err(err).Msg("no metrics: set metrics.listen to a free address, or to \"\"")
 		return nil

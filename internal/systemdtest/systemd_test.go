@@ -113,7 +113,22 @@ func (m *machine) flood(addr string) (stop func()) {
 // limit asserts, from ss, the limit of the running socket.
 func (m *machine) limit(addr string, want int) {
 	m.t.Helper()
-	m.says(fmt.Sprintf("ss -H -ltn 'src %s' | awk '{print \"limit\", $3}'", addr), fmt.Sprintf("limit %d", want))
+	got := strings.Fields(m.sh("ss -H -ltn 'src " + addr + "'"))
+	m.is(len(got) > 2 && got[2] == fmt.Sprint(want), fmt.Sprintf("ss shows %s with the limit %d", addr, want), fmt.Sprint(got))
+}
+
+// somaxconn asserts the running value.
+func (m *machine) somaxconn(want int) {
+	m.t.Helper()
+	got := m.sh("sysctl -n net.core.somaxconn")
+	m.is(got == fmt.Sprint(want), fmt.Sprintf("sysctl shows net.core.somaxconn = %d", want), got)
+}
+
+// state asserts the state of a unit.
+func (m *machine) state(unit, want string) {
+	m.t.Helper()
+	got := m.sh("systemctl show -p ActiveState --value " + unit)
+	m.is(got == want, unit+" is "+want, got)
 }
 
 // entry is one of the journal's; values that are no text are left out.
@@ -173,10 +188,10 @@ func (m *machine) startApplications() {
 
 func (m *machine) install() {
 	m.sh("dpkg -i /mnt/qwatch.deb")
-	m.says("systemctl is-active qwatch-audit", "active")
+	m.state("qwatch-audit", "active")
 	m.says("systemctl is-enabled qwatch-audit", "enabled")
 	m.says("systemctl is-enabled qwatch", "disabled")
-	m.says("systemctl show -p StatusText qwatch-audit", "sources")
+	m.says("systemctl show -p StatusText qwatch-audit", "dry run; ")
 	for unit, most := range map[string]string{"qwatch-audit": "10", "qwatch": "25"} {
 		out, err := m.try("systemd-analyze --no-pager security --threshold=" + most + " " + unit + ".service")
 		m.is(err == nil, fmt.Sprintf("systemd-analyze security %s is at most %s tenths: %s", unit, most, out[strings.LastIndex(out, "\n")+1:]), out)
@@ -194,7 +209,7 @@ func (m *machine) auditOnly() {
 	m.eventuallySays("journalctl -u qwatch-audit -o cat QWATCH_ACTION=relisten", "planned: ", 40*time.Second)
 	m.says("qwatch status", "dry run")
 	m.limit("127.0.0.1:5001", small)
-	m.says("sysctl net.core.somaxconn", fmt.Sprintf("= %d", low))
+	m.somaxconn(low)
 	m.says("ls "+conf, "No such file")
 
 	// What the dry run leaves out is tried by hand in the very same sandbox.
@@ -221,7 +236,7 @@ systemctl daemon-reload; systemctl restart qwatch-audit`)
 		m.eventuallySays(tried, said, 5*time.Second)
 	}
 	m.limit("127.0.0.1:5001", small)
-	m.says("sysctl net.core.somaxconn", fmt.Sprintf("= %d", low))
+	m.somaxconn(low)
 	m.sh("rm -r /run/systemd/system/qwatch-audit.service.d; systemctl daemon-reload; systemctl restart qwatch-audit")
 }
 
@@ -252,7 +267,7 @@ func (m *machine) raiseNotify() {
 	before := m.sh("systemctl show -p MainPID --value web-notify")
 	m.raise("127.0.0.1:5001")
 	m.event(systemd.EventRaiseApplied, "127.0.0.1:5001", "QWATCH_ACTION=reload")
-	m.says("sysctl net.core.somaxconn", fmt.Sprintf("= %d", raised))
+	m.somaxconn(raised)
 	m.says("cat "+conf, fmt.Sprintf("net.core.somaxconn = %d", raised))
 	m.says("stat -c '%a %U' "+conf, "644 root")
 	m.says("journalctl -u web-notify -o cat _PID=1", "Reloaded web-notify.service")
@@ -295,7 +310,7 @@ func (m *machine) killed() {
 	m.eventuallySays("systemctl show -p NRestarts,ActiveState qwatch", "NRestarts=1\nActiveState=active", 20*time.Second)
 	m.event(systemd.EventActionRecovered, "")
 	m.limit("127.0.0.1:5004", raised)
-	m.says("systemctl is-active web-file@5004", "active")
+	m.state("web-file@5004", "active")
 
 	open := map[string]int{}
 	for line := range strings.Lines(m.sh("cat " + audit)) {
@@ -319,7 +334,7 @@ func (m *machine) watchdog() {
 	m.sh(`mkdir -p /run/systemd/system/qwatch.service.d
 printf '[Service]\nWatchdogSec=4s\nTimeoutAbortSec=2s\n' >/run/systemd/system/qwatch.service.d/watchdog.conf
 systemctl daemon-reload; systemctl restart qwatch`)
-	m.says("systemctl is-active qwatch", "active")
+	m.state("qwatch", "active")
 	before := m.sh("systemctl show -p MainPID --value qwatch")
 	time.Sleep(9 * time.Second) // twice the watchdog's time
 	m.is(m.sh("systemctl show -p MainPID --value qwatch") == before, "over two WatchdogSec=, and with a pipe without writer, it was not restarted", before)
@@ -338,7 +353,7 @@ func (m *machine) configuration() {
 	m.says("systemctl reload qwatch; echo status $?", "status 1")
 	m.event(systemd.EventConfigRefused, "")
 	m.says("journalctl -u qwatch -o cat --since -20s", "qwatch.toml:")
-	m.says("systemctl is-active qwatch", "active")
+	m.state("qwatch", "active")
 	m.sh("sed -i 's/^window.*/window = \"11s\"/' /etc/qwatch/qwatch.toml; systemctl reload qwatch")
 	m.event(systemd.EventConfigReloaded, "")
 	m.is(m.sh("systemctl show -p MainPID --value qwatch") == pid, "it is the same process", pid)
@@ -355,11 +370,13 @@ func (m *machine) bootOrder() {
 func (m *machine) afterReboot() {
 	// Both enabled: the acting one must win.
 	m.sh("systemctl -q enable qwatch-audit")
-	lines := m.sh("grep -c 'listen queue of' /var/log/uwsgi/app/web-5002.log.1")
+	// One file was rotated after it was read, one is as it was.
+	lines := m.sh("cat /var/log/uwsgi/app/web-5002.log.1 /var/log/uwsgi/app/web-5004.log | grep -c 'listen queue of'")
+	m.says("grep 'listen queue of' /var/log/uwsgi/app/web-5004.log", "full !!!")
 	m.reboot()
-	m.eventuallySays("systemctl is-active qwatch", "active", 20*time.Second)
-	m.says("systemctl is-active qwatch-audit", "inactive")
-	m.says("sysctl net.core.somaxconn", fmt.Sprintf("= %d", raised))
+	m.eventuallySays("systemctl show -p ActiveState qwatch", "ActiveState=active", 20*time.Second)
+	m.state("qwatch-audit", "inactive")
+	m.somaxconn(raised)
 	m.says("systemctl show -p Result systemd-sysctl", "success")
 	m.sh("systemctl -q disable qwatch-audit")
 	for _, addr := range []string{"127.0.0.1:5001", "127.0.0.1:5002"} {
@@ -381,7 +398,7 @@ func (m *machine) afterReboot() {
 	for _, s := range status.Sources {
 		hits += s.Hits
 	}
-	m.is(hits == 0, "of the "+lines+" old records in web-5002.log.1, and those in the journal, none was counted again", fmt.Sprintf("%+v", status))
+	m.is(hits == 0, "of the "+lines+" old records in files, and of those in the journal, none was counted again", fmt.Sprintf("%+v", status))
 	m.is(len(m.entries("-b", "-u", "qwatch", "QWATCH_EVENT="+systemd.EventLinesLost)) == 0, "no line counts as lost", m.sh("journalctl -b -u qwatch -o cat"))
 	// And what comes now is seen.
 	m.sh("systemctl stop web-socket web-socket.socket && systemctl start web-socket.socket web-socket")
@@ -398,7 +415,7 @@ func (m *machine) dropIns() {
 	} {
 		m.sh("mkdir -p /etc/uwsgi/reload; install -D -m 644 -t /etc/systemd/system/qwatch.service.d /usr/share/doc/qwatch/examples/" + x.file)
 		m.sh("systemctl daemon-reload; systemctl restart qwatch")
-		m.says("systemctl is-active qwatch", "active")
+		m.state("qwatch", "active")
 		caps := m.sh("systemctl show -p CapabilityBoundingSet qwatch")
 		m.is(strings.Contains(caps, x.has) && !strings.Contains(caps, x.lacks), x.file+": "+caps, caps)
 		m.sh("rm -r /etc/systemd/system/qwatch.service.d")
@@ -410,8 +427,8 @@ func (m *machine) upgrade() {
 	pid := m.sh("systemctl show -p MainPID --value qwatch")
 	m.sh("dpkg -i /mnt/qwatch.deb")
 	m.is(m.sh("systemctl show -p MainPID --value qwatch") != pid, "an upgrade restarts the service that runs", pid)
-	m.says("systemctl is-active qwatch", "active")
-	m.says("systemctl is-active qwatch-audit", "inactive")
+	m.state("qwatch", "active")
+	m.state("qwatch-audit", "inactive")
 	m.says("systemctl is-enabled qwatch-audit", "disabled")
 	m.says("cat /etc/qwatch/qwatch.toml", `window = "11s"`)
 }
@@ -419,7 +436,8 @@ func (m *machine) upgrade() {
 func (m *machine) removeAndPurge() {
 	m.says("dpkg -r qwatch", conf+" stays")
 	m.says("ls "+conf+" /etc/qwatch/qwatch.toml /var/lib/qwatch", "audit.jsonl")
-	m.says("systemctl is-active qwatch qwatch-audit", "inactive\ninactive")
+	m.state("qwatch", "inactive")
+	m.state("qwatch-audit", "inactive")
 	m.says("systemctl --no-pager list-unit-files 'qwatch*'", "0 unit files")
 	m.says("dpkg -P qwatch", "removed "+conf)
 	left := m.sh(`find / -xdev \( -path /proc -o -path /mnt -o -path /var/log/journal \) -prune -o -iname '*qwatch*' -print`)
