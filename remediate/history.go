@@ -41,7 +41,10 @@ func within(t, now time.Time, span time.Duration) bool {
 func (h History) raises(s Socket) []Event {
 	var plans []Event
 	for _, e := range h {
-		if e.Socket != s.Name() || e.PID != s.Master.PID || e.Start != s.Master.Start || !e.ended() || e.Action == "sysctl" && (e.Result == Applied || e.Result == Skipped) {
+		if e.Socket != s.Name() || e.PID != s.Master.PID || e.Start != s.Master.Start || !e.ended() {
+			continue
+		}
+		if e.Action == "sysctl" && (e.Result == Applied || e.Result == Skipped || e.Error == interrupted) {
 			continue
 		}
 		if n := len(plans); n > 0 && plans[n-1].Plan == e.Plan {

@@ -46,6 +46,9 @@ const (
 	// Sample walks /proc again after rewalk: so late is a uWSGI noticed that
 	// inherited a socket which was there before it (systemd's .socket units).
 	rewalk = 30 * time.Second
+	// maxSpaces is how many network namespaces besides the own one are looked
+	// into: any user may make thousands of them.
+	maxSpaces = 64
 	// A new listening socket makes it walk at once, but not more often than
 	// this.
 	walkGap = time.Second
@@ -266,6 +269,11 @@ func (h *Host) enter() {
 		}
 		if p.netns == 0 {
 			h.unseen = append(h.unseen, fmt.Sprintf("uWSGI %d%s: it lives in another network namespace; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", p.PID, h.place(p)))
+			continue
+		}
+		if len(h.spaces) > maxSpaces {
+			failed[p.netns] = true
+			h.unseen = append(h.unseen, fmt.Sprintf("uWSGI %d%s: more than %d network namespaces hold a uWSGI", p.PID, h.place(p), maxSpaces))
 			continue
 		}
 		n, err := enterNamespace(p.PID)
