@@ -79,6 +79,9 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		}
 		return say(Refuse, CodeStall, "a longer queue is no cure: %s", why)
 	}
+	if c.Diagnosis.Doubt != "" {
+		return say(Wait, CodeUnproven, "a longer queue may be no cure: %s", c.Diagnosis.Doubt)
+	}
 	target := p.Target(s.Limit)
 	if target <= s.Limit {
 		plan.Advice = capacityAdvice(s)

@@ -226,6 +226,9 @@ func TestDecide(t *testing.T) {
 		{"respawn", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = Diagnosis{Kind: Respawn, Reasons: []string{"uWSGI is reloading"}}
 		}, decided{Verdict: Wait, Code: CodeRespawn, Reason: "a longer queue is no cure yet: uWSGI is reloading"}},
+		{"it may be a stall", func(p *Policy, c *Case, h *History) {
+			c.Diagnosis = Diagnosis{Kind: Burst, Reasons: []string{"many at once"}, Doubt: "all 2 workers are waiting"}
+		}, decided{Verdict: Wait, Code: CodeUnproven, Reason: "a longer queue may be no cure: all 2 workers are waiting"}},
 		{"overload, bounded", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = Diagnosis{Kind: Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 300}
 		}, decided{Verdict: Act, Code: CodeFull, Target: 300, Reason: strings.Replace(fullReason, "raise it to 1024", "raise it to 300", 1),

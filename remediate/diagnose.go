@@ -95,6 +95,9 @@ type Diagnosis struct {
 	// MaxTarget is the longest queue in which nobody waits longer than
 	// policy.max_wait; 0 where that bounds nothing.
 	MaxTarget int
+	// Doubt says what may turn out to be a Stall within a few seconds, "" where
+	// nothing looks so: until then a raise should wait.
+	Doubt string
 }
 
 // Forbids reports whether a longer queue would be wrong, and why.
@@ -116,6 +119,9 @@ const (
 	// take several seconds.
 	lockProof  = 2 * time.Second
 	stallProof = 15 * time.Second
+	// doubtful is how long a queue may have been full for a doubt to count: it
+	// is proven or gone by then, looks being up to 2 s apart.
+	doubtful = 6 * time.Second
 	// overloadProof is how long a queue must have been half full.
 	overloadProof = 10 * time.Second
 	// young is a worker that has hardly begun; a reload starts all of them
@@ -136,6 +142,9 @@ func Diagnose(signs Signs) Diagnosis {
 	var bindReason string
 	d.Binds, bindReason = binds(e.s)
 	d.Kind, d.Sure, d.Reasons = e.kind()
+	if d.Kind == Burst || d.Kind == Overload {
+		d.Doubt = e.doubt()
+	}
 	if e.rate > 0 {
 		const century = 100 * 365 * 24 * 3600 // within a Duration
 		d.Wait = time.Duration(min(float64(e.s.Length)/e.rate, century) * float64(time.Second))
@@ -307,9 +316,8 @@ func (e exam) stalled() string {
 // can end.
 func (e exam) helpless() string {
 	workers, apart := e.s.Workers, e.short.apart
-	helpless := func(w Worker) bool { return w.stopped() || w.dead() || w.State == 'D' || w.Waits != "" }
 	if apart < lockProof || !e.short.same() || !e.short.mayHaveFrozen() ||
-		count(workers, helpless) < len(workers) || count(e.short.before.Socket.Workers, helpless) < len(workers) {
+		count(workers, Worker.helpless) < len(workers) || count(e.short.before.Socket.Workers, Worker.helpless) < len(workers) {
 		return ""
 	}
 	if n, known := e.accepted(e.short.before.At); known && n > 0 {
@@ -328,6 +336,21 @@ func (e exam) helpless() string {
 		return fmt.Sprintf("%d of %d workers have waited %s for a lock that uWSGI shares between them (its thunder lock, uwsgi.lock), and the others cannot give it back", shared, len(workers), short(apart))
 	}
 	return fmt.Sprintf("%s waiting for a lock that nobody gives back, for %s and without CPU time (deadlock)", all(len(workers)), short(apart))
+}
+
+// doubt says that the workers look helpless, where they have not been seen for
+// long enough to tell. Without it a raise could come first: the third record is
+// written 2 s after the first, which is when the workers are first looked at.
+func (e exam) doubt() string {
+	n := len(e.s.Workers)
+	if n == 0 || !e.s.Full() || e.fullFor() >= doubtful || count(e.s.Workers, Worker.helpless) < n {
+		return ""
+	}
+	before := e.short.before.Socket.Workers
+	if e.short.apart >= lockProof && e.short.same() && count(before, Worker.helpless) == len(before) {
+		return "" // they were seen for long enough, and some have worked
+	}
+	return fmt.Sprintf("%s waiting for what only somebody else can end; whether that is a stall shows within a few seconds", all(n))
 }
 
 // deadlocked takes uWSGI's word where the kernel shows the same.
@@ -521,6 +544,11 @@ func (s span) mayHaveFrozen() bool {
 
 func (w Worker) stopped() bool { return w.State == 'T' || w.State == 't' }
 func (w Worker) dead() bool    { return w.State == 'Z' || w.State == 'X' }
+
+// helpless reports whether only somebody else can let the worker go on.
+func (w Worker) helpless() bool {
+	return w.stopped() || w.dead() || w.State == 'D' || w.Waits != ""
+}
 
 // binds names what sets the limit of a socket, and says why.
 func binds(s Socket) (Bind, string) {

@@ -272,6 +272,34 @@ func TestDiagnoseNeedsProof(t *testing.T) {
 	}
 }
 
+// What looks like a stall has a few seconds to show whether it is one.
+func TestDiagnoseDoubt(t *testing.T) {
+	locked := each(func(w *Worker) { w.Waits = OnLock })
+	tests := []struct {
+		name  string
+		signs Signs
+		want  bool
+	}{
+		{"locks, first look", signs(time.Second, 129, 128, locked), true},
+		{"locks, seen for 1.9 s", signs(3*time.Second, 129, 128, locked, earlier(1900*time.Millisecond, 0)), true},
+		{"locks, and none 3 s ago", signs(3*time.Second, 129, 128, earlier(3*time.Second, 0), locked), true},
+		{"locks, given back and taken", signs(3*time.Second, 129, 128, locked, earlier(3*time.Second, 0.005)), false},
+		{"locks, and yet something is taken", signs(3*time.Second, 129, 128, locked, earlier(3*time.Second, 0), accepting(1, 0)), false},
+		{"locks, full for long", signs(6*time.Second, 129, 128, locked), false},
+		{"locks, not full now", signs(3*time.Second, 120, 128, locked), false},
+		{"one worker does something else", signs(time.Second, 129, 128, locked, socket(func(s *Socket) { s.Workers[3].Waits = "" })), false},
+		{"slow requests", signs(time.Second, 129, 128), false},
+		{"no workers", signs(time.Second, 129, 128, socket(func(s *Socket) { s.Workers = nil })), false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if d := Diagnose(test.signs); d.Doubt != "" != test.want {
+				t.Errorf("doubt %q, want one: %v; %s", d.Doubt, test.want, d.text())
+			}
+		})
+	}
+}
+
 // The bound on a raise grows with the accept rate, and with nothing else.
 func TestDiagnoseMaxTarget(t *testing.T) {
 	last := 0

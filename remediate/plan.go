@@ -33,6 +33,7 @@ const (
 	CodeGaveUp         Code = "gave-up"
 	CodeStall          Code = "stall"
 	CodeRespawn        Code = "respawn"
+	CodeUnproven       Code = "unproven"
 	CodeMaxWait        Code = "max-wait"
 	CodePowerless      Code = "powerless"
 	CodeSteppedAside   Code = "stepped-aside"

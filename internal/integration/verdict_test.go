@@ -74,6 +74,44 @@ func TestStoppedWorkers(t *testing.T) {
 	raised(t, u, 1024)
 }
 
+// deadlocked is an app whose first request never gives its lock back.
+const deadlocked = `
+import threading
+lock = threading.Lock()
+
+def application(environ, start_response):
+    lock.acquire()
+    lock.acquire()
+`
+
+// A deadlocked app is a stall too, and that is known in time: nothing is
+// raised, neither where it has been stuck for long nor where the flood itself
+// sticks it.
+func TestDeadlock(t *testing.T) {
+	for name, before := range map[string]time.Duration{"before the flood": 3 * time.Second, "with the flood": 0} {
+		t.Run(name, func(t *testing.T) {
+			fresh(t)
+			u := uwsgi(t, testbed.Options{App: deadlocked})
+			q := start(t, settings{Source: u.LogFile, Threshold: 3, Probe: "1s"})
+			ask(t, u, 2, 0, "/")
+			time.Sleep(before)
+			ask(t, u, 600, 600, "/")
+			until(t, "a verdict", func() bool { return q.said("leaving alone ") || q.said("plan for ") })
+			if l := q.lines("plan for "); len(l) > 0 {
+				t.Fatalf("raised: %v", l[0]["reason"])
+			}
+			if l := q.waitFor("leaving alone "); l["code"] != "stall" || !strings.Contains(fmt.Sprint(l["reason"]), "deadlock") {
+				t.Errorf("verdict: %v: %v", l["code"], l["reason"])
+			}
+			q.advised("a graceful reload would wait for the stuck workers")
+			q.advised("set harakiri = 30")
+			n := records(u)
+			until(t, "three more records", func() bool { return records(u) >= n+3 })
+			leftAlone(t, q, u, 100)
+		})
+	}
+}
+
 // Slow is not stuck: where each request takes 5 s the limit is up within two
 // seconds of the third record all the same, also where uWSGI has just begun.
 func TestSlowApp(t *testing.T) {
