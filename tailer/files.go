@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"golang.org/x/sys/unix"
@@ -228,10 +230,7 @@ func (f *Files) Run(ctx context.Context) error {
 		if len(f.hot) > 0 {
 			began := time.Now()
 			if !f.heatRound() {
-				// Sleeping in the system call spares the runtime's timer
-				// and thread wake-ups, each of which costs more than a look.
-				nap := unix.NsecToTimespec(int64(max(pace, 2*time.Since(began))))
-				unix.Nanosleep(&nap, nil)
+				nap(max(pace, 2*time.Since(began)))
 			}
 			select {
 			case <-ctx.Done():
@@ -258,6 +257,20 @@ func (f *Files) Run(ctx context.Context) error {
 			f.agenda.run(time.Now())
 		}
 		f.tidy()
+	}
+}
+
+// nap sleeps in the system call: each of the runtime's timers and thread
+// wake-ups costs more than a look at a file. Where there is a processor for
+// the other goroutines, the runtime is not even told of the call: its monitor
+// thread would wake each time, and take half of all CPU time. The signal by
+// which it stops goroutines ends the nap.
+func nap(d time.Duration) {
+	spec := unix.NsecToTimespec(int64(d))
+	if runtime.GOMAXPROCS(0) > 1 {
+		unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&spec)), 0, 0)
+	} else {
+		unix.Nanosleep(&spec, nil)
 	}
 }
 
