@@ -100,12 +100,18 @@ func writeLog(path string, size int64) (err error) {
 	return w.Flush()
 }
 
-// block is the lines of one millisecond at 100,000 lines a second.
-const blockLines = 100
+const (
+	// blockLines is the lines of one millisecond at 100,000 lines a second.
+	blockLines = 100
+	// recordEvery is how many milliseconds pass between two records: too few
+	// for an incident, since following is what is measured.
+	recordEvery = 8000
+)
 
 // pace appends one block each millisecond for a while. Where the machine took
-// its time away it catches up, so that the number of lines is exact. One line
-// more each second is the record, if there is one; their number is returned.
+// its time away it catches up, so that the number of lines is exact. Every
+// eight seconds one line more is the record, if there is one; their number is
+// returned.
 func pace(ctx context.Context, w io.Writer, span time.Duration, record []byte) (records int, err error) {
 	l := newLines(2)
 	// The text is made before, so that it costs nothing while it is written.
@@ -131,7 +137,7 @@ func pace(ctx context.Context, w io.Writer, span time.Duration, record []byte) (
 		}
 		for due := min(total, int(time.Since(began)/time.Millisecond)); i < due; i++ {
 			text := blocks[i%len(blocks)]
-			if i%1000 == 999 && record != nil {
+			if i%recordEvery == recordEvery-1 && record != nil {
 				text = slices.Concat(text, record)
 				records++
 			}

@@ -65,7 +65,7 @@ func main() {
 		probing: 30 * time.Second, latency: 1000,
 	}
 	if *short {
-		b.runs, b.logSize, b.span, b.idle, b.probing, b.latency = 3, 128<<20, 4*time.Second, 5*time.Second, 5*time.Second, 200
+		b.runs, b.logSize, b.span, b.idle, b.probing, b.latency = 3, 128<<20, 8*time.Second, 5*time.Second, 5*time.Second, 200
 	}
 	var err error
 	if b.qwatch, err = filepath.Abs(*qwatch); err != nil {
