@@ -293,7 +293,7 @@ func (f *conf) writeTemp(name string, text []byte, old snapshot) error {
 		err = file.Chmod(0o644)
 	}
 	if err == nil && old.there {
-		err = file.Chown(int(old.stat.Uid), int(old.stat.Gid))
+		err = keepOwner(file, old.stat)
 	}
 	if err == nil {
 		err = file.Sync()
@@ -303,6 +303,19 @@ func (f *conf) writeTemp(name string, text []byte, old snapshot) error {
 		return f.explain("write", path, err)
 	}
 	return nil
+}
+
+// keepOwner gives file the owner and group of old. Where it has them nothing is
+// asked of the kernel: the service's SystemCallFilter= has no fchown.
+func keepOwner(file *os.File, old unix.Stat_t) error {
+	var now unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &now); err != nil {
+		return err
+	}
+	if now.Uid == old.Uid && now.Gid == old.Gid {
+		return nil
+	}
+	return file.Chown(int(old.Uid), int(old.Gid))
 }
 
 // unchanged compares the file with what was read of it.

@@ -294,6 +294,9 @@ func (m *machine) raiseSocket() {
 	m.is(len(m.entries("QWATCH_SOCKET=127.0.0.1:5003", "QWATCH_ACTION=reload")) == 0, "its uWSGI was not reloaded", "")
 	m.is(m.sh("systemctl show -p MainPID --value web-socket") == before, "it is the same uWSGI master", before)
 	m.says("qwatch plan --socket 127.0.0.1:5003; qwatch doctor", "Backlog=")
+	failed := m.sh("grep '\"failed\"' " + audit + " || true")
+	m.is(failed == "", "of all steps until here none has failed", failed)
+	m.says("cat "+conf, "net.ipv4.tcp_max_syn_backlog = 8192")
 }
 
 // killed kills qwatch in the middle of a reload.
