@@ -68,7 +68,10 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		return say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", c.Evidence)
 	}
 
-	if n := h.Fruitless(s, c.Incident.ID); c.Incident.ID != "" && n >= p.GiveUpAfter {
+	if n, last := h.Fruitless(s, c.Incident.ID); c.Incident.ID != "" && n >= p.GiveUpAfter {
+		if last.Result == Failed {
+			return say(Refuse, CodeGaveUp, "gave up: %d tries failed, the last with: %s", n, last.Error)
+		}
 		plan.Advice = capacityAdvice(s)
 		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
 	}
@@ -146,8 +149,8 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		}
 		actions = append(actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: reloadWhy})
 	}
-	if !canRelisten && noReload != "" {
-		plan.Advice = []string{fmt.Sprintf("set listen = %d in uWSGI's configuration and restart it: a running socket keeps its limit", target)}
+	if !canRelisten {
+		plan.Advice = []string{fmt.Sprintf("set listen = %d in uWSGI's configuration and restart it: a running socket keeps its limit, also over most reloads", target)}
 		if len(actions) == 0 {
 			return say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", cannot, noReload)
 		}

@@ -112,7 +112,7 @@ const (
 
 	adviceWorkers  = "a longer queue buys seconds, not capacity: give uWSGI more workers than its 4, or make the requests shorter"
 	adviceHarakiri = "set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced"
-	adviceListen   = "set listen = 1024 in uWSGI's configuration and restart it: a running socket keeps its limit"
+	adviceListen   = "set listen = 1024 in uWSGI's configuration and restart it: a running socket keeps its limit, also over most reloads"
 )
 
 var (
@@ -138,6 +138,11 @@ func (c *Case) raised(somaxconn int) {
 func TestDecide(t *testing.T) {
 	act := func(reason string, actions ...string) decided {
 		return decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: reason, Actions: actions}
+	}
+	advised := func(reason string, actions ...string) decided {
+		d := act(reason, actions...)
+		d.Advice = []string{adviceListen}
+		return d
 	}
 	tests := []struct {
 		name string
@@ -218,6 +223,12 @@ func TestDecide(t *testing.T) {
 			c.Facts.Booted = now.Add(-time.Second)
 			*h = History{{Time: now.Add(-time.Minute), Plan: "inc-0.1", Action: "sysctl", Target: "net.core.somaxconn", To: ptr(2048), Result: Applied}}
 		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+
+		{"gave up after failures", func(p *Policy, c *Case, h *History) {
+			for i := range 3 {
+				*h = append(*h, failed(past(time.Duration(30-i)*time.Minute, fmt.Sprintf("inc-1.%d", i+1), "sysctl", Failed), "no space left on device"))
+			}
+		}, decided{Verdict: Refuse, Code: CodeGaveUp, Reason: "gave up: 3 tries failed, the last with: no space left on device"}},
 
 		// The diagnosis.
 		{"stall", func(p *Policy, c *Case, h *History) {
@@ -352,10 +363,10 @@ func TestDecide(t *testing.T) {
 
 		// No raise in place.
 		{"relisten off", func(p *Policy, c *Case, h *History) { p.Relisten = false },
-			act(fullReason+"; not in place: policy.relisten is off",
+			advised(fullReason+"; not in place: policy.relisten is off",
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: policy.relisten is off")...)},
 		{"relisten not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot = noRelisten },
-			act(fullReason+"; not in place: needs CAP_SYS_PTRACE",
+			advised(fullReason+"; not in place: needs CAP_SYS_PTRACE",
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: needs CAP_SYS_PTRACE")...)},
 		{"relisten not permitted, reload never", func(p *Policy, c *Case, h *History) {
 			p.Reload, c.Facts.Cannot = Never, noRelisten
@@ -414,7 +425,7 @@ func TestDecide(t *testing.T) {
 		{"relisten failed: the reload at once", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)
 			*h = History{past(2*time.Second, "inc-1.1", "sysctl", Applied), failed(past(time.Second, "inc-1.1", "relisten", Failed), "pidfd_getfd: not permitted")}
-		}, act(fullReason+"; not in place: it failed before: pidfd_getfd: not permitted",
+		}, advised(fullReason+"; not in place: it failed before: pidfd_getfd: not permitted",
 			reloadAuto+"the socket cannot be raised in place: it failed before: pidfd_getfd: not permitted")},
 		{"relisten failed, reloaded since: only once", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)

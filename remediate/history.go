@@ -88,15 +88,15 @@ func (h History) LastRaise(s Socket) (time.Time, bool) {
 }
 
 // Fruitless counts the raises within one incident of a socket that were
-// carried out, or failed, and did not end it.
-func (h History) Fruitless(s Socket, incident string) int {
-	n := 0
+// carried out, or failed, and did not end it. last is the newest event of the
+// newest of them.
+func (h History) Fruitless(s Socket, incident string) (n int, last Event) {
 	for _, e := range h.raises(s) {
 		if e.Incident == incident && e.Result != Planned {
-			n++
+			n, last = n+1, e
 		}
 	}
-	return n
+	return n, last
 }
 
 // RelistenFailed returns the error of the incident's newest attempt to raise a

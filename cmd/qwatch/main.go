@@ -61,14 +61,14 @@ func run(ctx context.Context, e env, args []string) int {
 	e.stdout = printable{e.stdout}
 	root := newRoot(e)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
 	var x *exit
 	if !errors.As(err, &x) {
 		// Only cobra's own errors, about flags and commands, come unwrapped.
-		x = &exit{exitUsage, err, "see qwatch --help"}
+		x = &exit{exitUsage, err, "see " + cmd.CommandPath() + " --help"}
 	}
 	if x.err != nil {
 		printError(printable{e.stderr}, x)

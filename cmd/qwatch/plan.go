@@ -90,6 +90,9 @@ func newApply(e env) *cobra.Command {
 		}
 		var todo []remediate.Plan
 		for _, p := range plans {
+			if *socket != "" && p.Code == remediate.CodeNotFound {
+				return &exit{exitFailed, fmt.Errorf("nothing was done: %s", p.Reason), "qwatch doctor shows the sockets that it can see"}
+			}
 			if p.Verdict == remediate.Act {
 				todo = append(todo, p)
 			}
