@@ -16,24 +16,30 @@ import (
 
 // machine is a container with its own systemd, journald, D-Bus and network.
 type machine struct {
-	t      *testing.T // of the scene that runs
-	dir    string     // its root file system and console
-	shared string     // a folder of the host's, /mnt inside
-	nspawn *exec.Cmd
-	ended  <-chan error // of nspawn
+	t      *testing.T   // of the scene that runs
+	dir    string       // its root file system and console
+	shared string       // a folder of the host's, /mnt inside
+	shell  *exec.Cmd    // that runs systemd-nspawn
+	ended  <-chan error // of shell
 	leader string       // pid of its systemd, seen from outside
 }
 
 // enter makes the mount namespace that systemd-nspawn needs where the host has
-// no cgroup2, and lets it take the place of the shell.
+// no cgroup2, and runs it in a cgroup of its own: with --keep-unit it would use
+// the caller's, and two containers would meet there.
 const enter = `set -e
 if [ "$(stat -fc %T /sys/fs/cgroup)" != cgroup2fs ]; then
 	umount -R /sys/fs/cgroup
 	mount -t cgroup2 none /sys/fs/cgroup
 fi
-exec systemd-nspawn --quiet --register=no --keep-unit --private-network \
+above=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
+mkdir "$above/qwatch-test-$$"
+echo $$ >"$above/qwatch-test-$$/cgroup.procs"
+systemd-nspawn --quiet --register=no --keep-unit --private-network \
 	--system-call-filter="pidfd_getfd pidfd_open pidfd_send_signal" \
-	--bind="$1:/mnt" -D "$2" --boot </dev/null >"$3" 2>&1`
+	--bind="$1:/mnt" -D "$2" --boot </dev/null >"$3" 2>&1 || true
+echo $$ >"$above/cgroup.procs"
+find "$above/qwatch-test-$$" -depth -type d -exec rmdir {} +`
 
 // boot boots a copy of the root file system at base.
 func boot(t *testing.T, base string) *machine {
@@ -52,7 +58,7 @@ func boot(t *testing.T, base string) *machine {
 		select {
 		case <-m.ended:
 		case <-time.After(20 * time.Second):
-			m.nspawn.Process.Kill()
+			m.shell.Process.Kill()
 			<-m.ended
 		}
 		if t.Failed() {
@@ -67,26 +73,30 @@ func boot(t *testing.T, base string) *machine {
 // start boots the container.
 func (m *machine) start() {
 	m.t.Helper()
-	m.nspawn = exec.Command("unshare", "-m", "sh", "-c", enter, "enter", m.shared, filepath.Join(m.dir, "root"), filepath.Join(m.dir, "console"))
-	if err := m.nspawn.Start(); err != nil {
+	m.shell = exec.Command("unshare", "-m", "sh", "-c", enter, "enter", m.shared, filepath.Join(m.dir, "root"), filepath.Join(m.dir, "console"))
+	if err := m.shell.Start(); err != nil {
 		m.t.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	m.ended = ended
-	go func(nspawn *exec.Cmd) { ended <- nspawn.Wait() }(m.nspawn)
+	go func(shell *exec.Cmd) { ended <- shell.Wait() }(m.shell)
 	m.wait()
 }
 
 // wait waits until the system is up.
 func (m *machine) wait() {
 	m.t.Helper()
-	children := fmt.Sprintf("/proc/%d/task/%[1]d/children", m.nspawn.Process.Pid)
 	m.eventually("the container has booted", time.Minute, func() (bool, string) {
-		pid, err := os.ReadFile(children)
-		if err != nil || len(bytes.TrimSpace(pid)) == 0 {
-			return false, "no process yet"
+		// The shell's child is systemd-nspawn, and its child the container's systemd.
+		pid := fmt.Sprint(m.shell.Process.Pid)
+		for range 2 {
+			children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+			if err != nil || len(bytes.TrimSpace(children)) == 0 {
+				return false, "no process yet"
+			}
+			pid = strings.Fields(string(children))[0]
 		}
-		m.leader = strings.Fields(string(pid))[0]
+		m.leader = pid
 		out, err := m.try("systemctl is-system-running")
 		return err == nil || strings.Contains(out, "degraded"), out
 	})
