@@ -1,0 +1,69 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestLayers holds the product to its layers: imports point down only, the
+// daemon does not know the host, and package host alone reaches into other
+// processes, namespaces and /proc/sys.
+func TestLayers(t *testing.T) {
+	may := map[string][]string{
+		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "matcher", "remediate", "systemd", "tailer/bulk"},
+		"internal/daemon":    {"internal/config", "matcher", "remediate", "systemd", "tailer"},
+		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "systemd"},
+		"remediate":          {"matcher"},
+		"internal/config":    {},
+		"internal/sysctld":   {},
+		"internal/uwsgiconf": {},
+		"matcher":            {},
+		"systemd":            {},
+		"tailer":             {},
+		"tailer/bulk":        {},
+	}
+	out, err := exec.Command("go", "list", "-deps", "-f", `{{.ImportPath}} {{.Dir}} {{join .Imports " "}}`, ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reaches := regexp.MustCompile(`unix\.(?:Pidfd\w+|Ptrace\w+|Setns|Unshare|Listen|Kill|Tgkill)\(|syscall\.Kill\(|"/proc/sys/`)
+	seen := 0
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		name, ours := strings.CutPrefix(fields[0], "qwatch/")
+		if !ours {
+			continue
+		}
+		seen++
+		allowed, known := may[name]
+		if !known {
+			t.Errorf("package %s has no layer", name)
+		}
+		for _, path := range fields[2:] {
+			if below, ours := strings.CutPrefix(path, "qwatch/"); ours && !slices.Contains(allowed, below) {
+				t.Errorf("%s imports %s", name, below)
+			}
+		}
+		files, err := filepath.Glob(filepath.Join(fields[1], "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := reaches.Find(text); found != nil && name != "internal/host" && !strings.HasSuffix(file, "_test.go") {
+				t.Errorf("%s has %s, which is for package host", file, found)
+			}
+		}
+	}
+	if seen != len(may) {
+		t.Errorf("%d packages found, want %d", seen, len(may))
+	}
+}
