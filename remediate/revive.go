@@ -40,8 +40,9 @@ func Revive(p Policy, f Facts, r Refusal, h History, now time.Time) Plan {
 	case !p.Sysctl:
 		plan.Advice = []string{fmt.Sprintf("sysctl -w net.core.somaxconn=%d", r.Listen)}
 		return say(Refuse, CodePowerless, "%s; policy.sysctl is off", down)
-	case h.starts(r.Unit, now) >= p.GiveUpAfter:
-		return say(Refuse, CodeGaveUp, "%s; %d starts within the hour did not help", down, h.starts(r.Unit, now))
+	}
+	if n := h.countedBy(p).starts(r.Unit, now); n >= p.GiveUpAfter {
+		return say(Refuse, CodeGaveUp, "%s; %d starts within the hour did not help", down, n)
 	}
 	if cannot, code := p.whyNoSysctl(Socket{}, f, h); cannot != "" {
 		return say(Refuse, code, "%s; it cannot be raised here: %s", down, cannot)

@@ -33,6 +33,12 @@ func TestRevive(t *testing.T) {
 				*h = append(*h, Event{Time: now.Add(-time.Duration(i) * time.Minute), Action: "start", Target: "app.service", Result: Failed})
 			}
 		}, decided{Verdict: Refuse, Code: CodeGaveUp, Reason: down + "; 3 starts within the hour did not help"}},
+		{"starts of a dry run", func(p *Policy, r *Refusal, h *History) {
+			for i := range 3 {
+				*h = append(*h, Event{Time: now.Add(-time.Duration(i) * time.Minute), Action: "start", Target: "app.service", Result: Planned, DryRun: true})
+			}
+		}, decided{Verdict: Act, Code: CodeStartRefused, Target: 2048, Reason: down + "; raise it to 2048 and start the unit",
+			Actions: []string{"set net.core.somaxconn from 128 to 2048, kept in /etc/sysctl.d/90-qwatch.conf", "start app.service"}}},
 		{"starts of yesterday", func(p *Policy, r *Refusal, h *History) {
 			for i := range 3 {
 				*h = append(*h, Event{Time: now.Add(-24*time.Hour - time.Duration(i)), Action: "start", Target: "app.service", Result: Failed})
