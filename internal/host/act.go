@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +14,8 @@ import (
 
 // Apply changes the host by one action. It answers remediate.Stale and changes
 // nothing unless the host still is as the action says; the error of a failure
-// says what would allow it, and Permanent whether trying again can help. It may
-// run while the host is looked at. It knows no systemd: see WithUnits.
+// says what would allow it. It may run while the host is looked at. It knows no
+// systemd: see WithUnits.
 func (h *Host) Apply(ctx context.Context, action remediate.Action) remediate.Result {
 	return h.WithUnits(nil).Apply(ctx, action)
 }
@@ -55,17 +54,6 @@ func (h hand) Apply(ctx context.Context, action remediate.Action) remediate.Resu
 	}
 }
 
-// Permanent reports whether err will come again however often the action is
-// tried: a right, a kernel feature or room on the disk is missing.
-func Permanent(err error) bool {
-	return slices.ContainsFunc([]error{
-		unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.ENOSYS, unix.EINVAL,
-		errLinked, errLowers,
-	}, func(e error) bool { return errors.Is(err, e) })
-}
-
-var errLowers = errors.New("refuses to lower")
-
 // errGone is the error of a compare-and-swap whose object has changed or ended.
 var errGone = errors.New("changed since the plan")
 
@@ -87,7 +75,7 @@ func failure(now int, err error) remediate.Result {
 func compare(what string, now, from, to int, undo bool) (r remediate.Result, ok bool) {
 	switch {
 	case to < from && !undo:
-		return failed(now, fmt.Errorf("%w %s from %d to %d", errLowers, what, from, to)), false
+		return failed(now, fmt.Errorf("refuses to lower %s from %d to %d", what, from, to)), false
 	case now == from:
 		return remediate.Result{}, true
 	case !undo && now >= to, undo && now <= to:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -104,17 +103,6 @@ func TestApplyEnds(t *testing.T) {
 		t.Errorf("with an ended context: %s", show(r))
 	}
 	wantResult(t, apply(t, nil), "failed -1→-1: unknown action")
-}
-
-func TestPermanent(t *testing.T) {
-	for err, want := range map[error]bool{
-		&os.PathError{Err: unix.EROFS}: true, fmt.Errorf("x: %w; needs", unix.EPERM): true, errLinked: true,
-		unix.EAGAIN: false, errGone: false, context.DeadlineExceeded: false,
-	} {
-		if got := Permanent(err); got != want {
-			t.Errorf("Permanent(%v) = %v, want %v", err, got, want)
-		}
-	}
 }
 
 // socketOf is the socket at addr as Observe shows it.

@@ -128,34 +128,6 @@ func (b Boot) read(r Reader) []Setting {
 	return b.settings
 }
 
-// Beats returns the lines that take key away from file (an absolute path in a
-// sysctl.d folder, which need not exist yet) at boot, in the order in which
-// they are read: all of them have to change before a line in file wins.
-func (b Boot) Beats(r Reader, file, key string) []Setting {
-	key = Path(key)
-	var over []Setting
-	for _, s := range b.read(r) {
-		if s.Key == key && after(s.File, file) && !(r == Procps && s.Exclude) {
-			over = append(over, s)
-		}
-	}
-	return over
-}
-
-// after tells whether file is read after, or instead of, ours.
-func after(file, ours string) bool {
-	if file == "/"+sysctlConf {
-		return true
-	}
-	name, our := path.Base(file), path.Base(ours)
-	return name > our || name == our && rank(file) < rank(ours)
-}
-
-// rank is the precedence of a file's folder, 0 for the highest.
-func rank(file string) int {
-	return slices.Index(folders[:], strings.TrimPrefix(path.Dir(file), "/"))
-}
-
 // WinningName is a name for qwatch's own file in /etc/sysctl.d that is read
 // after every file there that sets one of keys by name: name itself if that
 // will do. /etc/sysctl.conf as procps reads it cannot be beaten by a name.

@@ -176,41 +176,6 @@ func TestWinner(t *testing.T) {
 	}
 }
 
-func TestBeats(t *testing.T) {
-	b, err := Load(mapFS(map[string]string{
-		"etc/sysctl.d/10-a.conf":      key + "=1",
-		"etc/sysctl.d/90-qwatch.conf": key + "=1024",
-		"etc/sysctl.d/95-b.conf":      key + "=200\nnet.core.som*=5",
-		"etc/sysctl.d/98-c.conf":      "-" + key,
-		"usr/lib/sysctl.d/99-c.conf":  "net.core.netdev_max_backlog=1",
-		"etc/sysctl.conf":             "\n" + key + "=300",
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	show := func(r Reader, file string) string {
-		var s []string
-		for _, o := range b.Beats(r, file, key) {
-			s = append(s, fmt.Sprintf("%s:%d", o.File, o.Number))
-		}
-		return strings.Join(s, " ")
-	}
-	for _, tt := range []struct {
-		reader     Reader
-		file, want string
-	}{
-		{Systemd, "/etc/sysctl.d/90-qwatch.conf", "/etc/sysctl.d/95-b.conf:1 /etc/sysctl.d/98-c.conf:1"},
-		{Procps, "/etc/sysctl.d/90-qwatch.conf", "/etc/sysctl.d/95-b.conf:1 /etc/sysctl.conf:2"},
-		{Systemd, "/etc/sysctl.d/99-new.conf", ""},
-		{Procps, "/etc/sysctl.d/99-new.conf", "/etc/sysctl.conf:2"},
-		{Systemd, "/run/sysctl.d/95-b.conf", "/etc/sysctl.d/95-b.conf:1 /etc/sysctl.d/98-c.conf:1"},
-	} {
-		if got := show(tt.reader, tt.file); got != tt.want {
-			t.Errorf("Beats(%d, %s) = %q, want %q", tt.reader, tt.file, got, tt.want)
-		}
-	}
-}
-
 func TestWinningName(t *testing.T) {
 	for _, tt := range []struct{ other, text, want string }{
 		{"10-a.conf", key + "=1", "90-qwatch.conf"},
@@ -231,8 +196,12 @@ func TestWinningName(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("beside %s: WinningName = %q, want %q", tt.other, got, tt.want)
 		}
-		if over := b.Beats(Systemd, "/etc/sysctl.d/"+got, key); len(over) > 0 {
-			t.Errorf("beside %s: %s is still beaten by %v", tt.other, got, over)
+		files["etc/sysctl.d/"+got] = key + "=1024"
+		if b, err = Load(mapFS(files)); err != nil {
+			t.Fatal(err)
+		}
+		if won := winner(b, Systemd); won != "1024 /etc/sysctl.d/"+got+":1" {
+			t.Errorf("beside %s: %s does not win, but %s", tt.other, got, won)
 		}
 	}
 }
