@@ -5,6 +5,7 @@ package systemdtest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -72,6 +73,7 @@ func TestSystemd(t *testing.T) {
 	m.scene("killed", func() { m.killed() })
 	m.scene("watchdog", func() { m.watchdog() })
 	m.scene("configuration", func() { m.configuration() })
+	m.scene("documentation", func() { m.documentation() })
 	m.scene("boot order", func() { m.bootOrder() })
 	m.scene("reboot", func() { m.afterReboot() })
 	m.scene("drop-ins", func() { m.dropIns() })
@@ -360,6 +362,36 @@ func (m *machine) configuration() {
 	m.sh("sed -i 's/^window.*/window = \"11s\"/' /etc/qwatch/qwatch.toml; systemctl reload qwatch")
 	m.event(systemd.EventConfigReloaded, "")
 	m.is(m.sh("systemctl show -p MainPID --value qwatch") == pid, "it is the same process", pid)
+}
+
+// documentation runs every command of docs/systemd.md, in order.
+func (m *machine) documentation() {
+	text, err := os.ReadFile("../../docs/systemd.md")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	ran := 0
+	for i, block := range strings.Split(string(text), "```") {
+		if i%2 == 0 {
+			continue // the text between the blocks
+		}
+		for line := range strings.Lines(block) {
+			line = strings.TrimSpace(line)
+			if line == "" || line[0] == '#' || strings.HasPrefix(line, "apt install ") {
+				continue
+			}
+			out, err := m.try(line)
+			var exit *exec.ExitError
+			// Status 3 of plan: there is something to do.
+			ok := err == nil || strings.HasPrefix(line, "qwatch plan") && errors.As(err, &exit) && exit.ExitCode() == 3
+			// Only what has not happened yet may show nothing.
+			empty := strings.Contains(out, "-- No entries --")
+			m.is(ok && (!empty || strings.Contains(line, "boot-loses") || strings.Contains(line, "no-effect")), line, out)
+			ran++
+		}
+	}
+	m.is(ran > 15, fmt.Sprintf("these were all %d", ran), "")
+	m.sh("rm -r /etc/systemd/system/qwatch.service.d; systemctl daemon-reload; systemctl restart qwatch")
 }
 
 func (m *machine) bootOrder() {
