@@ -20,14 +20,14 @@ TAGS = nethttpomithttp2
 build:
 	go build -trimpath -tags $(TAGS) -ldflags '-s -w -X main.version=$(VERSION)' -o qwatch ./cmd/qwatch
 
-# Everything that the tests run besides Go itself. Packages are tested one after
-# the other: some of them measure.
+# Everything that the tests run besides Go itself. Two packages at a time: most
+# of them wait for a real uWSGI, and some measure.
 TOOLS = $(UWSGI) ss=iproute2 logrotate=logrotate setpriv=util-linux
 
 test:
 	@scripts/need $(TOOLS)
 	go build ./...
-	go test -p 1 -timeout 15m ./...
+	go test -p 2 -timeout 15m ./...
 
 race:
 	@scripts/need $(TOOLS) gcc=gcc,libc6-dev
