@@ -189,13 +189,16 @@ func unit(p string) *flaw {
 	return nil
 }
 
-// statsAddress wants where a uWSGI stats server listens.
+// statsAddress wants where a uWSGI stats server listens; with "http://" in
+// front, one that speaks HTTP (--stats-http).
 func statsAddress(addr string) *flaw {
-	if strings.HasPrefix(addr, "/") {
-		return socketPath(addr)
+	bare := strings.TrimPrefix(addr, "http://")
+	if strings.HasPrefix(bare, "/") {
+		return socketPath(bare)
 	}
-	if hostPort(addr) != nil {
-		return &flaw{show(addr) + " is not a stats server's address", `like "127.0.0.1:9191", or a UNIX socket's absolute path`}
+	if hostPort(bare) != nil {
+		return &flaw{show(addr) + " is not a stats server's address",
+			`like "127.0.0.1:9191", a UNIX socket's absolute path, or for stats-http "http://127.0.0.1:9191"`}
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ type Source struct {
 	// Journal are unit names or globs, as journalctl --unit takes them.
 	Journal []string
 	// Stats is a uWSGI stats server: host:port, or a UNIX socket's absolute
-	// path.
+	// path; "http://" stands in front of one that speaks HTTP.
 	Stats string
 }
 

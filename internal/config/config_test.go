@@ -51,7 +51,7 @@ socket = ""
 source = [
 	{files = ["/a/[ab]?.log", "/a/*.log"]},
 	{journal = ['web@\x2d*.service']},
-	{stats = "/run/uwsgi/stats"}, {stats = "[::1]:9191"},
+	{stats = "/run/uwsgi/stats"}, {stats = "[::1]:9191"}, {stats = "http://127.0.0.1:9192"},
 ]
 log.level = "trace"
 log.format = "journald"
@@ -83,7 +83,7 @@ reload = {when = "never", how = "fifo:/run/uwsgi/fifo", timeout = "1s", cooldown
 		Sources: []Source{
 			{Files: []string{"/a/[ab]?.log", "/a/*.log"}},
 			{Journal: []string{`web@\x2d*.service`}},
-			{Stats: "/run/uwsgi/stats"}, {Stats: "[::1]:9191"},
+			{Stats: "/run/uwsgi/stats"}, {Stats: "[::1]:9191"}, {Stats: "http://127.0.0.1:9192"},
 		},
 		Probe: Probe{Processes: []string{"uwsgi_python3"}},
 		Group: Group{90 * time.Second, 1, time.Hour},
