@@ -115,8 +115,8 @@ func risks(s Socket, boot int) []string {
 			s.Master, s.Configured, s.ConfiguredAt, boot, s.Configured))
 	}
 	if s.Configured > 0 && s.Configured < s.Limit && s.SocketUnit == "" {
-		out = append(out, fmt.Sprintf("a restart of %s brings the limit of %s back from %d to %d: put listen = %d in place of %s",
-			s.Master, s.Name(), s.Limit, s.Configured, s.Limit, cmp.Or(s.ConfiguredAt, "its default")))
+		out = append(out, fmt.Sprintf("a restart of %s brings the limit of %s back from %d to %d: %s",
+			s.Master, s.Name(), s.Limit, s.Configured, setListen(s, s.Limit)))
 	}
 	return out
 }

@@ -128,7 +128,7 @@ var bindingWords = map[remediate.Bind]string{
 	remediate.BindListen:    "uWSGI's own listen",
 	remediate.BindSomaxconn: "somaxconn",
 	remediate.BindUnit:      "Backlog= of its .socket unit",
-	remediate.BindUnknown:   "something that is not known",
+	remediate.BindUnknown:   "none of its settings",
 }
 
 // bar draws a queue in 20 columns.

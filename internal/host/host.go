@@ -31,7 +31,7 @@ type Options struct {
 	// SocketUnits finds the .socket unit behind a service's socket, nil where
 	// there is no systemd.
 	SocketUnits SocketUnits
-	// Stats are the addresses of uWSGI stats servers, as ReadStats takes them.
+	// Stats are the addresses of uWSGI stats servers, as readStats takes them.
 	Stats []string
 	// Services tells how a unit is started, nil where there is no systemd.
 	Services Services
@@ -246,7 +246,8 @@ func (h *Host) walk(views []view) error {
 			}
 		}
 	}
-	for _, p := range roots(procs, func(p *process) bool { return p.denied != nil }) {
+	// A zombie has lost its descriptors, whoever may look.
+	for _, p := range roots(procs, func(p *process) bool { return p.denied != nil && p.state != 'Z' }) {
 		h.unseen = append(h.unseen, fmt.Sprintf("the sockets of uWSGI %d (uid %d): %v; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", p.PID, p.UID, p.denied))
 	}
 	return nil
