@@ -21,13 +21,25 @@ import (
 // for, as its next start would read it, and where that stands. The error says
 // why it is not known; then the backlog is 0.
 func (h *Host) configured(master remediate.Process) (backlog int, at string, err error) {
-	dir := "/proc/" + strconv.Itoa(master.PID)
-	args := arguments(master.PID)
-	if len(args) == 0 || !slices.Contains(h.options.Processes, filepath.Base(args[0])) {
+	in, done := inputOf(master)
+	defer done()
+	if len(in.Args) == 0 || !slices.Contains(h.options.Processes, filepath.Base(in.Args[0])) {
 		return 0, "", errors.New("its command line is overwritten (procname, setproctitle)")
 	}
+	setting, err := uwsgiconf.Find(in)
+	if err != nil {
+		return 0, "", err
+	}
+	return setting.Listen, setting.At, nil
+}
+
+// inputOf is what the next start of a running uWSGI would be configured by.
+// done is called when its Read is no longer needed.
+func inputOf(master remediate.Process) (in uwsgiconf.Input, done func()) {
+	dir := "/proc/" + strconv.Itoa(master.PID)
 	environ, _ := os.ReadFile(dir + "/environ")
-	in := uwsgiconf.Input{Args: args, Environ: split(environ)}
+	in = uwsgiconf.Input{Args: arguments(master.PID), Environ: split(environ)}
+	in.Hostname, _ = os.Hostname() // uname(2) does not fail
 	if cwd, err := os.Readlink(dir + "/cwd"); err == nil {
 		in.Dirs = append(in.Dirs, cwd)
 	}
@@ -36,29 +48,27 @@ func (h *Host) configured(master remediate.Process) (backlog int, at string, err
 			in.Dirs = append(in.Dirs, pwd)
 		}
 	}
-	if in.Hostname, err = os.Hostname(); err != nil {
-		return 0, "", err
-	}
-	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	switch {
-	case err == nil:
-		defer unix.Close(root)
-	case master.Container == "":
+	var err error
+	in.Read, done, err = readerOf(dir + "/root")
+	if err != nil && master.Container == "" {
 		// Without the right to that, a uWSGI outside of containers most likely
 		// has our root.
-		if root, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-			return 0, "", err
-		}
-		defer unix.Close(root)
-	default:
-		return 0, "", fmt.Errorf("open %s/root: %w; needs CAP_SYS_PTRACE", dir, err)
+		in.Read, done, err = readerOf("/")
 	}
-	in.Read = func(path string) ([]byte, error) { return readBelow(root, path) }
-	setting, err := uwsgiconf.Find(in)
 	if err != nil {
-		return 0, "", err
+		in.Read = func(string) ([]byte, error) { return nil, fmt.Errorf("%w; needs CAP_SYS_PTRACE", err) }
+		done = func() {}
 	}
-	return setting.Listen, setting.At, nil
+	return in, done
+}
+
+// readerOf returns what reads files below a root, until done is called.
+func readerOf(root string) (read func(path string) ([]byte, error), done func(), err error) {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	return func(path string) ([]byte, error) { return readBelow(fd, path) }, func() { unix.Close(fd) }, nil
 }
 
 // maxConfig is more than any uWSGI configuration has.

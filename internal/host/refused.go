@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"qwatch/internal/uwsgiconf"
 	"qwatch/systemd"
 )
@@ -43,12 +41,12 @@ func (h *Host) Refused(ctx context.Context, unit string) (listen int, at string,
 	if in.Hostname, err = os.Hostname(); err != nil {
 		return 0, "", err
 	}
-	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	read, done, err := readerOf("/")
 	if err != nil {
 		return 0, "", err
 	}
-	defer unix.Close(root)
-	in.Read = func(path string) ([]byte, error) { return readBelow(root, path) }
+	defer done()
+	in.Read = read
 	setting, err := uwsgiconf.Find(in)
 	if err != nil {
 		return 0, "", fmt.Errorf("the configured listen of %s: %w", unit, err)

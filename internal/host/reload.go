@@ -102,7 +102,7 @@ func (h hand) mayReload(s remediate.Socket) error {
 	if !master {
 		return fmt.Errorf("uWSGI %d runs without a master process: SIGHUP would end it", pid)
 	}
-	if at := exitsOnReload(pid); at != "" {
+	if at := exitsOnReload(s.Master); at != "" {
 		return fmt.Errorf("uWSGI %d has exit-on-reload (%s): a reload would end it", pid, at)
 	}
 	if s.Configured == 0 {
@@ -139,18 +139,9 @@ func catches(pid int, signal unix.Signal) (bool, error) {
 
 // exitsOnReload tells where exit-on-reload is set for a uWSGI, "" if nowhere
 // that can be seen.
-func exitsOnReload(pid int) (at string) {
-	dir := "/proc/" + strconv.Itoa(pid)
-	environ, _ := os.ReadFile(dir + "/environ")
-	in := uwsgiconf.Input{Args: arguments(pid), Environ: split(environ)}
-	if cwd, err := os.Readlink(dir + "/cwd"); err == nil {
-		in.Dirs = []string{cwd}
-	}
-	root, err := unix.Open(dir+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		defer unix.Close(root)
-	}
-	in.Read = func(path string) ([]byte, error) { return readBelow(root, path) }
+func exitsOnReload(master remediate.Process) (at string) {
+	in, done := inputOf(master)
+	defer done()
 	setting, _ := uwsgiconf.Find(in) // what it found, though listen may be unknown
 	for _, o := range setting.Options {
 		if o.Name == "exit-on-reload" {

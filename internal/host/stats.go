@@ -22,18 +22,18 @@ const (
 	statsPatience = 3 * time.Second
 )
 
-// ReadStats asks a uWSGI stats server (--stats). address is "127.0.0.1:9191"
+// readStats asks a uWSGI stats server (--stats). address is "127.0.0.1:9191"
 // or the path of a UNIX socket; with "http://" in front it is one that speaks
 // HTTP (--stats-http).
-func ReadStats(ctx context.Context, address string) (remediate.Stats, error) {
-	stats, err := readStats(ctx, address)
+func readStats(ctx context.Context, address string) (remediate.Stats, error) {
+	stats, err := askStats(ctx, address)
 	if err != nil {
 		return stats, fmt.Errorf("stats server %s: %w", address, err)
 	}
 	return stats, nil
 }
 
-func readStats(ctx context.Context, address string) (remediate.Stats, error) {
+func askStats(ctx context.Context, address string) (remediate.Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, statsPatience)
 	defer cancel()
 	address, http := strings.CutPrefix(address, "http://")
@@ -133,7 +133,7 @@ func (h *Host) fillStats(ctx context.Context, facts *remediate.Facts) {
 	for _, address := range h.options.Stats {
 		a := h.stats[address]
 		if time.Since(a.at) >= statsEvery {
-			a.stats, a.err = ReadStats(ctx, address)
+			a.stats, a.err = readStats(ctx, address)
 			a.at = time.Now()
 		}
 		answers[address] = a

@@ -52,10 +52,10 @@ func TestReadStats(t *testing.T) {
 		t.Fatalf("%v, %v", flood, err)
 	}
 	for address, requests := range map[string]uint64{path: 5, "127.0.0.1:5182": 0, "http://127.0.0.1:5184": 0} {
-		got, err := ReadStats(t.Context(), address)
+		got, err := readStats(t.Context(), address)
 		// A client has its answer before uWSGI counts the request.
 		for end := time.Now().Add(5 * time.Second); err == nil && got.Requests < requests && time.Now().Before(end); {
-			got, err = ReadStats(t.Context(), address)
+			got, err = readStats(t.Context(), address)
 		}
 		// avg_rt begins at 0, and each request counts for half of it.
 		if err != nil || got.Requests != requests || got.Workers != 2 || got.Idle != 2 || (got.Response >= 10*time.Millisecond) != (requests > 0) {
@@ -65,7 +65,7 @@ func TestReadStats(t *testing.T) {
 }
 
 func TestReadStatsErrors(t *testing.T) {
-	if _, err := ReadStats(t.Context(), "/no/such.sock"); err == nil || !strings.HasPrefix(err.Error(), "stats server /no/such.sock: ") {
+	if _, err := readStats(t.Context(), "/no/such.sock"); err == nil || !strings.HasPrefix(err.Error(), "stats server /no/such.sock: ") {
 		t.Error(err)
 	}
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -86,7 +86,7 @@ func TestReadStatsErrors(t *testing.T) {
 			}()
 		}
 	}()
-	if _, err := ReadStats(t.Context(), l.Addr().String()); err == nil || !strings.Contains(err.Error(), "more than 8388608 bytes") {
+	if _, err := readStats(t.Context(), l.Addr().String()); err == nil || !strings.Contains(err.Error(), "more than 8388608 bytes") {
 		t.Error(err)
 	}
 }
