@@ -108,6 +108,9 @@ func newApply(e env) *cobra.Command {
 				return err
 			}
 		}
+		if cfg.DryRun {
+			fmt.Fprintf(e.stderr, "qwatch: nothing was changed: this is a dry run until dry_run = false stands in %s\n", *path)
+		}
 		return nil
 	}
 	return cmd
