@@ -44,8 +44,8 @@ type Event struct {
 	Why      string    `json:"why"`
 }
 
-// EventOf is the audit line for an action of a plan.
-func EventOf(p Plan, a Action, at time.Time, r Result) Event {
+// eventOf is the audit line for an action of a plan.
+func eventOf(p Plan, a Action, at time.Time, r Result) Event {
 	d, socket := Describe(a), p.Socket
 	if r, ok := a.(Relisten); ok {
 		socket = r.Socket // an undo is about several
@@ -187,7 +187,7 @@ func (t *Trail) History() (History, error) {
 		}
 		whole := text[:bytes.LastIndexByte(text, '\n')+1]
 		t.read += int64(len(whole))
-		t.keep(ParseTrail(whole)...)
+		t.keep(parseTrail(whole)...)
 	}
 	return History(slices.Clone(t.events)), nil
 }
@@ -267,9 +267,9 @@ func ReadHistory(path string) (History, error) {
 	return t.History()
 }
 
-// ParseTrail reads the events in a trail's text; lines that are no events are
+// parseTrail reads the events in a trail's text; lines that are no events are
 // passed over.
-func ParseTrail(text []byte) []Event {
+func parseTrail(text []byte) []Event {
 	var events []Event
 	for line := range bytes.Lines(text) {
 		var e Event

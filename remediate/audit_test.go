@@ -163,7 +163,7 @@ func TestHistoryIsACopy(t *testing.T) {
 }
 
 func TestEventJSON(t *testing.T) {
-	text, err := json.Marshal(EventOf(wholePlan(), wholePlan().Actions[4], now, Result{Status: Started}))
+	text, err := json.Marshal(eventOf(wholePlan(), wholePlan().Actions[4], now, Result{Status: Started}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,7 +447,7 @@ func TestKilled(t *testing.T) {
 }
 
 func FuzzParseTrail(f *testing.F) {
-	line, err := json.Marshal(EventOf(wholePlan(), wholePlan().Actions[0], now, Result{Status: Applied}))
+	line, err := json.Marshal(eventOf(wholePlan(), wholePlan().Actions[0], now, Result{Status: Applied}))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -456,7 +456,7 @@ func FuzzParseTrail(f *testing.F) {
 	f.Add([]byte("\n\n{}\n[]\nnull\n{\"action\":\"judge\",\"to\":null}\n"))
 	f.Add([]byte(`{"action":"relisten","result":"started","socket":"127.0.0.1:5000","plan":"inc-1.9223372036854775807","incident":"inc-1"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		h := History(ParseTrail(text))
+		h := History(parseTrail(text))
 		if len(h) > bytes.Count(text, []byte("\n"))+1 {
 			t.Errorf("%d events in %q", len(h), text)
 		}
@@ -477,7 +477,7 @@ func FuzzParseTrail(f *testing.F) {
 			if err != nil {
 				continue // a year over 9999
 			}
-			again := ParseTrail(line)
+			again := parseTrail(line)
 			if len(again) != 1 {
 				t.Fatalf("%s is read as %v", line, again)
 			}

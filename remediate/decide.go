@@ -59,7 +59,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	}
 	garbage := c.Incident.ID != "" && c.Incident.Peak == 0
 	switch {
-	case c.Evidence.Corroborates():
+	case c.Evidence.corroborates():
 	case c.Incident.ID == "":
 		return say(Nothing, CodeNotFull, "the queue is not full: %s", c.Evidence)
 	case garbage:
@@ -68,14 +68,14 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		return say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", c.Evidence)
 	}
 
-	if n, last := h.Fruitless(s, c.Incident.ID); c.Incident.ID != "" && n >= p.GiveUpAfter {
+	if n, last := h.fruitless(s, c.Incident.ID); c.Incident.ID != "" && n >= p.GiveUpAfter {
 		if last.Result == Failed {
 			return say(Refuse, CodeGaveUp, "gave up: %d tries failed, the last with: %s", n, last.Error)
 		}
 		plan.Advice = capacityAdvice(s)
 		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
 	}
-	if forbids, why := c.Diagnosis.Forbids(); forbids {
+	if forbids, why := c.Diagnosis.forbids(); forbids {
 		plan.Advice = c.Diagnosis.Advice
 		if c.Diagnosis.Kind == Respawn {
 			return say(Wait, CodeRespawn, "a longer queue is no cure yet: %s", why)
@@ -118,7 +118,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 			return say(Refuse, code, "somaxconn is %d and not raised to %d: %s", s.Somaxconn, target, cannot)
 		}
 	}
-	relistenFailed := h.RelistenFailed(plan.Name, c.Incident.ID, s.Master)
+	relistenFailed := h.relistenFailed(plan.Name, c.Incident.ID, s.Master)
 	cannot, canRelisten := "", p.Relisten
 	switch {
 	case !p.Relisten:
@@ -134,7 +134,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	}
 	noReload := p.whyNoReload(s, h, soon, canRelisten, now)
 	last, raised := h.LastRaise(s)
-	_, reloaded := h.LastReload(s.Master)
+	_, reloaded := h.lastReload(s.Master)
 	// Where raising in place has just failed, the reload that the policy has
 	// for this case is the rest of that raise, not a second one.
 	rest := relistenFailed != "" && !reloaded && noReload == ""
@@ -181,7 +181,7 @@ func (p Policy) whyNoSysctl(s Socket, f Facts, h History) (string, Code) {
 	if cannot := cmp.Or(f.Cannot[StepSysctl], f.Cannot[StepSysctlFile]); cannot != "" {
 		return cannot, CodePowerless
 	}
-	return h.SteppedAside(somaxconn, f.Sysctl[somaxconn], f.Booted), CodeSteppedAside
+	return h.steppedAside(somaxconn, f.Sysctl[somaxconn], f.Booted), CodeSteppedAside
 }
 
 // sysctls plans the kernel parameters for a target: somaxconn first, since
@@ -198,7 +198,7 @@ func sysctls(p Policy, s Socket, f Facts, h History, target int, why string) (ac
 	soon = s.Somaxconn
 	set := func(key string, to int, companion bool, why string) {
 		from, known := f.Sysctl[key]
-		if !known || from >= to || h.SteppedAside(key, from, f.Booted) != "" {
+		if !known || from >= to || h.steppedAside(key, from, f.Booted) != "" {
 			return
 		}
 		actions = append(actions, SetSysctl{
@@ -231,10 +231,10 @@ func (p Policy) whyNoReload(s Socket, h History, somaxconn int, inPlace bool, no
 	if s.Configured > somaxconn {
 		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", s.Configured, s.ConfiguredAt, somaxconn)
 	}
-	if last, ok := h.LastReload(s.Master); ok && within(last, now, p.ReloadCooldown) {
+	if last, ok := h.lastReload(s.Master); ok && within(last, now, p.ReloadCooldown) {
 		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", s.Master, max(0, now.Sub(last)).Round(time.Second), p.ReloadCooldown)
 	}
-	if n := h.Reloads(now, time.Hour); n >= p.ReloadsPerHour {
+	if n := h.reloadsWithin(now, time.Hour); n >= p.ReloadsPerHour {
 		return fmt.Sprintf("%d reloads on this host within the hour (policy.reload.max_per_hour)", n)
 	}
 	return ""

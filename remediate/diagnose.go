@@ -100,8 +100,8 @@ type Diagnosis struct {
 	Doubt string
 }
 
-// Forbids reports whether a longer queue would be wrong, and why.
-func (d Diagnosis) Forbids() (bool, string) {
+// forbids reports whether a longer queue would be wrong, and why.
+func (d Diagnosis) forbids() (bool, string) {
 	switch d.Kind {
 	case Stall, Respawn, False:
 		return true, d.Reasons[0]
@@ -264,7 +264,7 @@ func (e exam) accepted(since time.Time) (n int, known bool) {
 
 // kind finds out why the queue is full.
 func (e exam) kind() (kind Kind, sure bool, reasons []string) {
-	full := e.evidence.Corroborates() || e.s.Full()
+	full := e.evidence.corroborates() || e.s.Full()
 	if e.Garbage && !full && e.evidence.Looks >= falseLooks {
 		return False, true, []string{fmt.Sprintf("the log's numbers cannot be true, and the kernel shows no full queue: %s", e.evidence)}
 	}

@@ -265,7 +265,7 @@ func TestDiagnoseNeedsProof(t *testing.T) {
 			if d.Kind != test.want {
 				t.Errorf("want %s, got %s", test.want, d.text())
 			}
-			if forbids, why := d.Forbids(); forbids != (d.Kind == Stall || d.Kind == Respawn || d.Kind == False) || forbids && why != d.Reasons[0] {
+			if forbids, why := d.forbids(); forbids != (d.Kind == Stall || d.Kind == Respawn || d.Kind == False) || forbids && why != d.Reasons[0] {
 				t.Errorf("forbids %v: %q", forbids, why)
 			}
 		})
@@ -339,7 +339,7 @@ func FuzzDiagnose(f *testing.F) {
 		if len(d.Reasons) == 0 || d.Reasons[0] == "" || d.AcceptRate != -1 && !(d.AcceptRate >= 0) || d.Wait < 0 || d.MaxTarget < 0 {
 			t.Errorf("%+v", d)
 		}
-		if forbids, _ := d.Forbids(); forbids && !d.Sure {
+		if forbids, _ := d.forbids(); forbids && !d.Sure {
 			t.Errorf("a guess forbids a raise: %+v", d)
 		}
 	})

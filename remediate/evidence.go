@@ -54,19 +54,20 @@ func Weigh(id SocketID, readings []Reading, since time.Time) Evidence {
 	return e
 }
 
-// Corroborates reports whether the kernel itself shows a full queue: a reading
+// corroborates reports whether the kernel itself shows a full queue: a reading
 // found it so; or the namespace's overflow counter rose, and that can only have
 // been this queue's: no other socket accepts there, or no other queue of a
 // uWSGI was even half full and this one was.
-func (e Evidence) Corroborates() bool {
+func (e Evidence) corroborates() bool {
 	return e.Full > 0 || e.Overflows > 0 && (e.Sole || e.Alone && halfFull(e.Peak, e.Limit))
 }
 
 func halfFull(length, limit int) bool { return length > 0 && 2*length >= limit }
 
-// of adds what is known of the socket, and leaves out what says nothing of it: ListenOverflows counts TCP
-// only (net/ipv4/tcp_ipv4.c tcp_v4_syn_recv_sock), and a UNIX socket that is
-// full refuses connect(2) itself (net/unix/af_unix.c unix_stream_connect).
+// of adds what is known of the socket, and leaves out what says nothing of it:
+// ListenOverflows counts TCP only (net/ipv4/tcp_ipv4.c tcp_v4_syn_recv_sock),
+// and a UNIX socket that is full refuses connect(2) itself (net/unix/af_unix.c
+// unix_stream_connect).
 func (e Evidence) of(s Socket) Evidence {
 	e.Sole = s.Alone
 	if s.Family == Unix {

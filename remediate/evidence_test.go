@@ -60,8 +60,8 @@ func TestWeigh(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			if got.Corroborates() != test.yes {
-				t.Errorf("corroborates: %v", got.Corroborates())
+			if got.corroborates() != test.yes {
+				t.Errorf("corroborates: %v", got.corroborates())
 			}
 			if diff := cmp.Diff(test.says, got.String()); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)

@@ -87,10 +87,10 @@ func (h History) LastRaise(s Socket) (time.Time, bool) {
 	return raises[len(raises)-1].Time, true
 }
 
-// Fruitless counts the raises within one incident of a socket that were
+// fruitless counts the raises within one incident of a socket that were
 // carried out, or failed, and did not end it. last is the newest event of the
 // newest of them.
-func (h History) Fruitless(s Socket, incident string) (n int, last Event) {
+func (h History) fruitless(s Socket, incident string) (n int, last Event) {
 	for _, e := range h.raises(s) {
 		if e.Incident == incident && e.Result != Planned {
 			n, last = n+1, e
@@ -99,11 +99,11 @@ func (h History) Fruitless(s Socket, incident string) (n int, last Event) {
 	return n, last
 }
 
-// RelistenFailed returns the error of the incident's newest attempt to raise a
+// relistenFailed returns the error of the incident's newest attempt to raise a
 // socket of this master in place, "" if it worked, was interrupted, or none
 // was made. With the next incident it is tried again: by then an administrator
 // may have given qwatch the right to it.
-func (h History) RelistenFailed(socket, incident string, master Process) string {
+func (h History) relistenFailed(socket, incident string, master Process) string {
 	for i := len(h) - 1; i >= 0; i-- {
 		e := h[i]
 		if e.Action == "relisten" && e.Socket == socket && e.Incident == incident &&
@@ -117,8 +117,8 @@ func (h History) RelistenFailed(socket, incident string, master Process) string 
 	return ""
 }
 
-// LastReload is when this master was last asked to reload.
-func (h History) LastReload(master Process) (time.Time, bool) {
+// lastReload is when this master was last asked to reload.
+func (h History) lastReload(master Process) (time.Time, bool) {
 	for i := len(h) - 1; i >= 0; i-- {
 		if e := h[i]; e.reloads() && e.PID == master.PID && e.Start == master.Start {
 			return e.Time, true
@@ -127,8 +127,8 @@ func (h History) LastReload(master Process) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// Reloads counts the reloads on the host within span of now.
-func (h History) Reloads(now time.Time, span time.Duration) int {
+// reloadsWithin counts the reloads on the host within span of now.
+func (h History) reloadsWithin(now time.Time, span time.Duration) int {
 	n := 0
 	for _, e := range h {
 		if e.reloads() && within(e.Time, now, span) {

@@ -71,7 +71,7 @@ func TestUnfinished(t *testing.T) {
 func TestLastReload(t *testing.T) {
 	master := full().Socket.Master
 	for status, want := range map[Status]bool{Applied: true, Failed: true, Planned: true, Started: false, Stale: false, Skipped: false} {
-		at, ok := History{past(time.Minute, "inc-1.1", "reload", status), past(0, "inc-1.1", "judge", Fixed)}.LastReload(master)
+		at, ok := History{past(time.Minute, "inc-1.1", "reload", status), past(0, "inc-1.1", "judge", Fixed)}.lastReload(master)
 		if ok != want || ok && !at.Equal(now.Add(-time.Minute)) {
 			t.Errorf("%s: %v %v", status, at, ok)
 		}
@@ -83,7 +83,7 @@ func TestReloadsAheadOfTheClock(t *testing.T) {
 		past(-365*24*time.Hour, "inc-0.1", "reload", Applied), past(-59*time.Minute, "inc-0.2", "reload", Applied),
 		past(59*time.Minute, "inc-0.3", "reload", Applied), past(time.Hour, "inc-0.4", "reload", Applied), past(0, "inc-0.5", "relisten", Applied),
 	}
-	if n := h.Reloads(now, time.Hour); n != 2 {
+	if n := h.reloadsWithin(now, time.Hour); n != 2 {
 		t.Errorf("%d reloads", n)
 	}
 }

@@ -20,11 +20,11 @@ type Acting struct {
 
 // Do applies the action.
 func (d Acting) Do(ctx context.Context, p Plan, a Action) Result {
-	if err := d.Trail.Append(EventOf(p, a, time.Now(), Result{Status: Started})); err != nil {
+	if err := d.Trail.Append(eventOf(p, a, time.Now(), Result{Status: Started})); err != nil {
 		return Result{Status: Failed, Was: -1, Now: -1, Err: fmt.Errorf("nothing is changed that cannot be recorded: %w", err)}
 	}
 	r := d.Applier.Apply(ctx, a)
-	if err := d.Trail.Append(EventOf(p, a, time.Now(), r)); err != nil && r.Err == nil {
+	if err := d.Trail.Append(eventOf(p, a, time.Now(), r)); err != nil && r.Err == nil {
 		r.Err = fmt.Errorf("%s, but it could not be recorded: %w", r.Status, err)
 	}
 	return r
@@ -37,7 +37,7 @@ type Rehearsing struct{ Trail *Trail }
 // Do answers Planned.
 func (d Rehearsing) Do(_ context.Context, p Plan, a Action) Result {
 	r := Result{Status: Planned, Was: -1, Now: -1}
-	r.Err = d.Trail.Append(EventOf(p, a, time.Now(), r))
+	r.Err = d.Trail.Append(eventOf(p, a, time.Now(), r))
 	return r
 }
 
@@ -115,7 +115,7 @@ func Judge(p Plan, after Facts, e Evidence) Judgement {
 		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the running socket's limit still is %d", s.Limit)}
 	case s.Limit < p.Target:
 		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the running socket's limit is %d and should be %d", s.Limit, p.Target)}
-	case e.Corroborates():
+	case e.corroborates():
 		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the limit is %d now, yet the queue is full again: %s", s.Limit, e)}
 	}
 	return Judgement{Fixed, s.Limit, fmt.Sprintf("the limit is %d now, was %d; %s", s.Limit, p.Socket.Limit, e)}

@@ -288,7 +288,7 @@ func TestJudge(t *testing.T) {
 
 func TestEventOf(t *testing.T) {
 	p := wholePlan()
-	e := EventOf(p, p.Actions[0], now.In(time.FixedZone("", 3600)), Result{Status: Failed, Err: errors.New("read-only")})
+	e := eventOf(p, p.Actions[0], now.In(time.FixedZone("", 3600)), Result{Status: Failed, Err: errors.New("read-only")})
 	from, to := 128, 1024
 	want := Event{
 		Time: now, Plan: "inc-1.1", Incident: "inc-1", Socket: "127.0.0.1:5000", PID: 1234, Start: 99, Inode: 77,

@@ -26,7 +26,6 @@ func Undo(p Policy, f Facts, h History, now time.Time) (Plan, []Stay) {
 	stay := func(what, format string, args ...any) {
 		stays = append(stays, Stay{what, fmt.Sprintf(format, args...)})
 	}
-	floor := 0
 	running := map[SocketID]int{} // limits as they will be
 	for _, s := range f.Sockets {
 		running[s.ID] = s.Limit
@@ -62,6 +61,7 @@ func Undo(p Policy, f Facts, h History, now time.Time) (Plan, []Stay) {
 			}
 		}
 	}
+	floor := 0
 	for _, s := range f.Sockets {
 		if !s.Foreign {
 			floor = max(floor, s.Configured, running[s.ID])
@@ -119,10 +119,10 @@ func (h History) changes() []change {
 	return out
 }
 
-// SteppedAside tells why qwatch leaves a key alone, "" if it does not: qwatch
+// steppedAside tells why qwatch leaves a key alone, "" if it does not: qwatch
 // set it, the host has run ever since, and now it has a value that qwatch did
 // not set. An administrator's later change wins.
-func (h History) SteppedAside(key string, live int, booted time.Time) string {
+func (h History) steppedAside(key string, live int, booted time.Time) string {
 	for _, e := range slices.Backward(h) {
 		if e.Action != "sysctl" || e.Target != key || e.Result != Applied || e.To == nil {
 			continue
@@ -135,9 +135,9 @@ func (h History) SteppedAside(key string, live int, booted time.Time) string {
 	return ""
 }
 
-// Wish is the limit that qwatch last gave the socket with this name, 0 if it
+// wish is the limit that qwatch last gave the socket with this name, 0 if it
 // gave none or took it back.
-func (h History) Wish(name string) (limit int, master Process) {
+func (h History) wish(name string) (limit int, master Process) {
 	for _, e := range slices.Backward(h) {
 		if e.Action != "relisten" || e.Target != name || e.Result != Applied || e.From == nil || e.To == nil {
 			continue
@@ -159,7 +159,7 @@ func Keep(p Policy, f Facts, s Socket, h History, now time.Time) Plan {
 		ID: fmt.Sprintf("keep-%d-%d", s.Master.PID, now.Unix()), Name: s.Name(), At: now, DryRun: p.DryRun,
 		Socket: s, Seen: h.newest(s.Name()), Verdict: Nothing, Code: CodeKept,
 	}
-	wish, raised := h.Wish(plan.Name)
+	wish, raised := h.wish(plan.Name)
 	wish = min(wish, p.MaxBacklog)
 	switch {
 	case !p.Keep, !p.Relisten, wish <= s.Limit, s.Foreign && !p.Containers, raised.Same(s.Master), f.Cannot[StepRelisten] != "":
