@@ -10,8 +10,8 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// compressed are the endings of files that are searched for text after a
-// restart, but never followed.
+// compressed are the endings of files that are never followed. Those of gzip
+// and zstd are searched for text that a rotation put there.
 var compressed = []string{".gz", ".zst", ".xz", ".bz2"}
 
 func isCompressed(path string) bool { return slices.Contains(compressed, filepath.Ext(path)) }

@@ -25,8 +25,8 @@
 // 1.6 ms, until 20 looks have found nothing. At 100,000 lines a second this
 // takes 0.33 s of CPU for a million lines, and "tail -F | grep" 0.37 s in the
 // same run (0.48 and 0.49 on a worse day); the last byte of a line is handed
-// over within 0.57 ms (median) and 1.2 ms (p99). A thousand quiet files take 14 MiB and, in a minute, no
-// CPU tick and 3 context switches.
+// over within 0.57 ms (median) and 1.2 ms (p99). A thousand quiet files take
+// 14 MiB and, in a minute, no CPU tick and 3 context switches.
 //
 // fsnotify watches the folders: births, renames, deletions and symlinks.
 //

@@ -398,8 +398,9 @@ func (c *core) meet(ctx context.Context, now time.Time) {
 }
 
 // probeHit makes hits of queues that the last look found full, or overflown
-// since the probe before, although the log is silent: a UNIX socket never prints the line, an old uWSGI on IPv6 neither.
-// uWSGI's line comes up to a second late, so a hit waits for the next probe.
+// since the probe before, although the log is silent: a UNIX socket never
+// prints the line, an old uWSGI on IPv6 neither. uWSGI's line comes up to a
+// second late, so a hit waits for the next probe.
 func (c *core) probeHit(ctx context.Context, now time.Time) {
 	for id, h := range c.silent {
 		delete(c.silent, id)

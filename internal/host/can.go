@@ -51,7 +51,7 @@ func tryJournal() error {
 		found, _ := filepath.Glob(dir + "/*/system.journal") // the pattern is good
 		files = append(files, found...)
 	}
-	err := errors.New("no system journal to read in /run/log/journal or /var/log/journal: no systemd-journald runs here, or this user is not in the group systemd-journal")
+	err := errors.New("no system journal to read in /run/log/journal or /var/log/journal; add the user to the group systemd-journal, or follow files where no systemd-journald runs")
 	for _, file := range files {
 		if err = unix.Access(file, unix.R_OK); err == nil {
 			return nil
