@@ -62,7 +62,6 @@ type Book struct {
 	touched *list.List               // pending, the one not hit for longest first
 	open    map[string]*opened
 	ended   []Incident // closed by Add, not yet told
-	dropped uint64
 }
 
 type waiting struct {
@@ -111,7 +110,6 @@ func (b *Book) Add(key string, h Hit, now time.Time) (Incident, Event) {
 	}
 	b.forget(key)
 	if len(b.open) >= maxKeys {
-		b.dropped += uint64(len(w.hits))
 		return Incident{}, Pending
 	}
 	first := w.hits[0]
@@ -157,9 +155,7 @@ func (b *Book) wait(key string) *waiting {
 		return e.Value.(*waiting)
 	}
 	if len(b.pending) >= maxKeys {
-		oldest := b.touched.Front().Value.(*waiting)
-		b.dropped += uint64(len(oldest.hits))
-		b.forget(oldest.key)
+		b.forget(b.touched.Front().Value.(*waiting).key)
 	}
 	w := &waiting{key: key}
 	b.pending[key] = b.touched.PushBack(w)
@@ -235,17 +231,3 @@ func (b *Book) close(inc *opened) Incident {
 func byFirst(a, b Incident) int {
 	return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.Key, b.Key))
 }
-
-// Open returns the incidents that are open, the earliest first.
-func (b *Book) Open() []Incident {
-	open := make([]Incident, 0, len(b.open))
-	for _, inc := range b.open {
-		open = append(open, inc.Incident)
-	}
-	slices.SortFunc(open, byFirst)
-	return open
-}
-
-// Dropped returns how many hits were forgotten because too many sockets were
-// pending or open at once.
-func (b *Book) Dropped() uint64 { return b.dropped }

@@ -108,9 +108,6 @@ func TestBookBounded(t *testing.T) {
 	if got, want := len(b.pending), maxKeys; got != want || b.touched.Len() != want {
 		t.Errorf("%d pending, want %d", got, want)
 	}
-	if got, want := b.Dropped(), uint64(2*maxKeys); got != want {
-		t.Errorf("%d hits dropped, want %d", got, want)
-	}
 	// The newest are kept.
 	if _, e := b.Add(fmt.Sprint("forged", 3*maxKeys-1), h, start); e != Opened {
 		t.Errorf("the newest pending: %v, want opened", e)
@@ -119,7 +116,7 @@ func TestBookBounded(t *testing.T) {
 		b.Add(fmt.Sprint("again", i), h, start)
 		b.Add(fmt.Sprint("again", i), h, start)
 	}
-	if got := len(b.Open()); got != maxKeys {
+	if got := len(b.open); got != maxKeys {
 		t.Errorf("%d open, want %d", got, maxKeys)
 	}
 	if _, e := b.Add("real", h, start); e != Updated {

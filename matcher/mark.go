@@ -12,14 +12,13 @@ type MarkKind string
 
 // The lines that tell why an accept queue is full.
 const (
-	MarkHarakiri  MarkKind = "harakiri"   // a worker is killed for a request that took too long (core/master_utils.c trigger_harakiri)
-	MarkDeadlock  MarkKind = "deadlock"   // a process died with a lock in its hands (core/lock.c)
-	MarkReloaded  MarkKind = "reloaded"   // the master came up again after a reload (core/uwsgi.c uwsgi_start)
-	MarkRespawned MarkKind = "respawned"  // the master started a worker anew (core/master_utils.c uwsgi_respawn_worker)
-	MarkBuried    MarkKind = "buried"     // a worker that had to end has ended (core/master.c)
-	MarkDied      MarkKind = "died"       // a worker was killed, as by the OOM killer (core/master.c)
-	MarkNoStart   MarkKind = "no-start"   // uWSGI refused to start: listen is over somaxconn (core/socket.c)
-	MarkTooFast   MarkKind = "crash-loop" // workers die as soon as they start (core/master.c, forkbomb_delay)
+	MarkHarakiri MarkKind = "harakiri"   // a worker is killed for a request that took too long (core/master_utils.c trigger_harakiri)
+	MarkDeadlock MarkKind = "deadlock"   // a process died with a lock in its hands (core/lock.c)
+	MarkReloaded MarkKind = "reloaded"   // the master came up again after a reload (core/uwsgi.c uwsgi_start)
+	MarkBuried   MarkKind = "buried"     // a worker that had to end has ended (core/master.c)
+	MarkDied     MarkKind = "died"       // a worker was killed, as by the OOM killer (core/master.c)
+	MarkNoStart  MarkKind = "no-start"   // uWSGI refused to start: listen is over somaxconn (core/socket.c)
+	MarkTooFast  MarkKind = "crash-loop" // workers die as soon as they start (core/master.c, forkbomb_delay)
 )
 
 // Mark is one of uWSGI's other lines that bear on its accept queue. Like a Hit
@@ -56,8 +55,6 @@ var forms = []form{
 		`^\[deadlock-detector\] (?:a process holding a robust mutex died\. recovering\.\.\.|pid (?P<pid>\d{1,10}) was holding lock .{1,100} \(.{1,20}\))$`)},
 	{MarkReloaded, "RE)spawned uWSGI", regexp.MustCompile(
 		`^gracefully \(RE\)spawned uWSGI master process \(pid: (?P<pid>\d{1,10})\)$`)},
-	{MarkRespawned, "Respawned uWSGI", regexp.MustCompile(
-		`^Respawned uWSGI worker (?P<worker>\d{1,6}) \(new pid: (?P<pid>\d{1,10})\)$`)},
 	{MarkBuried, "buried after ", regexp.MustCompile(
 		`^worker (?P<worker>\d{1,6}) buried after -?\d{1,10} seconds$`)},
 	{MarkDied, "! worker ", regexp.MustCompile(

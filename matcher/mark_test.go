@@ -30,8 +30,8 @@ func TestScanMarks(t *testing.T) {
 		{"deadlock", "[deadlock-detector] a process holding a robust mutex died. recovering...\n", []Mark{{Kind: MarkDeadlock, At: read}}},
 		{"deadlock, who", "[deadlock-detector] pid 77 was holding lock thunder (0x7f0a)\n", []Mark{{Kind: MarkDeadlock, PID: 77, At: read}}},
 		{"reload", "gracefully (RE)spawned uWSGI master process (pid: 77)", []Mark{{Kind: MarkReloaded, PID: 77, At: read}}},
-		{"respawn", "worker 3 buried after 1 seconds\r\nRespawned uWSGI worker 3 (new pid: 78)\r\n",
-			[]Mark{{Kind: MarkBuried, Worker: 3, At: read}, {Kind: MarkRespawned, Worker: 3, PID: 78, At: read}}},
+		{"buried, before another line", "worker 3 buried after 1 seconds\r\nRespawned uWSGI worker 3 (new pid: 78)\r\n",
+			[]Mark{{Kind: MarkBuried, Worker: 3, At: read}}},
 		{"killed", "DAMN ! worker 1 (pid: 91) died, killed by signal 9 :( trying respawn ...\n", []Mark{{Kind: MarkDied, Worker: 1, PID: 91, At: read}}},
 		{"died", "DAMN ! worker 1 (pid: 91) died :( trying respawn ...\n", []Mark{{Kind: MarkDied, Worker: 1, PID: 91, At: read}}},
 		{"killed, unasked", "DAMN ! worker 1 (pid: 91) MYSTERIOUSLY killed by signal 9 :( trying respawn ...\n", []Mark{{Kind: MarkDied, Worker: 1, PID: 91, At: read}}},
@@ -119,15 +119,15 @@ func FuzzScanMarks(f *testing.F) {
 	})
 }
 
-// BenchmarkMarks says what ScanMarks adds to Candidate on a request log
+// BenchmarkMarks says what ScanMarks adds to Scan on a request log
 // without any.
 func BenchmarkMarks(b *testing.B) {
 	line := "[pid: 1698|app: 0|req: 4/4] 127.0.0.1 () {38 vars in 742 bytes} [Sun Nov 22 13:51:52 2026] GET /api/users?page=3 => generated 3123 bytes in 12 msecs (HTTP/1.1 200) 7 headers in 311 bytes (1 switches on core 0)\n"
 	text := bytes.Repeat([]byte(line), 1<<20/len(line))
-	b.Run("Candidate", func(b *testing.B) {
+	b.Run("Scan", func(b *testing.B) {
 		b.SetBytes(int64(len(text)))
 		for b.Loop() {
-			Candidate(text)
+			Scan(text, Meta{}, func(Hit) {})
 		}
 	})
 	b.Run("ScanMarks", func(b *testing.B) {

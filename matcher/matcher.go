@@ -74,13 +74,10 @@ const Literal = "*** uWSGI listen queue of socket"
 // nginx and Python logs it did 17 to 77 GB/s, "listen queue of socket" 4 to 77.
 const needle = "!!! ("
 
-// Candidate returns where in text the next line may be that holds a record:
-// the offset of some byte of that line, or -1. It reads at the speed of
-// memory and allocates nothing. The text must begin at a line's start.
-func Candidate(text []byte) int { return next(text, exported(text)) }
-
-// next never looks further than what it returns, but for the needle, so a
-// walk from candidate to candidate stays linear.
+// next returns where in text the next line may be that holds a record: the
+// offset of some byte of that line, or -1. It reads at the speed of memory and
+// allocates nothing. It never looks further than what it returns, but for the
+// needle, so a walk from candidate to candidate stays linear.
 func next(text []byte, exported bool) int {
 	i := plain(text)
 	if !exported {
@@ -169,7 +166,7 @@ func exported(text []byte) bool {
 // writes quotes what it read.
 func own(name string) bool {
 	switch name {
-	case "qwatch", "qwatch.service":
+	case "qwatch", "qwatch.service", "qwatch-audit.service":
 		return true
 	}
 	return false

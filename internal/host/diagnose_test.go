@@ -297,5 +297,5 @@ func TestMarksOfRealUWSGI(t *testing.T) {
 	}
 	await(matcher.MarkBuried, matcher.MarkReloaded)
 	flood(t, u.Address, testbed.FloodOptions{Connections: 1, Request: "/?ms=60000"})
-	await(matcher.MarkHarakiri, matcher.MarkDied, matcher.MarkRespawned)
+	await(matcher.MarkHarakiri, matcher.MarkDied)
 }

@@ -173,7 +173,7 @@ func TestRealUWSGI(t *testing.T) {
 			if _, limit, err := testbed.Queue(u.Address); err != nil || limit != c.want {
 				t.Errorf("the kernel's limit is %d, %v; want %d", limit, err, c.want)
 			}
-			if name, ok := got.Last("http-socket"); !ok || name.Text != u.Address {
+			if name, ok := last(got, "http-socket"); !ok || name.Text != u.Address {
 				t.Errorf("http-socket = %v, want %s", name, u.Address)
 			}
 		})
@@ -198,7 +198,7 @@ func TestRealOptions(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := strings.TrimSuffix(string(out), "\n")
-		if o, _ := got.Last(name); o.Text != want {
+		if o, _ := last(got, name); o.Text != want {
 			t.Errorf("%s = %q, uWSGI says %q", name, o.Text, want)
 		}
 	}

@@ -26,8 +26,8 @@ import (
 	"strings"
 )
 
-// DefaultListen is uWSGI's backlog where nothing sets one (core/init.c).
-const DefaultListen = 100
+// defaultListen is uWSGI's backlog where nothing sets one (core/init.c).
+const defaultListen = 100
 
 // What one configuration may make us read.
 const (
@@ -63,20 +63,7 @@ type Option struct {
 type Setting struct {
 	Listen  int    // the backlog; 0 or more
 	At      string // as in Option, or "default"
-	Note    string // what is odd about it, "" for nothing
 	Options []Option
-}
-
-// Last is the option of one of these names that wins, conditional ones left out.
-func (s Setting) Last(names ...string) (Option, bool) {
-	for i := len(s.Options) - 1; i >= 0; i-- {
-		for _, name := range names {
-			if o := s.Options[i]; o.Name == name && !o.Conditional {
-				return o, true
-			}
-		}
-	}
-	return Option{}, false
 }
 
 // Find follows the configuration. The error says why Listen cannot be known: a
@@ -85,7 +72,7 @@ func (s Setting) Last(names ...string) (Option, bool) {
 // what was found nevertheless.
 func Find(in Input) (Setting, error) {
 	f := finder{
-		in: in, listen: DefaultListen, at: "default",
+		in: in, listen: defaultListen, at: "default",
 		first: map[string]int{}, custom: map[string]bool{}, magic: map[byte]string{},
 	}
 	f.environment()
@@ -102,7 +89,7 @@ func Find(in Input) (Setting, error) {
 	if f.at == "default" && f.doubt == nil && !slices.ContainsFunc(in.Environ, isVariable) {
 		f.doubt = errors.New("the environment of the process cannot be read, or the process has overwritten it and its command line (auto-procname)")
 	}
-	s := Setting{Listen: f.listen, At: f.at, Note: f.note}
+	s := Setting{Listen: f.listen, At: f.at}
 	for _, o := range f.options {
 		if !o.placeholder {
 			s.Options = append(s.Options, o.Option)
@@ -125,9 +112,9 @@ type finder struct {
 	first   map[string]int // name to index in options
 	fillIns int
 
-	listen   int
-	at, note string
-	doubt    error // why listen may be another; nil where it is sure
+	listen int
+	at     string
+	doubt  error // why listen may be another; nil where it is sure
 
 	logic     bool            // between if-… or for-… and its end
 	custom    map[string]bool // declared options that may set listen
@@ -318,10 +305,7 @@ func (f *finder) setListen(o Option) {
 		f.unsure(o.At, "listen = %s is no number that uWSGI takes", o.Text)
 		return
 	}
-	f.listen, f.at, f.note, f.doubt = n, o.At, "", nil
-	if strings.Contains(o.Text, "$(") || strings.Contains(o.Text, "%(") || strings.Contains(o.Text, "@(") {
-		f.note = fmt.Sprintf("uWSGI since 2.0.18 reads listen = %s as %d: it fills in placeholders too late for it; write the number itself", o.Text, n)
-	}
+	f.listen, f.at, f.doubt = n, o.At, nil
 }
 
 // atoi is C's, as uwsgi_opt_set_int uses it: leading blanks, a sign, digits, and
