@@ -22,7 +22,7 @@ build:
 
 # Everything that the tests run besides Go itself. Two packages at a time: most
 # of them wait for a real uWSGI, and some measure.
-TOOLS = $(UWSGI) ss=iproute2 logrotate=logrotate setpriv=util-linux
+TOOLS = $(UWSGI) ss=iproute2 logrotate=logrotate setpriv=util-linux man=man-db
 
 test:
 	@scripts/need $(TOOLS)

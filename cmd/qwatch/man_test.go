@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"qwatch/internal/config"
+	"qwatch/internal/testbed"
 )
 
 func manualPage(t *testing.T) string {
@@ -73,16 +74,13 @@ func TestManualNamesKeys(t *testing.T) {
 
 // TestManualsRender lets man read both pages; it warns of what it cannot show.
 func TestManualsRender(t *testing.T) {
-	man, err := exec.LookPath("man")
-	if err != nil {
-		t.Skip("needs man")
-	}
+	testbed.Needs(t, "man")
 	toml, err := os.ReadFile("../../systemd/qwatch.toml.5")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, page := range map[string]string{"qwatch.1": manualPage(t), "qwatch.toml.5": string(toml)} {
-		cmd := exec.Command(man, "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", "-")
+		cmd := exec.Command("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", "-")
 		cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "MANROFFSEQ=t")
 		cmd.Stdin = strings.NewReader(page)
 		var errs bytes.Buffer

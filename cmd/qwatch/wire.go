@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -44,7 +45,7 @@ func newLog(e env, cfg config.Log) zerolog.Logger {
 	case config.FormatConsole:
 		w = zerolog.ConsoleWriter{
 			Out: e.stderr, NoColor: e.getenv("NO_COLOR") != "" || !isFile || !term.IsTerminal(int(file.Fd())),
-			TimeFormat: "15:04:05.000",
+			TimeFormat: time.TimeOnly,
 			// Fields are quoted where they need it, the message is not.
 			FormatMessage: func(message any) string {
 				text, _ := message.(string)
