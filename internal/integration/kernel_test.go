@@ -27,7 +27,7 @@ func TestSilentSockets(t *testing.T) {
 			fresh(t)
 			u := uwsgi(t, testbed.Options{Address: address})
 			q := start(t, settings{Source: u.LogFile, Probe: "250ms", Threshold: 3})
-			flood(t, u, 400, 400)
+			flood(t, u, 3000, 150) // whom a full UNIX socket turns away does not come again
 			raised(t, u, 1024)
 			if strings.Contains(u.Log(), " full !!! ") {
 				t.Error("uWSGI has written a record")
@@ -229,11 +229,12 @@ func TestReusePort(t *testing.T) {
 	}
 	q := start(t, settings{Source: filepath.Join(filepath.Dir(filepath.Dir(small.LogFile)), "testbed-*", "*.log"), Threshold: 3})
 	flood(t, small, 160, 0) // about 80 for each
+	flood(t, small, 200, 8) // and as many more as the workers take
 	until(t, "the small one is raised", func() bool { return limits(t, small.Address)[a] == 1024 })
 	if n := limits(t, small.Address)[b]; n != 128 {
 		t.Errorf("limit of the other = %d, want 128", n)
 	}
-	flood(t, small, 400, 0)
+	flood(t, small, 2000, 100)
 	until(t, "the large one is raised", func() bool { return limits(t, small.Address)[b] == 1024 })
 	if got := limits(t, small.Address)[a]; got != 1024 {
 		t.Errorf("limit of the small one = %d, want 1024 still", got)
