@@ -69,10 +69,14 @@ func (a SetSysctl) String() string {
 	if a.Space != (Process{}) {
 		return fmt.Sprintf("set %s from %d to %d in the namespace of %s", a.Key, a.From, a.To, a.Space)
 	}
-	if a.File == "" {
-		return fmt.Sprintf("set %s from %d to %d", a.Key, a.From, a.To)
+	s := fmt.Sprintf("set %s from %d to %d", a.Key, a.From, a.To)
+	switch {
+	case a.File == "":
+		return s
+	case a.Undo:
+		return s + ", taken out of " + a.File
 	}
-	return fmt.Sprintf("set %s from %d to %d, kept in %s", a.Key, a.From, a.To, a.File)
+	return s + ", kept in " + a.File
 }
 
 func (a Relisten) String() string {

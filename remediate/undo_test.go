@@ -32,7 +32,7 @@ func TestUndo(t *testing.T) {
 		{"only planned", func(f *Facts, h *History) { *h = History{past(0, "inc-1.1", "relisten", Planned)} }, nil, nil},
 		{"two raises in one step, the socket first", func(f *Facts, h *History) {}, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
-			"set net.core.somaxconn from 2048 to 128, kept in /etc/sysctl.d/90-qwatch.conf",
+			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
 		}, nil},
 		{"listen is configured higher", func(f *Facts, h *History) { f.Sockets[0].Configured = 129 }, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
@@ -42,7 +42,7 @@ func TestUndo(t *testing.T) {
 			{key, "it is 8192, not the 2048 that qwatch set: somebody else's change stays"},
 		}},
 		{"the socket is gone", func(f *Facts, h *History) { f.Sockets = nil }, []string{
-			"set net.core.somaxconn from 2048 to 128, kept in /etc/sysctl.d/90-qwatch.conf",
+			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
 		}, []Stay{{name, "the socket that was raised is gone, and its limit with it"}}},
 		{"undone already", func(f *Facts, h *History) {
 			*h = append(*h, changed(0, "undo-1", "relisten", name, 2048, 128), changed(0, "undo-1", "sysctl", key, 2048, 128))
@@ -50,7 +50,7 @@ func TestUndo(t *testing.T) {
 		{"only back to somebody else's value in between", func(f *Facts, h *History) {
 			f.Sockets[0].Limit = 128
 			*h = History{changed(3*time.Hour, "inc-1.1", "sysctl", key, 128, 1024), changed(2*time.Hour, "inc-1.2", "sysctl", key, 1500, 2048)}
-		}, []string{"set net.core.somaxconn from 2048 to 1500, kept in /etc/sysctl.d/90-qwatch.conf"},
+		}, []string{"set net.core.somaxconn from 2048 to 1500, taken out of /etc/sysctl.d/90-qwatch.conf"},
 			nil},
 		{"another namespace's key is not ours", func(f *Facts, h *History) {
 			set := SetSysctl{Key: key, From: 128, To: 2048, Space: f.Sockets[0].Master}
