@@ -150,7 +150,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		actions = append(actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: reloadWhy})
 	}
 	if !canRelisten {
-		plan.Advice = []string{fmt.Sprintf("set listen = %d in uWSGI's configuration and restart it: a running socket keeps its limit, also over most reloads", target)}
+		plan.Advice = []string{restartAdvice(s, target)}
 		if len(actions) == 0 {
 			return say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", cannot, noReload)
 		}
@@ -240,13 +240,21 @@ func (p Policy) whyNoReload(s Socket, h History, somaxconn int, inPlace bool, no
 	return ""
 }
 
+// restartAdvice is how a socket gets a limit that it cannot get while it runs.
+func restartAdvice(s Socket, target int) string {
+	if s.SocketUnit != "" {
+		return fmt.Sprintf("set Backlog=%d under [Socket] by `systemctl edit %s` and restart that unit with its service: a running socket keeps its limit", target, s.SocketUnit)
+	}
+	return fmt.Sprintf("set listen = %d in uWSGI's configuration and restart it: a running socket keeps its limit, also over most reloads", target)
+}
+
 // capacityAdvice is what is left to do where a longer queue is no cure.
 func capacityAdvice(s Socket) []string {
 	advice := []string{
 		fmt.Sprintf("a longer queue buys seconds, not capacity: give uWSGI more workers than its %d, or make the requests shorter", len(s.Workers)),
 		"set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced",
 	}
-	if s.Configured > 0 && s.Configured < s.Limit {
+	if s.Configured > 0 && s.Configured < s.Limit && s.SocketUnit == "" {
 		advice = append(advice, fmt.Sprintf("set listen = %d (now %d, %s), or a restart brings the old limit back", s.Limit, s.Configured, s.ConfiguredAt))
 	}
 	return advice

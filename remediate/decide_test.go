@@ -365,6 +365,11 @@ func TestDecide(t *testing.T) {
 		{"relisten off", func(p *Policy, c *Case, h *History) { p.Relisten = false },
 			advised(fullReason+"; not in place: policy.relisten is off",
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: policy.relisten is off")...)},
+		{"relisten off, systemd holds the socket", func(p *Policy, c *Case, h *History) {
+			p.Relisten, c.Socket.SocketUnit = false, "app.socket"
+		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Actions: allSysctls,
+			Reason: fullReason + "; not in place: policy.relisten is off; no reload: systemd holds the socket (app.socket), and uWSGI does not find it again after a reload",
+			Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket` and restart that unit with its service: a running socket keeps its limit"}}},
 		{"relisten not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot = noRelisten },
 			advised(fullReason+"; not in place: needs CAP_SYS_PTRACE",
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: needs CAP_SYS_PTRACE")...)},
