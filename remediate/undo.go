@@ -182,7 +182,10 @@ func Keep(p Policy, f Facts, s Socket, h History, now time.Time) Plan {
 	}
 	plan.Actions = append(plan.Actions, Relisten{Socket: s, From: s.Limit, To: plan.Target, Why: why})
 	plan.Verdict, plan.Reason = Act, why
-	if s.Configured < wish {
+	switch {
+	case s.SocketUnit != "":
+		plan.Advice = []string{fmt.Sprintf("set Backlog=%d under [Socket] by `systemctl edit %s`, so that the socket comes up with it", wish, s.SocketUnit)}
+	case s.Configured < wish:
 		where := ""
 		if s.ConfiguredAt != "" {
 			where = " in " + s.ConfiguredAt

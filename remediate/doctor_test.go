@@ -1,0 +1,60 @@
+package remediate
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestExamine(t *testing.T) {
+	const (
+		lost = "a restart of uwsgi 1234 (app.service) brings the limit of 127.0.0.1:5000 back from 1024 to 128: set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128)"
+		down = "it is configured to listen = 2048 (/etc/uwsgi/app.ini:3), and somaxconn "
+	)
+	tests := []struct {
+		name string
+		with func(p *Policy, f *Facts, s *Socket, d *Diagnosis)
+		want []string
+	}{
+		{"all is well", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) {}, []string{}},
+		{"full", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) {
+			*d = Diagnosis{Kind: Burst, Advice: []string{"do this", "and that"}}
+		},
+			[]string{"the accept queue of 127.0.0.1:5000 is full, 3 of 128 (burst): do this"}},
+		{"a restart lowers it", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) { s.Limit = 1024 }, []string{lost}},
+		{"but not where systemd holds it", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) { s.Limit, s.SocketUnit = 1024, "app.socket" }, []string{}},
+		{"it would not start", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) { s.Configured = 2048 },
+			[]string{"uwsgi 1234 (app.service) would not start again: " + down + "is 1024: raise somaxconn before you restart it"}},
+		{"nor after a reboot", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) { s.Configured, s.Somaxconn = 2048, 4096 },
+			[]string{"after a reboot uwsgi 1234 (app.service) would not start: " + down + "would be 1024: set net.core.somaxconn = 2048 in a file of /etc/sysctl.d"}},
+		{"a boot loses what was raised", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) {
+			f.File, f.WinningFile = map[string]int{key: 2048}, "/etc/sysctl.d/99-qwatch.conf"
+		}, []string{`a reboot would set net.core.somaxconn to 1024, not to 2048: /etc/sysctl.conf:2 is read after /etc/sysctl.d/90-qwatch.conf; change that line, or set policy.sysctl.file = "/etc/sysctl.d/99-qwatch.conf"`}},
+		{"a right is missing", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) {
+			f.Cannot = map[Step]string{StepRelisten: "needs CAP_SYS_PTRACE"}
+		},
+			[]string{"qwatch cannot do relisten here: needs CAP_SYS_PTRACE"}},
+		{"one that the policy does not ask for", func(p *Policy, f *Facts, s *Socket, d *Diagnosis) {
+			p.Relisten, p.Reload, p.Sysctl = false, Never, false
+			f.Cannot = map[Step]string{StepRelisten: "x", StepReload: "x", StepSysctl: "x", StepSysctlFile: "x", StepJournal: "x"}
+		}, []string{}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			p, s, d := defaults(), full().Socket, Diagnosis{Kind: Idle}
+			s.Length, s.Somaxconn = 3, 1024
+			f := Facts{Sysctl: map[string]int{key: 1024}, Boot: map[string]BootValue{key: {Value: 1024, File: "/etc/sysctl.conf", Line: 2}}}
+			test.with(&p, &f, &s, &d)
+			f.Sockets = []Socket{s}
+			got := Examine(p, f, map[SocketID]Diagnosis{s.ID: d}, false)
+			if diff := cmp.Diff(test.want, got.Problems); diff != "" {
+				t.Errorf("problems (-want +got)\n%s", diff)
+			}
+			for _, step := range Steps() {
+				if _, cannot := f.Cannot[step]; got.Can[step] == cannot {
+					t.Errorf("can %s: %v", step, got.Can[step])
+				}
+			}
+		})
+	}
+}
