@@ -190,11 +190,15 @@ func (f *Files) folderEvent(ev fsnotify.Event) {
 	case f.watch.watched[filepath.Dir(ev.Name)].linked:
 		f.resurvey = true
 	case s != nil || matches(f.opt.Globs, ev.Name):
-		if s != nil && ev.Has(fsnotify.Create) {
-			s.births++
-		}
 		f.check(ev.Name)
-		if s = f.sources[ev.Name]; s != nil && isSymlink(ev.Name) {
+		if s = f.sources[ev.Name]; s == nil {
+			break // a name that was never followed has come and gone
+		}
+		if ev.Has(fsnotify.Create) {
+			s.births++
+			f.search(s)
+		}
+		if isSymlink(ev.Name) {
 			f.resurvey = true
 		}
 	case ev.Has(fsnotify.Create):
