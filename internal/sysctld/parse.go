@@ -105,15 +105,7 @@ func parseLine(s string) (Line, bool) {
 // slashes dots, for interfaces whose name has a dot (sysctl.d(5)).
 func Path(key string) string {
 	if i := strings.IndexAny(key, "/."); i >= 0 && key[i] == '.' {
-		key = strings.Map(func(r rune) rune {
-			switch r {
-			case '.':
-				return '/'
-			case '/':
-				return '.'
-			}
-			return r
-		}, key)
+		key = swapped(key)
 	}
 	if key == "" {
 		return ""
@@ -141,7 +133,7 @@ func Value(text []byte, key string) int {
 func Values(text []byte) map[string]int {
 	values := map[string]int{}
 	for _, l := range Parse(text) {
-		name := dotted(l.Key)
+		name := swapped(l.Key)
 		delete(values, name)
 		if n, ok := l.Int(); ok && !isGlob(l.Key) {
 			values[name] = n
@@ -150,8 +142,8 @@ func Values(text []byte) map[string]int {
 	return values
 }
 
-// dotted is the inverse of Path.
-func dotted(key string) string {
+// swapped has slashes for dots and dots for slashes.
+func swapped(key string) string {
 	return strings.Map(func(r rune) rune {
 		switch r {
 		case '.':
