@@ -21,7 +21,6 @@ type Incident struct {
 	// First and Last are the earliest and the latest Hit.At. First is that
 	// of the oldest hit in the window that opened the incident.
 	First, Last time.Time
-	Closed      bool
 	Hits        int // since First, at least the threshold
 	Peak        int // largest plausible length, 0 if there was none
 	Limit       int // the newest plausible limit, 0 if there was none
@@ -224,7 +223,6 @@ func (b *Book) end(over func(*opened) bool) []Incident {
 
 func (b *Book) close(inc *opened) Incident {
 	delete(b.open, inc.Key)
-	inc.Closed = true
 	return inc.Incident
 }
 

@@ -85,25 +85,13 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	if c.Diagnosis.Doubt != "" {
 		return say(Wait, CodeUnproven, "a longer queue may be no cure: %s", c.Diagnosis.Doubt)
 	}
-	target := p.Target(s.Limit)
-	if target <= s.Limit {
+	target, code, cannotGrow := p.reach(s, c.Diagnosis)
+	if cannotGrow != "" {
 		plan.Advice = capacityAdvice(s)
-		return say(Refuse, CodeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
-	}
-	if most := c.Diagnosis.MaxTarget; most > 0 && most < target {
-		target = most
-		if target <= s.Limit {
+		if code == CodeMaxWait {
 			plan.Advice = c.Diagnosis.Advice
-			return say(Refuse, CodeMaxWait, "a longer queue is no cure: %s; in more than %d connections the last would wait longer than policy.max_wait %s",
-				c.Diagnosis.Reasons[0], most, p.MaxWait)
 		}
-	}
-	if !p.Sysctl && s.Somaxconn > 0 {
-		target = min(target, s.Somaxconn)
-	}
-	if target <= s.Limit {
-		plan.Advice = capacityAdvice(s)
-		return say(Refuse, CodeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
+		return say(Refuse, code, "%s", cannotGrow)
 	}
 	plan.Target = target
 
@@ -119,15 +107,8 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		}
 	}
 	relistenFailed := h.relistenFailed(plan.Name, c.Incident.ID, s.Master)
-	cannot, canRelisten := "", p.Relisten
-	switch {
-	case !p.Relisten:
-		cannot = "policy.relisten is off"
-	case c.Facts.Cannot[StepRelisten] != "":
-		cannot, canRelisten = c.Facts.Cannot[StepRelisten], false
-	case relistenFailed != "":
-		cannot, canRelisten = "it failed before: "+relistenFailed, false
-	}
+	cannot := p.whyNoRelisten(c.Facts, relistenFailed)
+	canRelisten := cannot == ""
 	if canRelisten {
 		actions = append(actions, Relisten{Socket: s, From: s.Limit, To: target,
 			Why: "a running socket keeps the limit of its last listen(2)"})
@@ -171,6 +152,42 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 }
 
 const somaxconn = "net.core.somaxconn"
+
+// reach is the limit that a raise of the socket aims at, or why it cannot grow.
+func (p Policy) reach(s Socket, d Diagnosis) (target int, code Code, cannotGrow string) {
+	target = p.Target(s.Limit)
+	if target <= s.Limit {
+		return 0, CodeCeiling, fmt.Sprintf("the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+	}
+	if most := d.MaxTarget; most > 0 && most < target {
+		target = most
+		if target <= s.Limit {
+			return 0, CodeMaxWait, fmt.Sprintf("a longer queue is no cure: %s; in more than %d connections the last would wait longer than policy.max_wait %s",
+				d.Reasons[0], most, p.MaxWait)
+		}
+	}
+	if !p.Sysctl && s.Somaxconn > 0 {
+		target = min(target, s.Somaxconn)
+	}
+	if target <= s.Limit {
+		return 0, CodeCeiling, fmt.Sprintf("the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
+	}
+	return target, "", ""
+}
+
+// whyNoRelisten says why the running socket cannot be raised in place, "" if it
+// can. failed is how that ended within this incident, if it was tried.
+func (p Policy) whyNoRelisten(f Facts, failed string) string {
+	switch {
+	case !p.Relisten:
+		return "policy.relisten is off"
+	case f.Cannot[StepRelisten] != "":
+		return f.Cannot[StepRelisten]
+	case failed != "":
+		return "it failed before: " + failed
+	}
+	return ""
+}
 
 // whyNoSysctl says why no kernel parameter of the socket's namespace can be
 // set, "" if it can.
