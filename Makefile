@@ -1,5 +1,6 @@
 # make demo   shows the main job on a real overflow, in a network namespace of its own
 # make test   runs all tests
+# make race   runs them with the race detector
 # make build  builds a static binary: ./qwatch
 # make lint   gofmt, go vet, staticcheck
 # make package       builds dist/qwatch_VERSION_ARCH.deb and .rpm
