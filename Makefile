@@ -37,6 +37,7 @@ race:
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" || { echo 'lint: gofmt would change these files' >&2; false; }
 	go vet ./...
+	go vet -tags systemdtest ./internal/systemdtest
 	go tool -modfile=tools/go.mod staticcheck ./...
 
 demo:

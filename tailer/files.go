@@ -307,7 +307,7 @@ func (f *Files) tidy() {
 func (f *Files) give(s *source, text []byte, middle bool) {
 	s.lines.Add(uint64(bytes.Count(text, []byte{'\n'})))
 	s.bytes.Add(uint64(len(text)))
-	f.handle(Chunk{Source: s.path, Time: time.Now(), Text: text, Middle: middle})
+	f.handle(Chunk{Source: s.path, Name: s.path, Time: time.Now(), Text: text, Middle: middle})
 }
 
 // woken looks at a file that may have changed.

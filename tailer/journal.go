@@ -430,7 +430,7 @@ func (j *Journal) take(e journalEntry) {
 	text, ok := e.appendText(j.text[:0])
 	j.text = text
 	if ok {
-		j.handle(Chunk{Source: u.source, Time: e.time(), Text: text, PID: pid, Unit: u.name})
+		j.handle(Chunk{Source: u.source, Name: j.opts.Units[u.pattern], Time: e.time(), Text: text, PID: pid, Unit: u.name})
 		j.count(u.pattern, text)
 	}
 }

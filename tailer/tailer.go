@@ -53,6 +53,9 @@ type Chunk struct {
 	// Source names where the text came from: a file's path, or
 	// "journal:UNIT".
 	Source string
+	// Name is the Status.Name under which the text is counted: the file's
+	// path, or the journal's unit pattern.
+	Name string
 	// Time is when the text was read (files) or logged (journal).
 	Time time.Time
 	// Middle is true where Text begins inside a line: its beginning was handed

@@ -37,7 +37,7 @@ type sources struct {
 
 	mu   sync.Mutex
 	list []source
-	hits map[string]uint64 // by the source's name
+	hits map[string]uint64 // by tailer.Status.Name
 }
 
 func newSources(c *core, log zerolog.Logger) *sources {
@@ -121,7 +121,7 @@ func (s *sources) handle(c tailer.Chunk) {
 	meta := matcher.Meta{Source: c.Source, Read: c.Time, PID: c.PID, Unit: c.Unit, Continued: c.Middle}
 	matcher.Scan(c.Text, meta, func(h matcher.Hit) {
 		s.mu.Lock()
-		s.hits[h.Source]++
+		s.hits[c.Name]++
 		s.mu.Unlock()
 		s.out <- h
 	})
