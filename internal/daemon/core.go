@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -347,7 +348,7 @@ func (c *core) keep(ctx context.Context, now time.Time) {
 			continue
 		}
 		e := c.log.Warn().Str(eventField, systemd.EventLimitKept).Str("plan", plan.ID)
-		logPlan(e, plan).Msgf("plan for %s: %s", plan.Name, plan.Reason)
+		logPlan(e, plan).Msg(sentence(plan))
 		c.advise(plan)
 		c.begin(ctx, plan)
 	}
@@ -586,8 +587,16 @@ func (c *core) say(oc *openCase, plan remediate.Plan) {
 	if name != "" {
 		e = e.Str(eventField, name)
 	}
-	logPlan(e, plan).Msgf("%s %s: %s", verdictWords[plan.Verdict], plan.Name, plan.Reason)
+	logPlan(e, plan).Msg(sentence(plan))
 	c.advise(plan)
+}
+
+// sentence is a plan as one that stands alone.
+func sentence(plan remediate.Plan) string {
+	if plan.Verdict == remediate.Act && strings.Contains(plan.Reason, plan.Name) {
+		return "plan: " + plan.Reason
+	}
+	return fmt.Sprintf("%s %s: %s", verdictWords[plan.Verdict], plan.Name, plan.Reason)
 }
 
 func (c *core) advise(plan remediate.Plan) {

@@ -257,7 +257,7 @@ func TestIncident(t *testing.T) {
 		synctest.Wait()
 		b.wantMessages("is full: 3 records say so", 1)
 		b.wantMessages("incident at "+address+" is over: 37 records", 1)
-		b.wantMessages("plan for ", 1)
+		b.wantMessages("plan: ", 1)
 		if s := b.statusNow(); len(s.Incidents) != 1 || s.Incidents[0].State != "closed" || s.Incidents[0].Plan == nil {
 			t.Errorf("status: %+v", s.Incidents)
 		}

@@ -58,7 +58,7 @@ func (c *core) refused(ctx context.Context, m matcher.Mark, now time.Time) {
 	if text := plan.Reason; plan.Verdict == remediate.Act || c.downSaid[key] != text {
 		c.downSaid[key] = text
 		e := c.log.WithLevel(zerolog.ErrorLevel).Str(eventField, systemd.EventStartRefused).Str("plan", plan.ID).Str("source", m.Source)
-		logPlan(e, plan).Msgf("%s %s: %s", verdictWords[plan.Verdict], plan.Name, plan.Reason)
+		logPlan(e, plan).Msg(sentence(plan))
 		c.advise(plan)
 	}
 	if plan.Verdict == remediate.Act {

@@ -68,7 +68,7 @@ func TestOverflow(t *testing.T) {
 	flood(t, u, 4000, 500)
 	full(t, u)
 	// For the cooldown, or since the workers are new.
-	if line := q.waitFor("waiting with "); line["incident"] == q.lines("plan for ")[0]["incident"] {
+	if line := q.waitFor("waiting with "); line["incident"] == q.lines("plan: ")[0]["incident"] {
 		t.Errorf("the second flood: %v", line)
 	}
 	wantLimit(t, u, 1024)

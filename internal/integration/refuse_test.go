@@ -167,7 +167,7 @@ func TestRelistenNotPermitted(t *testing.T) {
 			if !strings.Contains(verdict, "the running socket's limit still is 100") {
 				t.Errorf("verdict: %s", verdict)
 			}
-			plan := q.waitFor("plan for ")["reason"].(string)
+			plan := q.waitFor("plan: ")["reason"].(string)
 			if !strings.Contains(plan, "not in place: pidfd_getfd") || !strings.Contains(plan, "needs CAP_SYS_PTRACE") {
 				t.Errorf("plan: %s", plan)
 			}

@@ -96,8 +96,8 @@ func TestDeadlock(t *testing.T) {
 			ask(t, u, 2, 0, "/")
 			time.Sleep(before)
 			ask(t, u, 600, 600, "/")
-			until(t, "a verdict", func() bool { return q.said("leaving alone ") || q.said("plan for ") })
-			if l := q.lines("plan for "); len(l) > 0 {
+			until(t, "a verdict", func() bool { return q.said("leaving alone ") || q.said("plan: ") })
+			if l := q.lines("plan: "); len(l) > 0 {
 				t.Fatalf("raised: %v", l[0]["reason"])
 			}
 			if l := q.waitFor("leaving alone "); l["code"] != "stall" || !strings.Contains(fmt.Sprint(l["reason"]), "deadlock") {

@@ -71,7 +71,7 @@ func (d demo) run(ctx context.Context) error {
 	fmt.Printf("\nThe same %d clients              without qwatch   with qwatch\n", flood.Connections)
 	row := func(name string, a, b any) { fmt.Printf("  %-32s %11v   %11v\n", name, a, b) }
 	row("connected at once", alone.flood.Prompt, helped.flood.Prompt)
-	row("delayed by the kernel (SYN lost)", alone.flood.Delayed, helped.flood.Delayed)
+	row("dropped by the kernel, came late", alone.flood.Delayed, helped.flood.Delayed)
 	row("never connected", alone.lost(), helped.lost())
 	row("slowest connect", testbed.Quantile(alone.flood.Connect, 1), testbed.Quantile(helped.flood.Connect, 1))
 	row("ListenOverflows", alone.overflows, helped.overflows)
