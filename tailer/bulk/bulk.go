@@ -101,7 +101,7 @@ func newReader(opt Options, paths []string, emit func(string, []byte)) *reader {
 	if opt.sizes == (sizes{}) {
 		// A mapping is 2 MiB or more, so that huge pages fit in, and all of
 		// them together stay small.
-		opt.sizes = sizes{mapped: max(2<<20, (8<<20/int64(opt.Workers))&^(2<<20-1)), stream: 1 << 20, edge: 64 << 10}
+		opt.sizes = sizes{mapped: max(2<<20, (32<<20/int64(opt.Workers))&^(2<<20-1)), stream: 1 << 20, edge: 64 << 10}
 	}
 	r := &reader{opt: opt, emit: emit, told: time.Now()}
 	for range opt.Workers {
