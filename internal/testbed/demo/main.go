@@ -183,6 +183,9 @@ func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop f
 	config := filepath.Join(dir, "qwatch.toml")
 	text := fmt.Sprintf("dry_run = false\nstate_dir = %q\nsocket = \"\"\n[log]\nformat = \"json\"\n[[source]]\nfiles = [%q]\n[policy.reload]\nwhen = \"always\"\n[metrics]\nlisten = \"\"\n",
 		filepath.Join(dir, "state"), log)
+	if d.program != "" {
+		text += fmt.Sprintf("[probe]\nprocesses = [%q]\n", filepath.Base(d.program))
+	}
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const serviceTime = 10 * time.Millisecond // as testbed's app.py
+// serviceTime is how long a request takes that does not say (?ms=), as
+// testbed's app.py has it.
+const serviceTime = 10 * time.Millisecond
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == "worker" {
@@ -133,8 +135,12 @@ func work(socket *os.File) error {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
 			return err
 		}
-		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-			time.Sleep(serviceTime)
+		if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			took, err := time.ParseDuration(r.URL.Query().Get("ms") + "ms")
+			if err != nil {
+				took = serviceTime
+			}
+			time.Sleep(took)
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
 		}
 		conn.Close()
