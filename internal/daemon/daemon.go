@@ -207,10 +207,7 @@ func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *con
 		}
 	}
 	d.ready(ctx)
-	mode := "acting"
-	if cfg.DryRun {
-		mode = "dry run: nothing is changed"
-	}
+	mode := map[bool]string{true: "dry run: nothing is changed", false: "acting"}[cfg.DryRun]
 	e := d.log.Info().Bool("dry_run", cfg.DryRun).Int("sources", len(ready))
 	if first {
 		e.Msgf("qwatch %s is ready (%s), following %d sources", d.opts.Version, mode, len(ready))
@@ -277,9 +274,7 @@ func (s Status) Summary() string {
 	if failing > 0 {
 		text += fmt.Sprintf(", %d sources failing", failing)
 	}
-	if s.DryRun {
-		text = "dry run; " + text
-	}
+	text = map[bool]string{true: "dry run; "}[s.DryRun] + text
 	if n := len(s.Actions); n > 0 {
 		a := s.Actions[n-1]
 		text += fmt.Sprintf("; last: %s of %s %s at %s", a.Action, a.Target, a.Result, a.Time.Format(time.RFC3339))
