@@ -84,14 +84,20 @@ exec unshare -n sh -c 'ip link set lo up && echo 128 > /proc/sys/net/core/somaxc
 	return elsewhere{u, t}
 }
 
-// run runs a command in the namespace.
+// run runs a command in the namespace. ss fails now and then while sockets come
+// and go, so it is asked again.
 func (e elsewhere) run(command ...string) string {
 	e.t.Helper()
-	out, err := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(e.Pid), "-n", "--"}, command...)...).Output()
-	if err != nil {
-		e.t.Fatalf("%v: %v", command, err)
+	for try := 1; ; try++ {
+		out, err := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(e.Pid), "-n", "--"}, command...)...).CombinedOutput()
+		if err == nil {
+			return strings.TrimSpace(string(out))
+		}
+		if try == 5 {
+			e.t.Fatalf("%v: %v: %s", command, err, out)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	return strings.TrimSpace(string(out))
 }
 
 func (e elsewhere) limit() int {
@@ -114,11 +120,22 @@ func (e elsewhere) hold(connections int) {
 	e.t.Helper()
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and the thread ends with this goroutine
-		ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", e.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		// The thread must not end with this goroutine: uWSGI may have been
+		// forked from it, and would get its Pdeathsig (prctl(2)).
+		runtime.LockOSThread()
+		home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == nil {
-			err = unix.Setns(ns, unix.CLONE_NEWNET)
-			unix.Close(ns)
+			defer func() {
+				if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+					runtime.UnlockOSThread()
+				}
+				unix.Close(home)
+			}()
+			var ns int
+			if ns, err = unix.Open(fmt.Sprintf("/proc/%d/ns/net", e.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+				err = unix.Setns(ns, unix.CLONE_NEWNET)
+				unix.Close(ns)
+			}
 		}
 		for i := 0; i < connections && err == nil; i++ {
 			var fd int
