@@ -84,20 +84,14 @@ exec unshare -n sh -c 'ip link set lo up && echo 128 > /proc/sys/net/core/somaxc
 	return elsewhere{u, t}
 }
 
-// run runs a command in the namespace. ss fails now and then while sockets come
-// and go, so it is asked again.
+// run runs a command in the namespace.
 func (e elsewhere) run(command ...string) string {
 	e.t.Helper()
-	for try := 1; ; try++ {
-		out, err := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(e.Pid), "-n", "--"}, command...)...).CombinedOutput()
-		if err == nil {
-			return strings.TrimSpace(string(out))
-		}
-		if try == 5 {
-			e.t.Fatalf("%v: %v: %s", command, err, out)
-		}
-		time.Sleep(50 * time.Millisecond)
+	out, err := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(e.Pid), "-n", "--"}, command...)...).CombinedOutput()
+	if err != nil {
+		e.t.Fatalf("%v: %v: %s", command, err, out)
 	}
+	return strings.TrimSpace(string(out))
 }
 
 func (e elsewhere) limit() int {

@@ -59,12 +59,7 @@ func Queue(addr string) (length, limit int, err error) {
 	if isUNIX(addr) {
 		args, column = []string{"-H", "-lxn"}, 4 // Netid stands first
 	}
-	var out []byte
-	for range 5 { // ss fails now and then while sockets come and go
-		if out, err = exec.Command("ss", args...).Output(); err == nil {
-			break
-		}
-	}
+	out, err := exec.Command("ss", args...).Output()
 	if err != nil {
 		return 0, 0, fmt.Errorf("ss %v: %w", args, err)
 	}
