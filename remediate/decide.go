@@ -245,6 +245,9 @@ func (p Policy) whyNoReload(s Socket, h History, somaxconn int, inPlace bool, no
 		// first start: "The -s/--socket option is missing", and uWSGI ends.
 		return fmt.Sprintf("systemd holds the socket (%s), and uWSGI does not find it again after a reload", s.SocketUnit)
 	}
+	if s.Unread != "" {
+		return fmt.Sprintf("uWSGI's configuration is not known (%s), and exit-on-reload or a listen over somaxconn in it would make the reload its end", s.Unread)
+	}
 	if s.Configured > somaxconn {
 		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", s.Configured, s.ConfiguredAt, somaxconn)
 	}

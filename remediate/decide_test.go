@@ -356,6 +356,13 @@ func TestDecide(t *testing.T) {
 			p.Reload = Always
 			c.Socket.Configured = 1024
 		}, act(fullReason, withReload("policy.reload.when is always")...)},
+		{"the configuration could not be read: no reload on a guess", func(p *Policy, c *Case, h *History) {
+			p.Reload = Always
+			c.Socket.Configured, c.Socket.ConfiguredAt, c.Socket.Unread = 0, "", "command line: reading /etc/uwsgi/app.ini: open /etc/uwsgi/app.ini: permission denied"
+		}, act(fullReason+"; no reload: uWSGI's configuration is not known (command line: reading /etc/uwsgi/app.ini: open /etc/uwsgi/app.ini: permission denied), and exit-on-reload or a listen over somaxconn in it would make the reload its end", wholeRaise...)},
+		{"listen is known, but not all of the configuration", func(p *Policy, c *Case, h *History) {
+			p.Reload, c.Socket.Unread = Always, "/etc/uwsgi/app.ini:1: reading common.ini: function not implemented"
+		}, act(fullReason+"; no reload: uWSGI's configuration is not known (/etc/uwsgi/app.ini:1: reading common.ini: function not implemented), and exit-on-reload or a listen over somaxconn in it would make the reload its end", wholeRaise...)},
 		{"configured listen, and somaxconn cannot be read: no reload on a guess", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
 			c.Socket.Somaxconn, c.Facts.Sysctl = 0, nil

@@ -129,6 +129,10 @@ type Socket struct {
 	// ("/etc/uwsgi/app.ini:12", "command line", "default").
 	Configured   int
 	ConfiguredAt string
+	// Unread says why the master's configuration is not known, or not all of
+	// it; "" where all was read. What a reload or a start of this uWSGI would
+	// do cannot be told then.
+	Unread string
 	// Stats is what the master's stats server says, nil where none is
 	// configured or it does not answer.
 	Stats *Stats

@@ -61,16 +61,24 @@ func Undo(p Policy, f Facts, h History, now time.Time) (Plan, []Stay) {
 			}
 		}
 	}
-	floor := 0
+	floor, unread := 0, ""
 	for _, s := range f.Sockets {
-		if !s.Foreign {
-			floor = max(floor, s.Configured, running[s.ID])
+		if s.Foreign {
+			continue
+		}
+		floor = max(floor, s.Configured, running[s.ID])
+		if s.Unread != "" && unread == "" {
+			unread = fmt.Sprintf("the configuration of %s is not known (%s); under a somaxconn below its listen it would not come up again", s.Master, s.Unread)
 		}
 	}
 	plan.Actions = slices.DeleteFunc(plan.Actions, func(a Action) bool {
 		set, ok := a.(SetSysctl)
-		if !ok || set.Key != somaxconn || set.To >= floor {
+		if !ok || set.Key != somaxconn || unread == "" && set.To >= floor {
 			return false
+		}
+		if unread != "" {
+			stay(set.Key, "%s", unread)
+			return true
 		}
 		stay(set.Key, "a uWSGI here listens, or is configured to, with %d; under a somaxconn of %d it would not come up again", floor, set.To)
 		return true

@@ -37,6 +37,11 @@ func TestUndo(t *testing.T) {
 		{"listen is configured higher", func(f *Facts, h *History) { f.Sockets[0].Configured = 129 }, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
 		}, []Stay{{key, "a uWSGI here listens, or is configured to, with 129; under a somaxconn of 128 it would not come up again"}}},
+		{"a configuration could not be read", func(f *Facts, h *History) {
+			f.Sockets[0].Configured, f.Sockets[0].Unread = 0, "function not implemented"
+		}, []string{
+			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
+		}, []Stay{{key, "the configuration of uwsgi 1234 (app.service) is not known (function not implemented); under a somaxconn below its listen it would not come up again"}}},
 		{"somebody else changed both", func(f *Facts, h *History) { f.Sockets[0].Limit, f.Sysctl[key] = 4096, 8192 }, nil, []Stay{
 			{name, "its limit is 4096, not the 2048 that qwatch set: somebody else's change stays"},
 			{key, "it is 8192, not the 2048 that qwatch set: somebody else's change stays"},

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ import (
 
 // configured finds the listen backlog that the configuration of a master asks
 // for, as its next start would read it, and where that stands. The error says
-// why it is not known; then the backlog is 0.
+// what of the configuration is not known; the backlog is 0 where it is that.
 func (h *Host) configured(master remediate.Process) (backlog int, at string, err error) {
 	in, done := inputOf(master)
 	defer done()
@@ -30,7 +31,7 @@ func (h *Host) configured(master remediate.Process) (backlog int, at string, err
 	if err != nil {
 		return 0, "", err
 	}
-	return setting.Listen, setting.At, nil
+	return setting.Listen, setting.At, setting.Unread
 }
 
 // inputOf is what the next start of a running uWSGI would be configured by.
@@ -74,14 +75,11 @@ func readerOf(root string) (read func(path string) ([]byte, error), done func(),
 // maxConfig is more than any uWSGI configuration has.
 const maxConfig = 1 << 20
 
-// readBelow reads a file of another process' root. Its links lead nowhere else
-// (RESOLVE_IN_ROOT, openat2(2)), and it is a regular file: a container must not
-// make us read the host's files, or wait on a FIFO.
+// readBelow reads a file of another process' root. Its links lead nowhere else,
+// and it is a regular file: a container must not make us read the host's files,
+// or wait on a FIFO.
 func readBelow(root int, path string) ([]byte, error) {
-	fd, err := unix.Openat2(root, path, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	fd, err := openBelow(root, path)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -95,6 +93,94 @@ func readBelow(root int, path string) ([]byte, error) {
 		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("no regular file of a configuration's size")}
 	}
 	return io.ReadAll(io.LimitReader(f, maxConfig))
+}
+
+// maxLinks is how many symbolic links one path may hold, as in the kernel
+// (MAXSYMLINKS, include/linux/namei.h).
+const maxLinks = 40
+
+// openBelow opens a regular file for reading. It walks the path by components
+// and follows links by itself, so that an absolute link and ".." stay below
+// root. openat2(2) would do that in one call, but systemd answers it with ENOSYS
+// in a unit with RestrictSUIDSGID= (src/shared/seccomp-util.c).
+func openBelow(root int, path string) (int, error) {
+	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	dirs := []int{root} // from root to where the walk is
+	defer func() {
+		for _, fd := range dirs[1:] {
+			unix.Close(fd)
+		}
+	}()
+	links := 0
+	for left := strings.Split(path, "/"); len(left) > 0; {
+		name, here := left[0], dirs[len(dirs)-1]
+		left = left[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			if len(dirs) > 1 {
+				unix.Close(here)
+				dirs = dirs[:len(dirs)-1]
+			}
+			continue
+		}
+		fd, err := unix.Openat(here, name, flags, 0)
+		if err != nil {
+			return -1, err
+		}
+		dirs = append(dirs, fd)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return -1, err
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+		case unix.S_IFREG:
+			if len(left) > 0 {
+				return -1, unix.ENOTDIR
+			}
+			return reopen(here, name, st)
+		case unix.S_IFLNK:
+			if links++; links > maxLinks {
+				return -1, unix.ELOOP
+			}
+			to := make([]byte, unix.PathMax)
+			n, err := unix.Readlinkat(fd, "", to)
+			if err != nil {
+				return -1, err
+			}
+			unix.Close(fd)
+			dirs = dirs[:len(dirs)-1]
+			if n > 0 && to[0] == '/' {
+				for _, fd := range dirs[1:] {
+					unix.Close(fd)
+				}
+				dirs = dirs[:1]
+			}
+			left = append(strings.Split(string(to[:n]), "/"), left...)
+		default:
+			return -1, errNotRegular
+		}
+	}
+	return -1, unix.EISDIR
+}
+
+var errNotRegular = errors.New("not a regular file")
+
+// reopen opens for reading what was found as name in a directory. What has that
+// name by now may be something else.
+func reopen(dir int, name string, found unix.Stat_t) (int, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Dev != found.Dev || st.Ino != found.Ino {
+		unix.Close(fd)
+		return -1, cmp.Or(err, error(unix.ESTALE))
+	}
+	return fd, nil
 }
 
 // split cuts a list of /proc/PID/cmdline or environ.

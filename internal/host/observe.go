@@ -72,7 +72,10 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 			if !ok {
 				c.logs = logs(o.master.PID)
 				c.backlog, c.at, err = h.configured(o.master.Process)
-				note(&facts, fmt.Sprintf("the configured listen of uWSGI %d", o.master.PID), err)
+				if err != nil {
+					c.unread = err.Error()
+				}
+				note(&facts, fmt.Sprintf("the configuration of uWSGI %d", o.master.PID), err)
 				masters[o.master.PID] = c
 			}
 			facts.Sockets = append(facts.Sockets, remediate.Socket{
@@ -91,6 +94,7 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 				Overflows:    overflows,
 				Configured:   c.backlog,
 				ConfiguredAt: c.at,
+				Unread:       c.unread,
 			})
 		}
 		slices.SortFunc(facts.Sockets[first:], func(a, b remediate.Socket) int {
@@ -136,6 +140,7 @@ type configuration struct {
 	logs    []string
 	backlog int
 	at      string
+	unread  string
 }
 
 // note adds what could not be looked at, if there is an error.

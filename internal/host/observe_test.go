@@ -273,6 +273,11 @@ func TestReadBelow(t *testing.T) {
 		os.Symlink("../secret", filepath.Join(root, "up.ini")),
 		os.Symlink(filepath.Join(dir, "secret"), filepath.Join(root, "out.ini")),
 		unix.Mkfifo(filepath.Join(root, "fifo.ini"), 0o644),
+		os.Mkdir(filepath.Join(root, "sites"), 0o755),
+		os.WriteFile(filepath.Join(root, "sites", "web.ini"), []byte("listen"), 0o644),
+		os.Symlink("/sites/../sites", filepath.Join(root, "enabled")),
+		os.Symlink("../../../../sites/web.ini", filepath.Join(root, "sites", "up.ini")),
+		os.Symlink("loop.ini", filepath.Join(root, "loop.ini")),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -285,7 +290,8 @@ func TestReadBelow(t *testing.T) {
 	defer unix.Close(fd)
 	for path, want := range map[string]string{
 		"/real.ini": "listen", "/app.ini": "listen", "/../real.ini": "listen",
-		"/up.ini": "", "/out.ini": "", "/fifo.ini": "", "/": "", "/none.ini": "",
+		"/enabled/web.ini": "listen", "/enabled/./..//sites/up.ini": "listen",
+		"/up.ini": "", "/out.ini": "", "/fifo.ini": "", "/": "", "/none.ini": "", "/loop.ini": "", "/real.ini/x": "",
 	} {
 		got, err := readBelow(fd, path)
 		if string(got) != want || (err == nil) != (want != "") {

@@ -51,5 +51,8 @@ func (h *Host) Refused(ctx context.Context, unit string) (listen int, at string,
 	if err != nil {
 		return 0, "", fmt.Errorf("the configured listen of %s: %w", unit, err)
 	}
+	if setting.Unread != nil {
+		return 0, "", fmt.Errorf("the configuration of %s: %w", unit, setting.Unread)
+	}
 	return setting.Listen, setting.At, nil
 }

@@ -102,8 +102,12 @@ func (h hand) mayReload(s remediate.Socket) error {
 	if !master {
 		return fmt.Errorf("uWSGI %d runs without a master process: SIGHUP would end it", pid)
 	}
-	if at := exitsOnReload(s.Master); at != "" {
+	at, err := exitsOnReload(s.Master)
+	switch {
+	case at != "":
 		return fmt.Errorf("uWSGI %d has exit-on-reload (%s): a reload would end it", pid, at)
+	case err != nil:
+		return fmt.Errorf("the configuration of uWSGI %d is not known, and with exit-on-reload a reload would end it: %w", pid, err)
 	}
 	if s.Configured == 0 {
 		return nil
@@ -137,21 +141,24 @@ func catches(pid int, signal unix.Signal) (bool, error) {
 	return false, fmt.Errorf("%s has no line SigCgt", path)
 }
 
-// exitsOnReload tells where exit-on-reload is set for a uWSGI, "" if nowhere
-// that can be seen.
-func exitsOnReload(master remediate.Process) (at string) {
+// exitsOnReload tells where exit-on-reload is set for a uWSGI, "" if nowhere.
+// The error says what of the configuration is not known.
+func exitsOnReload(master remediate.Process) (at string, err error) {
 	in, done := inputOf(master)
 	defer done()
-	setting, _ := uwsgiconf.Find(in) // what it found, though listen may be unknown
+	setting, _ := uwsgiconf.Find(in) // its error is in Unread too
 	for _, o := range setting.Options {
 		if o.Name == "exit-on-reload" {
-			at = o.At
-			if slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) { // uwsgi_opt_true
+			off := slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) // uwsgi_opt_true
+			switch {
+			case !off:
+				at = o.At
+			case !o.Conditional:
 				at = ""
 			}
 		}
 	}
-	return at
+	return at, setting.Unread
 }
 
 // isUWSGI is Host.named without the host's lock.

@@ -8,10 +8,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -90,6 +92,11 @@ func TestReloadRefuses(t *testing.T) {
 	testbed.Run(t, testbed.Options{Address: "127.0.0.1:5321", Args: []string{"--master-fifo", other}})
 	write(t, dir+"/once.ini", "[uwsgi]\nexit-on-reload = true\n")
 	once := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5322", Args: []string{"--ini", dir + "/once.ini"}})
+	write(t, dir+"/gone.ini", "[uwsgi]\nexit-on-reload = true\n")
+	gone := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5323", Args: []string{"--ini", dir + "/gone.ini"}})
+	if err := os.Remove(dir + "/gone.ini"); err != nil {
+		t.Fatal(err)
+	}
 	for _, err := range []error{
 		os.Symlink(fifo, dir+"/fifolink"), unix.Mkfifo(dir+"/unread", 0o600),
 		os.WriteFile(dir+"/file", nil, 0o600), os.Symlink(dir+"/file", dir+"/filelink"),
@@ -107,13 +114,13 @@ func TestReloadRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, onceSocket := socketOf(t, u.Address), socketOf(t, once.Address)
+	s, onceSocket, goneSocket := socketOf(t, u.Address), socketOf(t, once.Address), socketOf(t, gone.Address)
 	with := func(change func(*remediate.Socket)) remediate.Socket {
 		c := s
 		change(&c)
 		return c
 	}
-	before := append(pidsOfWorkers(t, u), pidsOfWorkers(t, once)...)
+	before := slices.Concat(pidsOfWorkers(t, u), pidsOfWorkers(t, once), pidsOfWorkers(t, gone))
 	for _, tt := range []struct {
 		name   string
 		socket remediate.Socket
@@ -125,6 +132,7 @@ func TestReloadRefuses(t *testing.T) {
 		{"listen over somaxconn", with(func(s *remediate.Socket) { s.Configured, s.ConfiguredAt = 1024, "app.ini:3" }), "signal",
 			fmt.Sprintf("failed -1→-1: uWSGI %d is configured with listen = 1024 (app.ini:3) over net.core.somaxconn = 128", u.Pid)},
 		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1→-1: uWSGI %d has exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
+		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1→-1: the configuration of uWSGI %d is not known, and with exit-on-reload a reload would end it: command line: reading %s/gone.ini: open %s/gone.ini: no such file", gone.Pid, dir, dir)},
 		{"a worker is no master", with(func(s *remediate.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1→-1: uWSGI %d runs without a master process", s.Workers[0].PID)},
 		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1→-1: %s is not open in uWSGI %d", other, u.Pid)},
 		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1→-1: " + dir + "/unread: nobody reads from it"},
@@ -143,9 +151,62 @@ func TestReloadRefuses(t *testing.T) {
 	if _, err := os.Stat(dir + "/none"); err == nil {
 		t.Error("touch made a file")
 	}
-	if after := append(pidsOfWorkers(t, u), pidsOfWorkers(t, once)...); !slices.Equal(before, after) {
+	if after := slices.Concat(pidsOfWorkers(t, u), pidsOfWorkers(t, once), pidsOfWorkers(t, gone)); !slices.Equal(before, after) {
 		t.Errorf("workers %v, then %v, want the same", before, after)
 	}
+}
+
+// In a unit with RestrictSUIDSGID= systemd answers openat2(2) with ENOSYS. The
+// configuration is read all the same, and an app with exit-on-reload lives.
+func TestReloadWithoutOpenat2(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	ini := filepath.Join(t.TempDir(), "once.ini")
+	write(t, ini, "[uwsgi]\nexit-on-reload = true\nlisten = 90\n")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5326", Args: []string{"--ini", ini}})
+	before := pidsOfWorkers(t, u)
+	withoutOpenat2(t, func() {
+		s := socketOf(t, u.Address)
+		if s.Configured != 90 || s.Unread != "" {
+			t.Errorf("configured %d, unread %q; want 90 and all read", s.Configured, s.Unread)
+		}
+		r := apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: time.Minute})
+		wantResult(t, r, fmt.Sprintf("failed -1→-1: uWSGI %d has exit-on-reload (%s:2)", u.Pid, ini))
+	})
+	if after := pidsOfWorkers(t, u); !slices.Equal(before, after) {
+		t.Errorf("workers %v, then %v, want the same", before, after)
+	}
+}
+
+// withoutOpenat2 runs f on a thread on which openat2(2) answers ENOSYS. The
+// thread ends with it.
+func withoutOpenat2(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		filter := []unix.SockFilter{
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_OPENAT2},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		}
+		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			t.Errorf("no_new_privs: %v", err)
+			return
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))); errno != 0 {
+			t.Errorf("seccomp: %v", errno)
+			return
+		}
+		if _, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH}); !errors.Is(err, unix.ENOSYS) {
+			t.Errorf("openat2: %v, want ENOSYS", err)
+			return
+		}
+		f()
+	}()
+	<-done
 }
 
 // SIGHUP ends the first process of a uWSGI without a master and leaves the
@@ -211,10 +272,14 @@ func TestReloadRights(t *testing.T) {
 	act := func() remediate.Result {
 		return apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: time.Minute})
 	}
-	as(t, 1000, nil, func() {
+	// Whoever may not see how it is configured does not reload it.
+	as(t, 1000, []int{unix.CAP_KILL}, func() {
+		wantResult(t, act(), fmt.Sprintf("failed -1→-1: the configuration of uWSGI %d is not known", u.Pid))
+	})
+	as(t, 1000, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, func() {
 		wantResult(t, act(), "failed -1→-1: SIGHUP to process", "operation not permitted; needs the same user or CAP_KILL")
 	})
-	as(t, 1000, []int{unix.CAP_KILL}, func() {
+	as(t, 1000, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL}, func() {
 		wantResult(t, act(), "applied -1→-1 (signal: 2 new workers")
 	})
 }

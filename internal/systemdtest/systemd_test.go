@@ -70,6 +70,7 @@ func TestSystemd(t *testing.T) {
 	m.scene("journal", func() { m.raiseNotify() })
 	m.scene("file", func() { m.raiseFile() })
 	m.scene("socket", func() { m.raiseSocket() })
+	m.scene("exit on reload", func() { m.exitOnReload() })
 	m.scene("killed", func() { m.killed() })
 	m.scene("watchdog", func() { m.watchdog() })
 	m.scene("configuration", func() { m.configuration() })
@@ -299,6 +300,40 @@ func (m *machine) raiseSocket() {
 	failed := m.sh("grep '\"failed\"' " + audit + " || true")
 	m.is(failed == "", "of all steps until here none has failed", failed)
 	m.says("cat "+conf, "net.ipv4.tcp_max_syn_backlog = 8192")
+}
+
+// exitOnReload raises two applications that a reload would end: one whose
+// configuration says so, and one whose configuration has gone since its start.
+func (m *machine) exitOnReload() {
+	for port, unread := range map[string]bool{"5005": false, "5006": true} {
+		addr, ini, unit := "127.0.0.1:"+port, "/etc/uwsgi/once-"+port+".ini", "web-once@"+port
+		m.sh(`mkdir -p /etc/uwsgi
+cat >` + ini + ` <<'END'
+[uwsgi]
+master = true
+need-app = true
+http-socket = ` + addr + `
+listen = 64
+processes = 1
+chdir = /srv/app
+module = app
+logto2 = /var/log/uwsgi/app/web-` + port + `.log
+exit-on-reload = true
+END
+systemctl start ` + unit)
+		m.eventuallySays("ss -H -ltn 'src "+addr+"'", addr, 20*time.Second)
+		why := "exit-on-reload (" + ini + ":10)"
+		if unread {
+			m.sh("rm " + ini)
+			why = "configuration is not known"
+		}
+		before := m.sh("systemctl show -p MainPID --value " + unit)
+		m.raise(addr)
+		m.says("journalctl --no-pager -o cat -u qwatch QWATCH_SOCKET="+addr, why)
+		m.is(m.sh("systemctl show -p MainPID --value "+unit) == before, "it is the same uWSGI master", before)
+		m.state(unit, "active")
+		m.sh("systemctl stop " + unit)
+	}
 }
 
 // killed kills qwatch in the middle of a reload.

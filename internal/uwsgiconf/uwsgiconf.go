@@ -64,6 +64,11 @@ type Setting struct {
 	Listen  int    // the backlog; 0 or more
 	At      string // as in Option, or "default"
 	Options []Option
+
+	// Unread says what could not be read, followed or understood, nil where
+	// nothing is missing: Options may lack some, and one of them may matter,
+	// though Listen is known.
+	Unread error
 }
 
 // Find follows the configuration. The error says why Listen cannot be known: a
@@ -89,7 +94,10 @@ func Find(in Input) (Setting, error) {
 	if f.at == "default" && f.doubt == nil && !slices.ContainsFunc(in.Environ, isVariable) {
 		f.doubt = errors.New("the environment of the process cannot be read, or the process has overwritten it and its command line (auto-procname)")
 	}
-	s := Setting{Listen: f.listen, At: f.at}
+	s := Setting{Listen: f.listen, At: f.at, Unread: f.unread}
+	if s.Unread == nil {
+		s.Unread = f.doubt
+	}
 	for _, o := range f.options {
 		if !o.placeholder {
 			s.Options = append(s.Options, o.Option)
@@ -115,6 +123,7 @@ type finder struct {
 	listen int
 	at     string
 	doubt  error // why listen may be another; nil where it is sure
+	unread error // the first reason why options may be missing
 
 	logic     bool            // between if-… or for-… and its end
 	custom    map[string]bool // declared options that may set listen
@@ -289,6 +298,9 @@ func isLogic(name string) bool {
 
 func (f *finder) unsure(at, format string, args ...any) {
 	f.doubt = fmt.Errorf("%s: "+format, append([]any{at}, args...)...)
+	if f.unread == nil {
+		f.unread = f.doubt
+	}
 }
 
 func (f *finder) setListen(o Option) {
