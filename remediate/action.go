@@ -3,6 +3,7 @@ package remediate
 import (
 	"context"
 	"fmt"
+	"qwatch/remediate/facts"
 	"time"
 )
 
@@ -20,7 +21,7 @@ type SetSysctl struct {
 	Key      string
 	From, To int // the live value
 	// Space is a process in the namespace, zero for qwatch's own.
-	Space Process
+	Space facts.Process
 	// File is the sysctl.d file to keep the value over a boot, "" for none;
 	// FileFrom is what it holds for Key now, 0 for nothing. A file that holds
 	// more than To is left as it is.
@@ -38,7 +39,7 @@ type SetSysctl struct {
 // Relisten calls listen(2) again on the running socket, through a duplicate
 // of the master's descriptor (pidfd_getfd(2)).
 type Relisten struct {
-	Socket   Socket
+	Socket   facts.Socket
 	From, To int // the socket's limit
 	Undo     bool
 	Why      string
@@ -47,7 +48,7 @@ type Relisten struct {
 // Reload asks a uWSGI master for a graceful reload. It is done when new
 // workers run and the socket listens.
 type Reload struct {
-	Socket  Socket
+	Socket  facts.Socket
 	How     string // signal, systemd, fifo:PATH, touch:PATH, auto
 	Timeout time.Duration
 	Why     string
@@ -66,7 +67,7 @@ func (Reload) isAction()    {}
 func (Start) isAction()     {}
 
 func (a SetSysctl) String() string {
-	if a.Space != (Process{}) {
+	if a.Space != (facts.Process{}) {
 		return fmt.Sprintf("set %s from %d to %d in the namespace of %s", a.Key, a.From, a.To, a.Space)
 	}
 	s := fmt.Sprintf("set %s from %d to %d", a.Key, a.From, a.To)

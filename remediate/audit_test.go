@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"testing"
@@ -379,19 +380,19 @@ func TestTrailLock(t *testing.T) {
 func TestKilled(t *testing.T) {
 	tests := []struct {
 		child, action string
-		host          func(f *Facts)
+		host          func(f *facts.Snapshot)
 		want          Status
 		err, why      string
 	}{
-		{"killed at net.core.somaxconn", "sysctl", func(f *Facts) {}, Failed, "interrupted before it took effect", ""},
-		{"killed at net.core.somaxconn", "sysctl", func(f *Facts) { f.Sysctl["net.core.somaxconn"] = 1024 }, Applied, "",
+		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) {}, Failed, "interrupted before it took effect", ""},
+		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) { f.Sysctl["net.core.somaxconn"] = 1024 }, Applied, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", func(f *Facts) {}, Failed, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", func(f *Facts) { f.Sockets = nil }, Failed, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", func(f *Facts) { f.Sockets[0].Limit = 1024 }, Applied, "",
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) {}, Failed, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets = nil }, Failed, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit = 1024 }, Applied, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", func(f *Facts) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, Failed, "interrupted before it took effect", ""},
-		{"killed at reload", "reload", func(f *Facts) {}, Failed, "interrupted; it is not known whether it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, Failed, "interrupted before it took effect", ""},
+		{"killed at reload", "reload", func(f *facts.Snapshot) {}, Failed, "interrupted; it is not known whether it took effect", ""},
 	}
 	for i, test := range tests {
 		t.Run(fmt.Sprint(i, " ", test.child), func(t *testing.T) {
@@ -409,15 +410,15 @@ func TestKilled(t *testing.T) {
 			if len(open) != 1 || open[0].Action != test.action {
 				t.Fatalf("unfinished: %v", results(open))
 			}
-			facts := full().Facts
-			facts.At = open[0].Time.Add(time.Minute)
+			snapshot := full().Facts
+			snapshot.At = open[0].Time.Add(time.Minute)
 			if test.action != "sysctl" {
-				facts.Sysctl["net.core.somaxconn"] = 1024 // that was done before
+				snapshot.Sysctl["net.core.somaxconn"] = 1024 // that was done before
 			}
-			test.host(&facts)
-			end := Settle(open[0], facts)
+			test.host(&snapshot)
+			end := Settle(open[0], snapshot)
 			want := open[0]
-			want.Time, want.Result, want.Error, want.Why = facts.At.UTC(), test.want, test.err, want.Why+test.why
+			want.Time, want.Result, want.Error, want.Why = snapshot.At.UTC(), test.want, test.err, want.Why+test.why
 			if diff := cmp.Diff(want, end); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
@@ -431,13 +432,13 @@ func TestKilled(t *testing.T) {
 			// The next plan of the incident is another one, and raises in place
 			// if that is left to do.
 			next := full()
-			next.Facts = facts
-			if len(facts.Sockets) > 0 {
-				next.Socket = facts.Sockets[0]
+			next.Facts = snapshot
+			if len(snapshot.Sockets) > 0 {
+				next.Socket = snapshot.Sockets[0]
 			}
 			p := defaults()
 			p.Reload = Always
-			plan := Decide(p, next, h, facts.At.Add(time.Hour))
+			plan := Decide(p, next, h, snapshot.At.Add(time.Hour))
 			inPlace := slices.ContainsFunc(plan.Actions, func(a Action) bool { _, ok := a.(Relisten); return ok })
 			if plan.ID != "inc-1.2" || !inPlace {
 				t.Errorf("next plan %s: %s: %s", plan.ID, plan.Verdict, plan.Reason)

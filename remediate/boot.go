@@ -3,6 +3,7 @@ package remediate
 import (
 	"fmt"
 	"maps"
+	"qwatch/remediate/facts"
 	"slices"
 )
 
@@ -12,7 +13,7 @@ type BootLoss struct {
 	Key    string
 	Ours   int
 	File   string // qwatch's
-	Winner BootValue
+	Winner facts.BootValue
 	Better string // a name for qwatch's file that would win
 }
 
@@ -23,7 +24,7 @@ func (l BootLoss) String() string {
 
 // BootLosses returns the settings of qwatch's file that would lose at the next
 // boot, by key.
-func BootLosses(p Policy, f Facts) []BootLoss {
+func BootLosses(p Policy, f facts.Snapshot) []BootLoss {
 	var losses []BootLoss
 	for _, key := range slices.Sorted(maps.Keys(f.File)) {
 		if winner, ok := f.Boot[key]; ok && winner.Value < f.File[key] && winner.File != p.SysctlFile {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"qwatch/remediate/facts"
 	"slices"
 	"time"
 
@@ -13,10 +14,10 @@ import (
 // Case is one incident with all that is known of it.
 type Case struct {
 	Incident matcher.Incident // zero where somebody asks without one
-	Facts    Facts
-	Socket   Socket // the socket that the incident is about
-	Lost     error  // why there is none, instead of Socket
-	Evidence Evidence
+	Facts    facts.Snapshot
+	Socket   facts.Socket // the socket that the incident is about
+	Lost     error        // why there is none, instead of Socket
+	Evidence facts.Evidence
 	// Diagnosis says why the queue is full; the zero one says nothing.
 	Diagnosis Diagnosis
 	// Serial tells plans apart that are asked for in one second; those of an
@@ -52,14 +53,14 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	plan.Socket, plan.Name = s, s.Name()
 	plan.Seen = h.newest(plan.Name)
 	h = h.countedBy(p)
-	c.Evidence = c.Evidence.of(s)
+	c.Evidence = c.Evidence.Of(s)
 
-	if s.Foreign && !p.Containers {
+	if s.OtherNetNS && !p.Containers {
 		return say(Refuse, CodeForeign, "the socket lives in another network namespace (%s), and policy.containers is off", s.Master)
 	}
 	garbage := c.Incident.ID != "" && c.Incident.Peak == 0
 	switch {
-	case c.Evidence.corroborates():
+	case c.Evidence.Corroborates():
 	case c.Incident.ID == "":
 		return say(Nothing, CodeNotFull, "the queue is not full: %s", c.Evidence)
 	case garbage:
@@ -136,7 +137,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 			return say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", cannot, noReload)
 		}
 	}
-	if s.Foreign {
+	if s.OtherNetNS {
 		plan.Advice = append(plan.Advice, fmt.Sprintf("set the sysctl %s = %d for %s itself, or its next start brings %d back: no file of this host reaches it",
 			somaxconn, target, cmp.Or(s.Master.Container, "that namespace"), s.Somaxconn))
 	}
@@ -154,7 +155,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 const somaxconn = "net.core.somaxconn"
 
 // reach is the limit that a raise of the socket aims at, or why it cannot grow.
-func (p Policy) reach(s Socket, d Diagnosis) (target int, code Code, cannotGrow string) {
+func (p Policy) reach(s facts.Socket, d Diagnosis) (target int, code Code, cannotGrow string) {
 	target = p.Target(s.Limit)
 	if target <= s.Limit {
 		return 0, CodeCeiling, fmt.Sprintf("the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
@@ -177,12 +178,12 @@ func (p Policy) reach(s Socket, d Diagnosis) (target int, code Code, cannotGrow 
 
 // whyNoRelisten says why the running socket cannot be raised in place, "" if it
 // can. failed is how that ended within this incident, if it was tried.
-func (p Policy) whyNoRelisten(f Facts, failed string) string {
+func (p Policy) whyNoRelisten(f facts.Snapshot, failed string) string {
 	switch {
 	case !p.Relisten:
 		return "policy.relisten is off"
-	case f.Cannot[StepRelisten] != "":
-		return f.Cannot[StepRelisten]
+	case f.Cannot[facts.StepRelisten] != "":
+		return f.Cannot[facts.StepRelisten]
 	case failed != "":
 		return "it failed before: " + failed
 	}
@@ -191,11 +192,11 @@ func (p Policy) whyNoRelisten(f Facts, failed string) string {
 
 // whyNoSysctl says why no kernel parameter of the socket's namespace can be
 // set, "" if it can.
-func (p Policy) whyNoSysctl(s Socket, f Facts, h History) (string, Code) {
-	if s.Foreign {
+func (p Policy) whyNoSysctl(s facts.Socket, f facts.Snapshot, h History) (string, Code) {
+	if s.OtherNetNS {
 		return "", "" // only trying can tell
 	}
-	if cannot := cmp.Or(f.Cannot[StepSysctl], f.Cannot[StepSysctlFile]); cannot != "" {
+	if cannot := cmp.Or(f.Cannot[facts.StepSysctl], f.Cannot[facts.StepSysctlFile]); cannot != "" {
 		return cannot, CodePowerless
 	}
 	return h.steppedAside(somaxconn, f.Sysctl[somaxconn], f.Booted), CodeSteppedAside
@@ -205,8 +206,8 @@ func (p Policy) whyNoSysctl(s Socket, f Facts, h History) (string, Code) {
 // listen(2) is clamped to it, then its companions by name. soon is what
 // somaxconn will be. No file reaches another network namespace, and its
 // companions are the container's own affair.
-func sysctls(p Policy, s Socket, f Facts, h History, target int, why string) (actions []Action, soon int) {
-	if s.Foreign {
+func sysctls(p Policy, s facts.Socket, f facts.Snapshot, h History, target int, why string) (actions []Action, soon int) {
+	if s.OtherNetNS {
 		if s.Somaxconn >= target {
 			return nil, s.Somaxconn
 		}
@@ -233,7 +234,7 @@ func sysctls(p Policy, s Socket, f Facts, h History, target int, why string) (ac
 
 // whyNoReload says why a raise of the socket goes without a reload, "" if it
 // goes with one.
-func (p Policy) whyNoReload(s Socket, h History, somaxconn int, inPlace bool, now time.Time) string {
+func (p Policy) whyNoReload(s facts.Socket, h History, somaxconn int, inPlace bool, now time.Time) string {
 	if p.Reload == Never {
 		return "policy.reload.when is never"
 	}
@@ -261,7 +262,7 @@ func (p Policy) whyNoReload(s Socket, h History, somaxconn int, inPlace bool, no
 }
 
 // restartAdvice is how a socket gets a limit that it cannot get while it runs.
-func restartAdvice(s Socket, target int) string {
+func restartAdvice(s facts.Socket, target int) string {
 	if s.SocketUnit != "" {
 		return fmt.Sprintf("set Backlog=%d under [Socket] by `systemctl edit %s` and restart that unit with its service: a running socket keeps its limit", target, s.SocketUnit)
 	}
@@ -269,7 +270,7 @@ func restartAdvice(s Socket, target int) string {
 }
 
 // capacityAdvice is what is left to do where a longer queue is no cure.
-func capacityAdvice(s Socket) []string {
+func capacityAdvice(s facts.Socket) []string {
 	advice := []string{
 		fmt.Sprintf("a longer queue buys seconds, not capacity: give uWSGI more workers than its %d, or make the requests shorter", len(s.Workers)),
 		"set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced",

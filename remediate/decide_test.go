@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"testing"
@@ -32,22 +33,22 @@ func defaults() Policy {
 
 // full is the case of one uWSGI whose queue overflows.
 func full() Case {
-	s := Socket{
-		ID: SocketID{NetNS: 1, Inode: 77}, Family: TCP, Address: "127.0.0.1:5000",
+	s := facts.Socket{
+		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
 		Length: 129, Limit: 128, FD: 3, Somaxconn: 128,
-		Master:     Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: "app.service"},
-		Workers:    make([]Worker, 4),
+		Master:     facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: "app.service"},
+		Workers:    make([]facts.Worker, 4),
 		Configured: 128, ConfiguredAt: "/etc/uwsgi/app.ini:3",
 	}
 	return Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},
-		Facts: Facts{
-			At: now, Sockets: []Socket{s}, Cannot: map[Step]string{},
+		Facts: facts.Snapshot{
+			At: now, Sockets: []facts.Socket{s}, Cannot: map[facts.Step]string{},
 			Sysctl: map[string]int{"net.core.somaxconn": 128, "net.core.netdev_max_backlog": 1000, "net.ipv4.tcp_max_syn_backlog": 512},
 			File:   map[string]int{},
 		},
 		Socket:   s,
-		Evidence: Evidence{Looks: 4, Full: 3, Peak: 129, Limit: 128, Overflows: 37, Alone: true, Over: 900 * time.Millisecond},
+		Evidence: facts.Evidence{Samples: 4, Full: 3, Peak: 129, Limit: 128, Overflows: 37, OthersCalm: true, Over: 900 * time.Millisecond},
 	}
 }
 
@@ -120,7 +121,7 @@ var (
 	wholeRaise = []string{setSomaxconn, setNetdev, setSyn, relist}
 	capacity   = []string{adviceWorkers, adviceHarakiri}
 	withReload = func(why string) []string { return append(slices.Clone(wholeRaise), reloadAuto+why) }
-	noRelisten = map[Step]string{StepRelisten: "needs CAP_SYS_PTRACE"}
+	noRelisten = map[facts.Step]string{facts.StepRelisten: "needs CAP_SYS_PTRACE"}
 )
 
 // limit sets the socket's limit, and the queue one over it.
@@ -153,16 +154,16 @@ func TestDecide(t *testing.T) {
 
 		// What the kernel shows.
 		{"the log says full, the kernel does not", func(p *Policy, c *Case, h *History) {
-			c.Evidence = Evidence{Looks: 4, Peak: 3, Limit: 128, Alone: true, Over: time.Second}
+			c.Evidence = facts.Evidence{Samples: 4, Peak: 3, Limit: 128, OthersCalm: true, Over: time.Second}
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
 			Reason: "the kernel does not show what the log says: 0 of 4 looks over 1s found the queue full (longest 3, limit 128), no overflows"}},
-		{"the kernel was not looked at", func(p *Policy, c *Case, h *History) { c.Evidence = Evidence{Alone: true} },
+		{"the kernel was not looked at", func(p *Policy, c *Case, h *History) { c.Evidence = facts.Evidence{OthersCalm: true} },
 			decided{Verdict: Wait, Code: CodeUncorroborated,
 				Reason: "the kernel does not show what the log says: the kernel was not looked at"}},
 		{"corroborate is off", func(p *Policy, c *Case, h *History) {
 			p.Corroborate = false
 			c.Socket.Length = 5
-			c.Evidence = Evidence{Looks: 1, Peak: 5, Limit: 128, Alone: true}
+			c.Evidence = facts.Evidence{Samples: 1, Peak: 5, Limit: 128, OthersCalm: true}
 		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 looks over 0s found the queue full (longest 5, limit 128), no overflows; raise it to 1024", wholeRaise...)},
 		{"overflows while half full and alone", func(p *Policy, c *Case, h *History) {
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
@@ -172,23 +173,23 @@ func TestDecide(t *testing.T) {
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
 			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 63, limit 128), 37 overflows in its network namespace"}},
 		{"overflows that may be another socket's", func(p *Policy, c *Case, h *History) {
-			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length, c.Evidence.Alone = 0, 128, 0, false
+			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length, c.Evidence.OthersCalm = 0, 128, 0, false
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
 			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 128, limit 128), 37 overflows in its network namespace"}},
 		{"TCP's overflows say nothing of a UNIX socket", func(p *Policy, c *Case, h *History) {
-			c.Socket.Family, c.Socket.Address = Unix, "/run/app.sock"
+			c.Socket.Family, c.Socket.Address = facts.Unix, "/run/app.sock"
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
 			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 64, limit 128), no overflows"}},
 		{"garbage in the log", func(p *Policy, c *Case, h *History) {
 			c.Incident.Peak = 0
-			c.Evidence = Evidence{Looks: 4, Limit: 64, Alone: true, Over: time.Second}
+			c.Evidence = facts.Evidence{Samples: 4, Limit: 64, OthersCalm: true, Over: time.Second}
 		}, decided{Verdict: Refuse, Code: CodeGarbage,
 			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: 0 of 4 looks over 1s found the queue full (longest 0, limit 64), no overflows"}},
 		{"garbage, and the log is to be believed", func(p *Policy, c *Case, h *History) {
 			p.Corroborate = false
 			c.Incident.Peak = 0
-			c.Evidence = Evidence{}
+			c.Evidence = facts.Evidence{}
 		}, decided{Verdict: Refuse, Code: CodeGarbage,
 			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: the kernel was not looked at"}},
 		{"garbage, but the kernel shows a full queue", func(p *Policy, c *Case, h *History) { c.Incident.Peak = 0 },
@@ -196,19 +197,19 @@ func TestDecide(t *testing.T) {
 		{"asked, and full", func(p *Policy, c *Case, h *History) { c.Incident = matcher.Incident{} }, act(fullReason, wholeRaise...)},
 		{"asked, and not full", func(p *Policy, c *Case, h *History) {
 			p.Corroborate = false
-			c.Incident, c.Evidence = matcher.Incident{}, Evidence{Looks: 1, Limit: 128, Alone: true}
+			c.Incident, c.Evidence = matcher.Incident{}, facts.Evidence{Samples: 1, Limit: 128, OthersCalm: true}
 		}, decided{Verdict: Nothing, Code: CodeNotFull,
 			Reason: "the queue is not full: 0 of 1 looks over 0s found the queue full (longest 0, limit 128), no overflows"}},
 
 		// The socket.
 		{"not found", func(p *Policy, c *Case, h *History) {
-			c.Socket, c.Lost = Socket{}, errors.New(`no uWSGI listens on "10.9.8.7:1"`)
+			c.Socket, c.Lost = facts.Socket{}, errors.New(`no uWSGI listens on "10.9.8.7:1"`)
 		}, decided{Verdict: Refuse, Code: CodeNotFound, Reason: `the socket was not found: no uWSGI listens on "10.9.8.7:1"`}},
-		{"foreign", func(p *Policy, c *Case, h *History) { c.Socket.Foreign = true },
+		{"foreign", func(p *Policy, c *Case, h *History) { c.Socket.OtherNetNS = true },
 			decided{Verdict: Refuse, Code: CodeForeign,
 				Reason: "the socket lives in another network namespace (uwsgi 1234 (app.service)), and policy.containers is off"}},
 		{"foreign with containers on", func(p *Policy, c *Case, h *History) {
-			p.Containers, c.Socket.Foreign, c.Socket.Master.Container = true, true, "web"
+			p.Containers, c.Socket.OtherNetNS, c.Socket.Master.Container = true, true, "web"
 		}, decided{Verdict: Act, Code: CodeFull, Target: 1024,
 			Reason: strings.ReplaceAll(fullReason, "127.0.0.1:5000", "127.0.0.1:5000 in web"),
 			Actions: []string{"set net.core.somaxconn from 128 to 1024 in the namespace of uwsgi 1234 (web)",
@@ -291,14 +292,14 @@ func TestDecide(t *testing.T) {
 			c.limit(8192)
 			c.Socket.Somaxconn, c.Socket.Configured = 0, 0
 		}, decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192", Advice: capacity}},
-		{"sysctl not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[StepSysctl] = "needs CAP_NET_ADMIN" },
+		{"sysctl not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[facts.StepSysctl] = "needs CAP_NET_ADMIN" },
 			decided{Verdict: Refuse, Code: CodePowerless, Target: 1024,
 				Reason: "somaxconn is 128 and not raised to 1024: needs CAP_NET_ADMIN"}},
-		{"sysctl file not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[StepSysctlFile] = "read-only file system" },
+		{"sysctl file not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[facts.StepSysctlFile] = "read-only file system" },
 			decided{Verdict: Refuse, Code: CodePowerless, Target: 1024,
 				Reason: "somaxconn is 128 and not raised to 1024: read-only file system"}},
 		{"sysctl not permitted, but not needed", func(p *Policy, c *Case, h *History) {
-			c.Facts.Cannot[StepSysctl] = "needs CAP_NET_ADMIN"
+			c.Facts.Cannot[facts.StepSysctl] = "needs CAP_NET_ADMIN"
 			c.Socket.Somaxconn = 1024
 		}, act(fullReason, relist)},
 		{"companions that this kernel lacks, or that are higher", func(p *Policy, c *Case, h *History) {
@@ -537,19 +538,19 @@ func TestDecideForgedNeighbour(t *testing.T) {
 	a, b := full(), full()
 	b.Socket.ID.Inode, b.Socket.Address, b.Socket.Length = 78, "127.0.0.1:6000", 90
 	b.Incident = matcher.Incident{ID: "inc-2", Socket: b.Socket.Address, Hits: 9, Peak: 129, Limit: 128}
-	var readings []Reading
+	var readings []facts.Sample
 	for i := range 5 {
 		at := now.Add(time.Duration(i-5) * time.Second)
 		// Between two bursts A is seen at 80, and B is in good use.
 		readings = append(readings,
-			Reading{ID: a.Socket.ID, At: at, Length: 80 + 49*(i%2), Limit: 128, Overflows: uint64(10 * i)},
-			Reading{ID: b.Socket.ID, At: at, Length: 90, Limit: 128, Overflows: uint64(10 * i)})
+			facts.Sample{ID: a.Socket.ID, At: at, Length: 80 + 49*(i%2), Limit: 128, Overflows: uint64(10 * i)},
+			facts.Sample{ID: b.Socket.ID, At: at, Length: 90, Limit: 128, Overflows: uint64(10 * i)})
 	}
-	b.Evidence = Weigh(b.Socket.ID, readings, time.Time{})
+	b.Evidence = facts.Weigh(b.Socket.ID, readings, time.Time{})
 	if got := Decide(defaults(), b, nil, now); got.Code != CodeUncorroborated {
 		t.Errorf("forged: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}
-	a.Evidence = Weigh(a.Socket.ID, readings, time.Time{})
+	a.Evidence = facts.Weigh(a.Socket.ID, readings, time.Time{})
 	if got := Decide(defaults(), a, nil, now); got.Verdict != Act {
 		t.Errorf("true: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}
@@ -557,7 +558,7 @@ func TestDecideForgedNeighbour(t *testing.T) {
 	for i := range readings {
 		readings[i].Length = min(readings[i].Length, 100)
 	}
-	b.Evidence = Weigh(b.Socket.ID, readings, time.Time{})
+	b.Evidence = facts.Weigh(b.Socket.ID, readings, time.Time{})
 	if got := Decide(defaults(), b, nil, now); got.Code != CodeUncorroborated {
 		t.Errorf("forged, bursts unseen: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}
@@ -582,7 +583,7 @@ func TestDecideNeverLowers(t *testing.T) {
 		c.limit(pick(sizes...))
 		c.Socket.Somaxconn, c.Socket.Configured = pick(sizes...), pick(sizes...)
 		c.Incident.Peak = pick(sizes...)
-		c.Evidence.Full, c.Evidence.Alone = r.IntN(2), coin()
+		c.Evidence.Full, c.Evidence.OthersCalm = r.IntN(2), coin()
 		if coin() {
 			c.Incident = matcher.Incident{}
 		}
@@ -592,7 +593,7 @@ func TestDecideNeverLowers(t *testing.T) {
 			}
 			c.Facts.File[key] = pick(sizes...)
 		}
-		for _, step := range []Step{StepSysctl, StepSysctlFile, StepRelisten} {
+		for _, step := range []facts.Step{facts.StepSysctl, facts.StepSysctlFile, facts.StepRelisten} {
 			if r.IntN(4) == 0 {
 				c.Facts.Cannot[step] = "no"
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"time"
@@ -36,23 +37,11 @@ const (
 	BindUnknown   Bind = "unknown"
 )
 
-// Stats is what a uWSGI stats server says: of all sockets and workers of one
-// master together.
-type Stats struct {
-	Requests   uint64 // answered since the master's start (sum of the workers')
-	Workers    int    // without those that cheaper mode has put to rest
-	Busy, Idle int
-	// Response is the average time of a request, as the workers that have
-	// answered any say (avg_rt, which weighs the newest most).
-	Response time.Duration
-	Queue    int // listen_queue: the longest queue of its TCP sockets
-}
-
 // Look is a socket as Observe showed it at one moment.
 type Look struct {
 	At, Booted time.Time // as in Facts
-	Socket     Socket
-	Stats      *Stats // nil where no stats server is configured or answers
+	Socket     facts.Socket
+	Stats      *facts.Stats // nil where no stats server is configured or answers
 }
 
 // Signs is all that a diagnosis is made from.
@@ -66,7 +55,7 @@ type Signs struct {
 	Between     []Look
 	// Readings are those of the last minute in the order of time, of all
 	// sockets.
-	Readings []Reading
+	Readings []facts.Sample
 	// Alone says that no other socket of the namespace accepts TCP
 	// connections, so that PassiveOpens counts those of this one.
 	Alone   bool
@@ -163,9 +152,9 @@ func Diagnose(signs Signs) Diagnosis {
 // exam is the signs, sorted.
 type exam struct {
 	Signs
-	s        Socket
-	own      []Reading // of this socket
-	evidence Evidence
+	s        facts.Socket
+	own      []facts.Sample // of this socket
+	evidence facts.Evidence
 	rate     float64 // accepted each second, -1 unknown
 	most     float64 // no more than this, where the rate is not known; -1 unknown
 	dropped  float64 // overflows each second, 0 unknown
@@ -190,7 +179,7 @@ func newExam(signs Signs) exam {
 			e.own = append(e.own, r)
 		}
 	}
-	e.evidence = Weigh(e.s.ID, e.Readings, time.Time{}).of(e.s)
+	e.evidence = facts.Weigh(e.s.ID, e.Readings, time.Time{}).Of(e.s)
 	for _, before := range e.earlier() {
 		apart := e.Now.At.Sub(before.At)
 		if !before.Socket.Master.Same(e.s.Master) || apart <= 0 {
@@ -206,7 +195,7 @@ func newExam(signs Signs) exam {
 	if len(e.own) > 0 {
 		last := e.own[len(e.own)-1]
 		for _, r := range slices.Backward(e.own) {
-			if !halfFull(r.Length, r.Limit) {
+			if !facts.HalfFull(r.Length, r.Limit) {
 				break
 			}
 			e.pile = last.At.Sub(r.At)
@@ -227,7 +216,7 @@ func newExam(signs Signs) exam {
 				e.rate = e.most
 			}
 			if e.Alone {
-				e.dropped = float64(Weigh(e.s.ID, e.own, since).of(e.s).Overflows) / over.Seconds()
+				e.dropped = float64(facts.Weigh(e.s.ID, e.own, since).Of(e.s).Overflows) / over.Seconds()
 			}
 		}
 	}
@@ -249,8 +238,8 @@ func (e exam) earlier() []Look { return append([]Look{e.Before}, e.Between...) }
 // the namespace (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c), so with
 // others that accept only their absence is known.
 func (e exam) accepted(since time.Time) (n int, known bool) {
-	own := slices.DeleteFunc(slices.Clone(e.own), func(r Reading) bool { return r.At.Before(since) })
-	if len(own) < 2 || e.s.Family == Unix {
+	own := slices.DeleteFunc(slices.Clone(e.own), func(r facts.Sample) bool { return r.At.Before(since) })
+	if len(own) < 2 || e.s.Family == facts.Unix {
 		return -1, false
 	}
 	first, last := own[0], own[len(own)-1]
@@ -264,12 +253,12 @@ func (e exam) accepted(since time.Time) (n int, known bool) {
 
 // kind finds out why the queue is full.
 func (e exam) kind() (kind Kind, sure bool, reasons []string) {
-	full := e.evidence.corroborates() || e.s.Full()
-	if e.Garbage && !full && e.evidence.Looks >= falseLooks {
+	full := e.evidence.Corroborates() || e.s.Full()
+	if e.Garbage && !full && e.evidence.Samples >= falseLooks {
 		return False, true, []string{fmt.Sprintf("the log's numbers cannot be true, and the kernel shows no full queue: %s", e.evidence)}
 	}
-	if !full && !halfFull(e.s.Length, e.s.Limit) {
-		return Idle, e.evidence.Looks > 0, []string{fmt.Sprintf("the queue is not full: it holds %d of %d", e.s.Length, e.s.Limit)}
+	if !full && !facts.HalfFull(e.s.Length, e.s.Limit) {
+		return Idle, e.evidence.Samples > 0, []string{fmt.Sprintf("the queue is not full: it holds %d of %d", e.s.Length, e.s.Limit)}
 	}
 	if why := e.stalled(); why != "" {
 		return Stall, true, []string{"nothing takes connections from the queue: " + why}
@@ -278,7 +267,7 @@ func (e exam) kind() (kind Kind, sure bool, reasons []string) {
 		return Respawn, true, []string{"the queue filled while workers were starting: " + why}
 	}
 	if !full {
-		return Idle, e.evidence.Looks > 0, []string{fmt.Sprintf("the queue is not full, though it holds %d of %d", e.s.Length, e.s.Limit)}
+		return Idle, e.evidence.Samples > 0, []string{fmt.Sprintf("the queue is not full, though it holds %d of %d", e.s.Length, e.s.Limit)}
 	}
 	if e.pile >= overloadProof && e.rate > 0 {
 		return Overload, true, []string{fmt.Sprintf("more comes than the workers take: at least half full for %s, while they take %s connections a second",
@@ -288,8 +277,8 @@ func (e exam) kind() (kind Kind, sure bool, reasons []string) {
 		return Overload, false, []string{fmt.Sprintf("more comes than the workers take: at least half full for %s, while they take no more than %s connections a second (all that its network namespace takes)",
 			e.pile.Round(time.Second), number(e.most))}
 	}
-	if i := slices.IndexFunc(e.own, Reading.Full); i >= 0 {
-		if slices.ContainsFunc(e.own[i:], func(r Reading) bool { return !halfFull(r.Length, r.Limit) }) {
+	if i := slices.IndexFunc(e.own, facts.Sample.Full); i >= 0 {
+		if slices.ContainsFunc(e.own[i:], func(r facts.Sample) bool { return !facts.HalfFull(r.Length, r.Limit) }) {
 			return Burst, true, []string{"the queue drains again: the connections came in a burst"}
 		}
 	}
@@ -303,7 +292,7 @@ func (e exam) kind() (kind Kind, sure bool, reasons []string) {
 // stalled says why nothing takes connections, "" where that is not proven.
 func (e exam) stalled() string {
 	workers := e.s.Workers
-	if n := len(workers); n > 0 && count(workers, Worker.stopped) == n {
+	if n := len(workers); n > 0 && count(workers, facts.Worker.Stopped) == n {
 		return fmt.Sprintf("%s stopped (SIGSTOP or a debugger)", all(n))
 	}
 	if !e.s.Full() {
@@ -317,7 +306,7 @@ func (e exam) stalled() string {
 func (e exam) helpless() string {
 	workers, apart := e.s.Workers, e.short.apart
 	if apart < lockProof || !e.short.same() || !e.short.mayHaveFrozen() ||
-		count(workers, Worker.helpless) < len(workers) || count(e.short.before.Socket.Workers, Worker.helpless) < len(workers) {
+		count(workers, facts.Worker.Helpless) < len(workers) || count(e.short.before.Socket.Workers, facts.Worker.Helpless) < len(workers) {
 		return ""
 	}
 	if n, known := e.accepted(e.short.before.At); known && n > 0 {
@@ -326,11 +315,11 @@ func (e exam) helpless() string {
 	if n, known := e.short.answered(); known && n > 0 {
 		return ""
 	}
-	shared := count(workers, func(w Worker) bool { return w.Waits == OnShared })
+	shared := count(workers, func(w facts.Worker) bool { return w.Waits == facts.WaitsOnSharedLock })
 	switch {
-	case count(workers, Worker.dead) == len(workers):
+	case count(workers, facts.Worker.Dead) == len(workers):
 		return fmt.Sprintf("%s dead for %s, and the master does not replace them", all(len(workers)), short(apart))
-	case count(workers, func(w Worker) bool { return w.State == 'D' }) == len(workers):
+	case count(workers, func(w facts.Worker) bool { return w.State == 'D' }) == len(workers):
 		return fmt.Sprintf("%s in uninterruptible sleep for %s (a disk or network file system that does not answer)", all(len(workers)), short(apart))
 	case shared > 0:
 		return fmt.Sprintf("%d of %d workers have waited %s for a lock that uWSGI shares between them (its thunder lock, uwsgi.lock), and the others cannot give it back", shared, len(workers), short(apart))
@@ -343,11 +332,11 @@ func (e exam) helpless() string {
 // written 2 s after the first, which is when the workers are first looked at.
 func (e exam) doubt() string {
 	n := len(e.s.Workers)
-	if n == 0 || !e.s.Full() || e.fullFor() >= doubtful || count(e.s.Workers, Worker.helpless) < n {
+	if n == 0 || !e.s.Full() || e.fullFor() >= doubtful || count(e.s.Workers, facts.Worker.Helpless) < n {
 		return ""
 	}
 	before := e.short.before.Socket.Workers
-	if e.short.apart >= lockProof && e.short.same() && count(before, Worker.helpless) == len(before) {
+	if e.short.apart >= lockProof && e.short.same() && count(before, facts.Worker.Helpless) == len(before) {
 		return "" // they were seen for long enough, and some have worked
 	}
 	return fmt.Sprintf("%s waiting for what only somebody else can end; whether that is a stall shows within a few seconds", all(n))
@@ -392,11 +381,11 @@ func (e exam) idleLong() string {
 // proof: they may be as busy as any.
 func (e exam) respawning() string {
 	reloaded := e.marked(matcher.MarkReloaded, young)
-	if count(e.s.Workers, Worker.dead) == len(e.s.Workers) {
+	if count(e.s.Workers, facts.Worker.Dead) == len(e.s.Workers) {
 		began := e.Now.Booted.Add(time.Duration(e.s.Master.Start) * clockTick)
 		switch {
 		case reloaded || slices.ContainsFunc(e.earlier(), func(l Look) bool {
-			return l.Socket.Master.Same(e.s.Master) && count(l.Socket.Workers, Worker.dead) < len(l.Socket.Workers)
+			return l.Socket.Master.Same(e.s.Master) && count(l.Socket.Workers, facts.Worker.Dead) < len(l.Socket.Workers)
 		}):
 			return "uWSGI is reloading, and no worker is there yet"
 		case !e.Now.Booted.IsZero() && e.Now.At.Sub(began) < young:
@@ -409,7 +398,7 @@ func (e exam) respawning() string {
 	}
 	var births []time.Time
 	for _, w := range e.s.Workers {
-		if w.dead() {
+		if w.Dead() {
 			continue
 		}
 		births = append(births, e.Now.Booted.Add(time.Duration(w.Start)*clockTick))
@@ -424,12 +413,12 @@ func (e exam) respawning() string {
 	}
 	// Workers that have once emptied the queue are not the reason either.
 	born := fresh[0]
-	if slices.ContainsFunc(e.own, func(r Reading) bool {
-		if r.At.Before(last) || halfFull(r.Length, r.Limit) {
+	if slices.ContainsFunc(e.own, func(r facts.Sample) bool {
+		if r.At.Before(last) || facts.HalfFull(r.Length, r.Limit) {
 			return false
 		}
 		n, known := e.accepted(r.At)
-		return known && n > 0 || e.s.Family == Unix
+		return known && n > 0 || e.s.Family == facts.Unix
 	}) {
 		return ""
 	}
@@ -496,7 +485,7 @@ func (e exam) fullFor() time.Duration {
 // same reports whether the workers of both looks are the same processes.
 func (s span) same() bool {
 	before := s.before.Socket.Workers
-	return len(before) > 0 && slices.EqualFunc(before, s.now.Socket.Workers, func(a, b Worker) bool { return a.Process.Same(b.Process) })
+	return len(before) > 0 && slices.EqualFunc(before, s.now.Socket.Workers, func(a, b facts.Worker) bool { return a.Process.Same(b.Process) })
 }
 
 // answered is how many requests the stats server counted between the looks.
@@ -532,26 +521,18 @@ func (s span) working() bool { return s.apart >= measurable && !(s.same() && s.m
 // frozen reports whether no thread of any worker has run between the looks.
 func (s span) frozen() bool {
 	return s.same() && s.mayHaveFrozen() &&
-		!slices.ContainsFunc(s.now.Socket.Workers, func(w Worker) bool { return w.Switches == 0 })
+		!slices.ContainsFunc(s.now.Socket.Workers, func(w facts.Worker) bool { return w.Switches == 0 })
 }
 
 // mayHaveFrozen is frozen where nothing is known to the contrary.
 func (s span) mayHaveFrozen() bool {
-	return slices.EqualFunc(s.now.Socket.Workers, s.before.Socket.Workers, func(a, b Worker) bool {
+	return slices.EqualFunc(s.now.Socket.Workers, s.before.Socket.Workers, func(a, b facts.Worker) bool {
 		return a.Ticks == b.Ticks && (a.Switches == b.Switches || a.Switches == 0 || b.Switches == 0)
 	})
 }
 
-func (w Worker) stopped() bool { return w.State == 'T' || w.State == 't' }
-func (w Worker) dead() bool    { return w.State == 'Z' || w.State == 'X' }
-
-// helpless reports whether only somebody else can let the worker go on.
-func (w Worker) helpless() bool {
-	return w.stopped() || w.dead() || w.State == 'D' || w.Waits != ""
-}
-
 // binds names what sets the limit of a socket, and says why.
-func binds(s Socket) (Bind, string) {
+func binds(s facts.Socket) (Bind, string) {
 	at := ""
 	if s.ConfiguredAt != "" && s.ConfiguredAt != "default" {
 		at = " (" + s.ConfiguredAt + ")"
@@ -604,7 +585,7 @@ func (e exam) advice(d Diagnosis) (advice []string) {
 	case Stall:
 		var stopped []string
 		for _, w := range s.Workers {
-			if w.stopped() {
+			if w.Stopped() {
 				stopped = append(stopped, fmt.Sprint(w.PID))
 			}
 		}
@@ -612,7 +593,7 @@ func (e exam) advice(d Diagnosis) (advice []string) {
 			say("let the stopped workers go on: kill -CONT %s", strings.Join(stopped, " "))
 			return advice
 		}
-		shared := slices.ContainsFunc(s.Workers, func(w Worker) bool { return w.Waits == OnShared })
+		shared := slices.ContainsFunc(s.Workers, func(w facts.Worker) bool { return w.Waits == facts.WaitsOnSharedLock })
 		if shared || e.marked(matcher.MarkDeadlock, time.Minute) {
 			say("set thunder-lock-watchdog = true in uWSGI's configuration, or leave thunder-lock out: the lock outlived a worker that died with it")
 		}
@@ -695,11 +676,11 @@ func (e exam) lengthen(target int) (advice []string) {
 	if s.Somaxconn > 0 && s.Somaxconn < target {
 		target := max(target, s.Configured)
 		switch {
-		case s.Foreign && s.Master.Container != "":
+		case s.OtherNetNS && s.Master.Container != "":
 			say("give the container %s its own somaxconn, the host's does not reach it: compose `sysctls: [net.core.somaxconn=%d]` or `docker run --sysctl net.core.somaxconn=%d`",
 				s.Master.Container, target, target)
 			say("on Kubernetes set it in the pod's securityContext.sysctls, which the kubelet must allow (--allowed-unsafe-sysctls=net.core.somaxconn)")
-		case s.Foreign:
+		case s.OtherNetNS:
 			say("raise somaxconn in its network namespace, the host's does not reach it: nsenter -t %d -n sysctl -w net.core.somaxconn=%d", s.Master.PID, target)
 		default:
 			say("set net.core.somaxconn = %d in %s", target, cmp.Or(e.Policy.SysctlFile, "/etc/sysctl.d/90-qwatch.conf"))
@@ -717,7 +698,7 @@ func (e exam) lengthen(target int) (advice []string) {
 }
 
 // setListen writes the line as the file at ConfiguredAt would have it.
-func setListen(s Socket, n int) string {
+func setListen(s facts.Socket, n int) string {
 	file, _, _ := strings.Cut(s.ConfiguredAt, ":")
 	line := fmt.Sprintf("listen = %d", n)
 	switch filepath.Ext(file) {
@@ -739,7 +720,7 @@ func setListen(s Socket, n int) string {
 	return fmt.Sprintf("set `%s` in %s (now %d)", line, s.ConfiguredAt, s.Configured)
 }
 
-func count(workers []Worker, is func(Worker) bool) (n int) {
+func count(workers []facts.Worker, is func(facts.Worker) bool) (n int) {
 	for _, w := range workers {
 		if is(w) {
 			n++

@@ -3,6 +3,7 @@ package remediate
 import (
 	"fmt"
 	"os"
+	"qwatch/remediate/facts"
 	"strings"
 	"testing"
 	"time"
@@ -15,14 +16,14 @@ import (
 // signs are those of a TCP socket that was watched for so long at a constant
 // length, of workers that have run since boot and answer busily.
 func signs(over time.Duration, length, limit int, change ...func(*Signs)) Signs {
-	s := Socket{
-		ID: SocketID{NetNS: 1, Inode: 77}, Family: TCP, Address: "127.0.0.1:5000",
+	s := facts.Socket{
+		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
 		Length: length, Limit: limit, Somaxconn: 4096,
-		Master:     Process{PID: 10, Start: 100, Comm: "uwsgi", Unit: "app.service"},
+		Master:     facts.Process{PID: 10, Start: 100, Comm: "uwsgi", Unit: "app.service"},
 		Configured: limit, ConfiguredAt: "/etc/uwsgi/app.ini:12",
 	}
 	for i := range 4 {
-		s.Workers = append(s.Workers, Worker{Process: Process{PID: 11 + i, Start: 200, Comm: "uwsgi"}, State: 'S', Ticks: 5000, Switches: 900})
+		s.Workers = append(s.Workers, facts.Worker{Process: facts.Process{PID: 11 + i, Start: 200, Comm: "uwsgi"}, State: 'S', Ticks: 5000, Switches: 900})
 	}
 	g := Signs{
 		Now:   Look{At: now, Booted: now.Add(-time.Hour), Socket: s},
@@ -31,7 +32,7 @@ func signs(over time.Duration, length, limit int, change ...func(*Signs)) Signs 
 			SysctlFile: "/etc/sysctl.d/90-qwatch.conf"},
 	}
 	for at := now.Add(-over); !at.After(now); at = at.Add(time.Second) {
-		g.Readings = append(g.Readings, Reading{ID: s.ID, At: at, Length: length, Limit: limit, Opens: 1000, Overflows: 50})
+		g.Readings = append(g.Readings, facts.Sample{ID: s.ID, At: at, Length: length, Limit: limit, Opens: 1000, Overflows: 50})
 	}
 	for _, f := range change {
 		f(&g)
@@ -74,11 +75,11 @@ func earlier(ago time.Duration, share float64) func(*Signs) {
 }
 
 // socket changes the socket.
-func socket(f func(s *Socket)) func(*Signs) { return func(g *Signs) { f(&g.Now.Socket) } }
+func socket(f func(s *facts.Socket)) func(*Signs) { return func(g *Signs) { f(&g.Now.Socket) } }
 
 // each changes all workers.
-func each(f func(w *Worker)) func(*Signs) {
-	return socket(func(s *Socket) {
+func each(f func(w *facts.Worker)) func(*Signs) {
+	return socket(func(s *facts.Socket) {
 		for i := range s.Workers {
 			f(&s.Workers[i])
 		}
@@ -87,7 +88,7 @@ func each(f func(w *Worker)) func(*Signs) {
 
 // born gives the workers an age.
 func born(ago time.Duration) func(*Signs) {
-	return each(func(w *Worker) { w.Start = uint64((time.Hour - ago) / clockTick) })
+	return each(func(w *facts.Worker) { w.Start = uint64((time.Hour - ago) / clockTick) })
 }
 
 func marked(kinds ...matcher.MarkKind) func(*Signs) {
@@ -100,13 +101,13 @@ func marked(kinds ...matcher.MarkKind) func(*Signs) {
 
 func counted(requests uint64, response time.Duration) func(*Signs) {
 	return func(g *Signs) {
-		g.Before.Stats = &Stats{Requests: 100, Workers: 4, Busy: 4}
-		g.Now.Stats = &Stats{Requests: 100 + requests, Workers: 4, Busy: 4, Response: response}
+		g.Before.Stats = &facts.Stats{Requests: 100, Workers: 4, Busy: 4}
+		g.Now.Stats = &facts.Stats{Requests: 100 + requests, Workers: 4, Busy: 4, Response: response}
 	}
 }
 
-func container(s *Socket) {
-	s.Foreign, s.Master.Container, s.Master.Unit = true, "web-1", ""
+func container(s *facts.Socket) {
+	s.OtherNetNS, s.Master.Container, s.Master.Unit = true, "web-1", ""
 }
 
 // complaints are what people with a full listen queue reported, as far as a
@@ -117,23 +118,23 @@ var complaints = []struct {
 	signs Signs
 }{
 	{"Stack Overflow 12340047: backlog limited to 100, at 99 % of the capacity", signs(20*time.Second, 101, 100,
-		socket(func(s *Socket) { s.ConfiguredAt = "default" }), accepting(20, 1), earlier(10*time.Second, 0.97))},
+		socket(func(s *facts.Socket) { s.ConfiguredAt = "default" }), accepting(20, 1), earlier(10*time.Second, 0.97))},
 	{"--listen 2048, yet (129/128)", signs(3*time.Second, 129, 128,
-		socket(func(s *Socket) { s.Configured, s.ConfiguredAt, s.Somaxconn = 2048, "command line", 128 }))},
+		socket(func(s *facts.Socket) { s.Configured, s.ConfiguredAt, s.Somaxconn = 2048, "command line", 128 }))},
 	{"unbit/uwsgi#378: the next start will be refused", signs(3*time.Second, 0, 1024,
-		socket(func(s *Socket) { s.Somaxconn = 128 }), marked(matcher.MarkNoStart), func(g *Signs) { g.Marks[0].Limit = 128 })},
+		socket(func(s *facts.Socket) { s.Somaxconn = 128 }), marked(matcher.MarkNoStart), func(g *Signs) { g.Marks[0].Limit = 128 })},
 	{"alerta/docker-alerta#341, redimp/otterwiki#342, docker/for-linux#1068, OpenShift: somaxconn of the container", signs(3*time.Second, 129, 128,
-		socket(func(s *Socket) { s.Configured, s.Somaxconn = 128, 128 }), socket(container))},
+		socket(func(s *facts.Socket) { s.Configured, s.Somaxconn = 128, 128 }), socket(container))},
 	{"unbit/uwsgi#2235: workers respawn together", signs(20*time.Second, 129, 128, born(4*time.Second), accepting(30, 0))},
 	{"unbit/uwsgi#1647: UNIX socket, stuck workers", signs(20*time.Second, 101, 100,
-		socket(func(s *Socket) { s.Family, s.Address = Unix, "/run/app.sock" }), earlier(20*time.Second, 0))},
+		socket(func(s *facts.Socket) { s.Family, s.Address = facts.Unix, "/run/app.sock" }), earlier(20*time.Second, 0))},
 	{"getsentry/self-hosted#1573: slow requests", signs(30*time.Second, 101, 100,
-		socket(func(s *Socket) { s.Configured, s.ConfiguredAt = 100, "/etc/sentry/uwsgi.yml:3" }),
+		socket(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 100, "/etc/sentry/uwsgi.yml:3" }),
 		func(g *Signs) { g.Alone = false }, earlier(30*time.Second, 0.05), counted(20, 6*time.Second))},
 	{"getsentry/self-hosted#3404: raised as far as it may be, and still full", signs(3*time.Second, 8193, 8192,
-		socket(func(s *Socket) { s.Configured, s.Somaxconn = 500, 8192 }))},
+		socket(func(s *facts.Socket) { s.Configured, s.Somaxconn = 500, 8192 }))},
 	{"datopian/giftless#184: 1024 helped for a while", signs(60*time.Second, 1025, 1024,
-		socket(func(s *Socket) { s.Configured, s.ConfiguredAt = 100, "/app/uwsgi.json:4" }), accepting(8, 4), marked(matcher.MarkHarakiri))},
+		socket(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 100, "/app/uwsgi.json:4" }), accepting(8, 4), marked(matcher.MarkHarakiri))},
 	{"unbit/uwsgi#2444: workers asleep", signs(16*time.Second, 129, 128, earlier(16*time.Second, 0))},
 	{"unbit/uwsgi#1369: full right after a reload", signs(9*time.Second, 101, 100, born(8*time.Second), marked(matcher.MarkReloaded),
 		func(g *Signs) {
@@ -141,28 +142,28 @@ var complaints = []struct {
 			g.Readings[0].Opens, g.Readings[1].Opens = 899, 899
 		})},
 	{"unbit/uwsgi#2461: thunder lock dead since a worker was killed", signs(5*time.Second, 101, 100,
-		each(func(w *Worker) { w.Waits = OnShared }), earlier(3*time.Second, 0), marked(matcher.MarkDied, matcher.MarkDeadlock))},
+		each(func(w *facts.Worker) { w.Waits = facts.WaitsOnSharedLock }), earlier(3*time.Second, 0), marked(matcher.MarkDied, matcher.MarkDeadlock))},
 	{"unbit/uwsgi#1038: chain reload and thunder lock", signs(5*time.Second, 101, 100,
-		each(func(w *Worker) { w.Waits = OnShared }), earlier(3*time.Second, 0))},
+		each(func(w *facts.Worker) { w.Waits = facts.WaitsOnSharedLock }), earlier(3*time.Second, 0))},
 	{"kobotoolbox/kobocat#834: Python deadlock", signs(5*time.Second, 101, 100,
-		each(func(w *Worker) { w.Waits = OnLock }), earlier(3*time.Second, 0))},
-	{"unbit/uwsgi#1685: never drained", signs(20*time.Second, 101, 100, each(func(w *Worker) { w.Switches = 0 }), earlier(4*time.Second, 0))},
+		each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(3*time.Second, 0))},
+	{"unbit/uwsgi#1685: never drained", signs(20*time.Second, 101, 100, each(func(w *facts.Worker) { w.Switches = 0 }), earlier(4*time.Second, 0))},
 	{"unbit/uwsgi#2406: (50125680/64) for ever", signs(6*time.Second, 0, 64, func(g *Signs) { g.Garbage = true })},
-	{"PennyDreadful#5798: slow start", signs(6*time.Second, 101, 100, socket(func(s *Socket) {
+	{"PennyDreadful#5798: slow start", signs(6*time.Second, 101, 100, socket(func(s *facts.Socket) {
 		s.Workers, s.Master.Start = nil, uint64((time.Hour-8*time.Second)/clockTick)
 	}))},
-	{"unbit/uwsgi#1822: listen is ignored", signs(3*time.Second, 101, 100, socket(func(s *Socket) { s.Configured = 1024 }))},
+	{"unbit/uwsgi#1822: listen is ignored", signs(3*time.Second, 101, 100, socket(func(s *facts.Socket) { s.Configured = 1024 }))},
 	{"unbit/uwsgi#1804: bursts under a second", signs(3*time.Second, 90, 100,
-		socket(func(s *Socket) { s.ConfiguredAt = "default" }), accepting(200, 3))},
+		socket(func(s *facts.Socket) { s.ConfiguredAt = "default" }), accepting(200, 3))},
 	{"betagouv/mrs#1207: stepwise", signs(20*time.Second, 1025, 1024,
-		socket(func(s *Socket) { s.Configured, s.ConfiguredAt = 128, "/etc/uwsgi/app.xml:4" }), accepting(300, 0))},
+		socket(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 128, "/etc/uwsgi/app.xml:4" }), accepting(300, 0))},
 	{"the same behind a proxy on one host, without a stats server", signs(20*time.Second, 1025, 1024,
 		accepting(300, 0), earlier(10*time.Second, 0.7), func(g *Signs) { g.Alone = false })},
 	{"cnblogs 11238862: replies slowed by a firewall", signs(30*time.Second, 101, 100, accepting(2, 0.5), earlier(10*time.Second, 0.01))},
 	{"systemd#4629: Backlog= of the socket unit", signs(3*time.Second, 129, 128,
-		socket(func(s *Socket) { s.SocketUnit, s.Configured = "app.socket", 1024 }))},
+		socket(func(s *facts.Socket) { s.SocketUnit, s.Configured = "app.socket", 1024 }))},
 	{"systemd PR#28018: Backlog= cut by somaxconn", signs(3*time.Second, 129, 128,
-		socket(func(s *Socket) { s.SocketUnit, s.Configured, s.Somaxconn = "app.socket", 1024, 128 }))},
+		socket(func(s *facts.Socket) { s.SocketUnit, s.Configured, s.Somaxconn = "app.socket", 1024, 128 }))},
 }
 
 func (d Diagnosis) text() string {
@@ -211,28 +212,28 @@ func TestDiagnoseNeedsProof(t *testing.T) {
 		{"15 s, one taken", signs(15*time.Second, 129, 128, earlier(15*time.Second, 0.001), accepting(1.0/15, 0)), Overload},
 		{"15 s, computing", signs(15*time.Second, 129, 128, earlier(15*time.Second, 0.9)), Burst},
 		{"15 s, one look", signs(15*time.Second, 129, 128), Burst},
-		{"locks, one look", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock })), Burst},
-		{"locks, 1.9 s", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(1900*time.Millisecond, 0)), Burst},
-		{"locks, 2 s", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(2*time.Second, 0)), Stall},
-		{"locks, and yet something is taken", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(3*time.Second, 0), accepting(1, 0)), Burst},
-		{"locks, and yet requests are answered", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(3*time.Second, 0), counted(1, 0)), Burst},
-		{"locks that were given back between", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(3*time.Second, 0.005)), Burst},
-		{"one worker does not wait for a lock", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnShared }),
-			socket(func(s *Socket) { s.Workers[3].Waits = "" }), earlier(3*time.Second, 0)), Burst},
-		{"locks, and half full only", signs(3*time.Second, 70, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(3*time.Second, 0)), Idle},
-		{"another master before", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(3*time.Second, 0),
+		{"locks, one look", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock })), Burst},
+		{"locks, 1.9 s", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(1900*time.Millisecond, 0)), Burst},
+		{"locks, 2 s", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(2*time.Second, 0)), Stall},
+		{"locks, and yet something is taken", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(3*time.Second, 0), accepting(1, 0)), Burst},
+		{"locks, and yet requests are answered", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(3*time.Second, 0), counted(1, 0)), Burst},
+		{"locks that were given back between", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(3*time.Second, 0.005)), Burst},
+		{"one worker does not wait for a lock", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnSharedLock }),
+			socket(func(s *facts.Socket) { s.Workers[3].Waits = "" }), earlier(3*time.Second, 0)), Burst},
+		{"locks, and half full only", signs(3*time.Second, 70, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(3*time.Second, 0)), Idle},
+		{"another master before", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(3*time.Second, 0),
 			func(g *Signs) { g.Before.Socket.Master.PID++ }), Burst},
-		{"locks, since the newer of two looks", signs(9*time.Second, 129, 128, each(func(w *Worker) { w.Waits = OnLock }), earlier(8*time.Second, 0.5), earlier(3*time.Second, 0)), Stall},
-		{"UNIX, requests take 10 s", signs(30*time.Second, 129, 128, socket(func(s *Socket) { s.Family = Unix }), earlier(20*time.Second, 0.001), earlier(5*time.Second, 0)), Burst},
-		{"UNIX, no worker has run for 15 s", signs(30*time.Second, 129, 128, socket(func(s *Socket) { s.Family = Unix }), earlier(16*time.Second, 0), earlier(5*time.Second, 0)), Stall},
-		{"UNIX, no request is answered", signs(30*time.Second, 129, 128, socket(func(s *Socket) { s.Family = Unix }), earlier(20*time.Second, 0.001), counted(0, 0)), Stall},
-		{"disk", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.State = 'D' }), earlier(3*time.Second, 0)), Stall},
-		{"disk, busy", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.State = 'D' }), earlier(3*time.Second, 0.1)), Burst},
-		{"all stopped, half full", signs(0, 70, 128, each(func(w *Worker) { w.State = 'T' })), Stall},
-		{"all stopped, empty", signs(3*time.Second, 0, 128, each(func(w *Worker) { w.State = 'T' })), Idle},
-		{"one not stopped", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.State = 'T' }), socket(func(s *Socket) { s.Workers[0].State = 'R' })), Burst},
-		{"all dead", signs(3*time.Second, 129, 128, each(func(w *Worker) { w.State = 'Z' }), earlier(3*time.Second, 0)), Stall},
-		{"all dead just now", signs(3*time.Second, 129, 128, earlier(3*time.Second, 0), each(func(w *Worker) { w.State = 'Z' })), Respawn},
+		{"locks, since the newer of two looks", signs(9*time.Second, 129, 128, each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock }), earlier(8*time.Second, 0.5), earlier(3*time.Second, 0)), Stall},
+		{"UNIX, requests take 10 s", signs(30*time.Second, 129, 128, socket(func(s *facts.Socket) { s.Family = facts.Unix }), earlier(20*time.Second, 0.001), earlier(5*time.Second, 0)), Burst},
+		{"UNIX, no worker has run for 15 s", signs(30*time.Second, 129, 128, socket(func(s *facts.Socket) { s.Family = facts.Unix }), earlier(16*time.Second, 0), earlier(5*time.Second, 0)), Stall},
+		{"UNIX, no request is answered", signs(30*time.Second, 129, 128, socket(func(s *facts.Socket) { s.Family = facts.Unix }), earlier(20*time.Second, 0.001), counted(0, 0)), Stall},
+		{"disk", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.State = 'D' }), earlier(3*time.Second, 0)), Stall},
+		{"disk, busy", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.State = 'D' }), earlier(3*time.Second, 0.1)), Burst},
+		{"all stopped, half full", signs(0, 70, 128, each(func(w *facts.Worker) { w.State = 'T' })), Stall},
+		{"all stopped, empty", signs(3*time.Second, 0, 128, each(func(w *facts.Worker) { w.State = 'T' })), Idle},
+		{"one not stopped", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.State = 'T' }), socket(func(s *facts.Socket) { s.Workers[0].State = 'R' })), Burst},
+		{"all dead", signs(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.State = 'Z' }), earlier(3*time.Second, 0)), Stall},
+		{"all dead just now", signs(3*time.Second, 129, 128, earlier(3*time.Second, 0), each(func(w *facts.Worker) { w.State = 'Z' })), Respawn},
 		{"deadlock-detector, nothing taken", signs(3*time.Second, 129, 128, marked(matcher.MarkDeadlock)), Stall},
 		{"deadlock-detector, recovered", signs(3*time.Second, 129, 128, marked(matcher.MarkDeadlock), accepting(2, 0)), Burst},
 		{"deadlock-detector, others may have taken", signs(3*time.Second, 129, 128, marked(matcher.MarkDeadlock), accepting(2, 0), func(g *Signs) { g.Alone = false }), Burst},
@@ -251,10 +252,10 @@ func TestDiagnoseNeedsProof(t *testing.T) {
 		}), Burst},
 		{"young workers, not watched from the start on", signs(3*time.Second, 129, 128, born(5*time.Second)), Burst},
 		{"workers of 10 s", signs(20*time.Second, 129, 128, born(10*time.Second), accepting(9, 0)), Overload},
-		{"young workers one after the other", signs(20*time.Second, 129, 128, born(9*time.Second), accepting(9, 0), socket(func(s *Socket) { s.Workers[0].Start += 600 })), Overload},
+		{"young workers one after the other", signs(20*time.Second, 129, 128, born(9*time.Second), accepting(9, 0), socket(func(s *facts.Socket) { s.Workers[0].Start += 600 })), Overload},
 		{"harakiri made them young", signs(20*time.Second, 129, 128, born(4*time.Second), accepting(9, 0), marked(matcher.MarkHarakiri)), Overload},
-		{"cheaper mode added most", signs(20*time.Second, 129, 128, born(4*time.Second), accepting(9, 0), socket(func(s *Socket) { s.Workers[0].Start = 200 })), Overload},
-		{"most of them died", signs(20*time.Second, 129, 128, born(4*time.Second), accepting(9, 0), socket(func(s *Socket) { s.Workers[0].Start = 200 }), marked(matcher.MarkDied)), Respawn},
+		{"cheaper mode added most", signs(20*time.Second, 129, 128, born(4*time.Second), accepting(9, 0), socket(func(s *facts.Socket) { s.Workers[0].Start = 200 })), Overload},
+		{"most of them died", signs(20*time.Second, 129, 128, born(4*time.Second), accepting(9, 0), socket(func(s *facts.Socket) { s.Workers[0].Start = 200 }), marked(matcher.MarkDied)), Respawn},
 		{"garbage, 4 looks", signs(3*time.Second, 0, 64, func(g *Signs) { g.Garbage = true }), Idle},
 		{"garbage, and yet full", signs(6*time.Second, 65, 64, func(g *Signs) { g.Garbage = true }), Burst},
 		{"nothing known", Signs{}, Idle},
@@ -274,7 +275,7 @@ func TestDiagnoseNeedsProof(t *testing.T) {
 
 // What looks like a stall has a few seconds to show whether it is one.
 func TestDiagnoseDoubt(t *testing.T) {
-	locked := each(func(w *Worker) { w.Waits = OnLock })
+	locked := each(func(w *facts.Worker) { w.Waits = facts.WaitsOnLock })
 	tests := []struct {
 		name  string
 		signs Signs
@@ -287,9 +288,9 @@ func TestDiagnoseDoubt(t *testing.T) {
 		{"locks, and yet something is taken", signs(3*time.Second, 129, 128, locked, earlier(3*time.Second, 0), accepting(1, 0)), false},
 		{"locks, full for long", signs(6*time.Second, 129, 128, locked), false},
 		{"locks, not full now", signs(3*time.Second, 120, 128, locked), false},
-		{"one worker does something else", signs(time.Second, 129, 128, locked, socket(func(s *Socket) { s.Workers[3].Waits = "" })), false},
+		{"one worker does something else", signs(time.Second, 129, 128, locked, socket(func(s *facts.Socket) { s.Workers[3].Waits = "" })), false},
 		{"slow requests", signs(time.Second, 129, 128), false},
-		{"no workers", signs(time.Second, 129, 128, socket(func(s *Socket) { s.Workers = nil })), false},
+		{"no workers", signs(time.Second, 129, 128, socket(func(s *facts.Socket) { s.Workers = nil })), false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -330,7 +331,7 @@ func FuzzDiagnose(f *testing.F) {
 	f.Add(uint8(20), 129, 128, 100, 128, byte('S'), uint64(5), uint64(9), true)
 	f.Add(uint8(3), 0, 64, 0, 0, byte('Z'), uint64(0), uint64(1<<63), false)
 	f.Fuzz(func(t *testing.T, seconds uint8, length, limit, configured, somaxconn int, state byte, ticks, opens uint64, alone bool) {
-		g := signs(time.Duration(seconds)*time.Second, length, limit, each(func(w *Worker) { w.State = state }), earlier(time.Duration(seconds)*time.Second, 0))
+		g := signs(time.Duration(seconds)*time.Second, length, limit, each(func(w *facts.Worker) { w.State = state }), earlier(time.Duration(seconds)*time.Second, 0))
 		g.Alone = alone
 		g.Now.Socket.Configured, g.Now.Socket.Somaxconn = configured, somaxconn
 		g.Now.Socket.Workers[0].Ticks = ticks

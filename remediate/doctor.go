@@ -3,15 +3,16 @@ package remediate
 import (
 	"cmp"
 	"fmt"
+	"qwatch/remediate/facts"
 )
 
 // Checkup is what `qwatch doctor` shows: what binds each queue, what a cold
 // start and a reboot would give, what qwatch may do here, and what is wrong.
 type Checkup struct {
-	Somaxconn int           `json:"somaxconn"`
-	Boot      BootCheckup   `json:"boot"`
-	Sockets   []QueueCheck  `json:"sockets"`
-	Can       map[Step]bool `json:"can"`
+	Somaxconn int                 `json:"somaxconn"`
+	Boot      BootCheckup         `json:"boot"`
+	Sockets   []QueueCheck        `json:"sockets"`
+	Can       map[facts.Step]bool `json:"can"`
 	// Problems are sentences, each with its cure, the worst first.
 	Problems []string `json:"problems"`
 	Unseen   []string `json:"unseen"`
@@ -26,36 +27,36 @@ type BootCheckup struct {
 
 // QueueCheck is one accept queue in a Checkup.
 type QueueCheck struct {
-	Socket       string   `json:"socket"`
-	Family       Family   `json:"family"`
-	PID          int      `json:"pid"`
-	Unit         *string  `json:"unit"`
-	Container    *string  `json:"container"`
-	NetNS        uint64   `json:"netns"`
-	Length       int      `json:"length"`
-	Limit        int      `json:"limit"`
-	Configured   *int     `json:"configured"`
-	ConfiguredAt *string  `json:"configured_at"`
-	Binds        Bind     `json:"binds"`
-	Workers      int      `json:"workers"`
-	State        Kind     `json:"state"`
-	Reasons      []string `json:"reasons"`
-	Advice       []string `json:"advice"`
+	Socket       string       `json:"socket"`
+	Family       facts.Family `json:"family"`
+	PID          int          `json:"pid"`
+	Unit         *string      `json:"unit"`
+	Container    *string      `json:"container"`
+	NetNS        uint64       `json:"netns"`
+	Length       int          `json:"length"`
+	Limit        int          `json:"limit"`
+	Configured   *int         `json:"configured"`
+	ConfiguredAt *string      `json:"configured_at"`
+	Binds        Bind         `json:"binds"`
+	Workers      int          `json:"workers"`
+	State        Kind         `json:"state"`
+	Reasons      []string     `json:"reasons"`
+	Advice       []string     `json:"advice"`
 }
 
 // Steps are those that a Checkup tells of, in the order of a remediation.
-func Steps() []Step {
-	return []Step{StepSysctl, StepSysctlFile, StepRelisten, StepReload, StepJournal}
+func Steps() []facts.Step {
+	return []facts.Step{facts.StepSysctl, facts.StepSysctlFile, facts.StepRelisten, facts.StepReload, facts.StepJournal}
 }
 
 // wants reports whether the policy makes use of a step.
-func (p Policy) wants(s Step, journal bool) bool {
+func (p Policy) wants(s facts.Step, journal bool) bool {
 	switch s {
-	case StepSysctl, StepSysctlFile:
+	case facts.StepSysctl, facts.StepSysctlFile:
 		return p.Sysctl
-	case StepRelisten:
+	case facts.StepRelisten:
 		return p.Relisten
-	case StepReload:
+	case facts.StepReload:
 		return p.Reload != Never
 	}
 	return journal
@@ -63,9 +64,9 @@ func (p Policy) wants(s Step, journal bool) bool {
 
 // Examine makes the checkup of a host from its facts and the diagnosis of each
 // of its sockets. journal says whether a journal is to be followed.
-func Examine(p Policy, f Facts, diagnoses map[SocketID]Diagnosis, journal bool) Checkup {
+func Examine(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]Diagnosis, journal bool) Checkup {
 	c := Checkup{
-		Somaxconn: f.Sysctl[somaxconn], Sockets: []QueueCheck{}, Can: map[Step]bool{},
+		Somaxconn: f.Sysctl[somaxconn], Sockets: []QueueCheck{}, Can: map[facts.Step]bool{},
 		Problems: []string{}, Unseen: append([]string{}, f.Unseen...),
 	}
 	boot, set := f.Boot[somaxconn]
@@ -105,12 +106,12 @@ func Examine(p Policy, f Facts, diagnoses map[SocketID]Diagnosis, journal bool) 
 
 // risks tells what a cold start of the socket's uWSGI, or a reboot, would
 // bring. boot is somaxconn after a reboot, 0 if unknown.
-func risks(s Socket, boot int) []string {
+func risks(s facts.Socket, boot int) []string {
 	var out []string
 	if s.Configured > s.Somaxconn && s.Somaxconn > 0 {
 		out = append(out, fmt.Sprintf("%s would not start again: it is configured to listen = %d (%s), and somaxconn is %d: raise somaxconn before you restart it",
 			s.Master, s.Configured, s.ConfiguredAt, s.Somaxconn))
-	} else if !s.Foreign && boot > 0 && s.Configured > boot {
+	} else if !s.OtherNetNS && boot > 0 && s.Configured > boot {
 		out = append(out, fmt.Sprintf("after a reboot %s would not start: it is configured to listen = %d (%s), and somaxconn would be %d: set net.core.somaxconn = %d in a file of /etc/sysctl.d",
 			s.Master, s.Configured, s.ConfiguredAt, boot, s.Configured))
 	}

@@ -2,6 +2,7 @@ package remediate
 
 import (
 	"fmt"
+	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +39,7 @@ func within(t, now time.Time, span time.Duration) bool {
 // The name alone does not say whose socket it was: two masters share one with
 // SO_REUSEPORT, and any user can bind a UNIX socket to the path "127.0.0.1:80"
 // and overflow it, so that the cooldown of the real one would never end.
-func (h History) raises(s Socket) []Event {
+func (h History) raises(s facts.Socket) []Event {
 	var plans []Event
 	for _, e := range h {
 		if e.Socket != s.Name() || e.PID != s.Master.PID || e.Start != s.Master.Start || !e.ended() {
@@ -79,7 +80,7 @@ func (h History) lastPlan(incident string) int {
 
 // LastRaise is when the socket was last raised under its master, or a raise was
 // tried. It may lie ahead of now where the clock was set back.
-func (h History) LastRaise(s Socket) (time.Time, bool) {
+func (h History) LastRaise(s facts.Socket) (time.Time, bool) {
 	raises := h.raises(s)
 	if len(raises) == 0 {
 		return time.Time{}, false
@@ -90,7 +91,7 @@ func (h History) LastRaise(s Socket) (time.Time, bool) {
 // fruitless counts the raises within one incident of a socket that were
 // carried out, or failed, and did not end it. last is the newest event of the
 // newest of them.
-func (h History) fruitless(s Socket, incident string) (n int, last Event) {
+func (h History) fruitless(s facts.Socket, incident string) (n int, last Event) {
 	for _, e := range h.raises(s) {
 		if e.Incident == incident && e.Result != Planned {
 			n, last = n+1, e
@@ -103,7 +104,7 @@ func (h History) fruitless(s Socket, incident string) (n int, last Event) {
 // socket of this master in place, "" if it worked, was interrupted, or none
 // was made. With the next incident it is tried again: by then an administrator
 // may have given qwatch the right to it.
-func (h History) relistenFailed(socket, incident string, master Process) string {
+func (h History) relistenFailed(socket, incident string, master facts.Process) string {
 	for i := len(h) - 1; i >= 0; i-- {
 		e := h[i]
 		if e.Action == "relisten" && e.Socket == socket && e.Incident == incident &&
@@ -118,7 +119,7 @@ func (h History) relistenFailed(socket, incident string, master Process) string 
 }
 
 // lastReload is when this master was last asked to reload.
-func (h History) lastReload(master Process) (time.Time, bool) {
+func (h History) lastReload(master facts.Process) (time.Time, bool) {
 	for i := len(h) - 1; i >= 0; i-- {
 		if e := h[i]; e.reloads() && e.PID == master.PID && e.Start == master.Start {
 			return e.Time, true
@@ -188,7 +189,7 @@ const interrupted = "interrupted before it took effect"
 
 // Settle tells how an action that was cut short ended, from what the host
 // shows now. Nothing is done again.
-func Settle(e Event, f Facts) Event {
+func Settle(e Event, f facts.Snapshot) Event {
 	e.Time = f.At.UTC()
 	e.Result, e.Error = Failed, interrupted
 	switch e.Action {

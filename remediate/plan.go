@@ -2,6 +2,7 @@ package remediate
 
 import (
 	"encoding/json"
+	"qwatch/remediate/facts"
 	"time"
 )
 
@@ -53,9 +54,9 @@ type Plan struct {
 	Verdict  Verdict
 	Code     Code
 	Reason   string
-	Socket   Socket // as the plan saw it; zero if it was not found
-	Unit     string // the systemd unit that the plan is about, if it is about one that is down
-	Target   int    // the limit to reach, 0 if none
+	Socket   facts.Socket // as the plan saw it; zero if it was not found
+	Unit     string       // the systemd unit that the plan is about, if it is about one that is down
+	Target   int          // the limit to reach, 0 if none
 	Actions  []Action
 	// Seen is the trail's newest event about the socket when the plan was
 	// made, for Overtaken.
@@ -93,7 +94,7 @@ func (p Plan) MarshalJSON() ([]byte, error) {
 		Verdict: p.Verdict, Code: p.Code, Reason: p.Reason, Target: ptr(p.Target),
 		Actions: []actionJSON{}, Advice: p.Advice,
 	}
-	if p.Socket.ID != (SocketID{}) {
+	if p.Socket.ID != (facts.SocketID{}) {
 		out.Length, out.Limit = &p.Socket.Length, &p.Socket.Limit
 	}
 	for _, a := range p.Actions {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ func TestPlanJSON(t *testing.T) {
 	lost.Incident.ID = "inc-2"
 	asked := full()
 	asked.Incident, asked.Serial = matcher.Incident{}, 1
-	asked.Evidence = Evidence{Looks: 1, Limit: 128}
+	asked.Evidence = facts.Evidence{Samples: 1, Limit: 128}
 	ceiling := full()
 	ceiling.limit(8192)
 	for name, plan := range map[string]Plan{
@@ -69,7 +70,7 @@ func TestDescribe(t *testing.T) {
 	n := func(n int) *int { return &n }
 	s := full().Socket
 	far := s
-	far.Foreign = true
+	far.OtherNetNS = true
 	tests := []struct {
 		action Action
 		says   string
@@ -107,15 +108,15 @@ func TestNames(t *testing.T) {
 	if got := s.Key(); got != "1234.99/127.0.0.1:5000" {
 		t.Errorf("key %s", got)
 	}
-	s.Foreign, s.Master.Container = true, "web"
+	s.OtherNetNS, s.Master.Container = true, "web"
 	if got := s.Name(); got != "127.0.0.1:5000 in web" {
 		t.Errorf("name %s", got)
 	}
-	if got := (Process{Comm: "uwsgi", PID: 7}).String(); got != "uwsgi 7" {
+	if got := (facts.Process{Comm: "uwsgi", PID: 7}).String(); got != "uwsgi 7" {
 		t.Errorf("process %s", got)
 	}
 	// JSON must not change a name: it is what history is looked up by.
-	s = Socket{Family: Unix, Address: "/run/\xff\xfe<&>\u2028.sock"}
+	s = facts.Socket{Family: facts.Unix, Address: "/run/\xff\xfe<&>\u2028.sock"}
 	text, err := json.Marshal(s.Name())
 	var back string
 	if err := errors.Join(err, json.Unmarshal(text, &back)); err != nil || back != s.Name() || !strings.HasSuffix(back, ".sock") {

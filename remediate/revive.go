@@ -2,6 +2,7 @@ package remediate
 
 import (
 	"fmt"
+	"qwatch/remediate/facts"
 	"time"
 )
 
@@ -16,7 +17,7 @@ type Refusal struct {
 }
 
 // Revive plans to raise somaxconn to what the unit needs and to start it.
-func Revive(p Policy, f Facts, r Refusal, h History, now time.Time) Plan {
+func Revive(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) Plan {
 	plan := Plan{
 		ID: fmt.Sprintf("start-%d.%d", now.Unix(), h.starts(r.Unit, now)+1), Name: r.Unit, At: now, DryRun: p.DryRun,
 		Unit: r.Unit, Seen: h.newest(r.Unit),
@@ -44,11 +45,11 @@ func Revive(p Policy, f Facts, r Refusal, h History, now time.Time) Plan {
 	if n := h.countedBy(p).starts(r.Unit, now); n >= p.GiveUpAfter {
 		return say(Refuse, CodeGaveUp, "%s; %d starts within the hour did not help", down, n)
 	}
-	if cannot, code := p.whyNoSysctl(Socket{}, f, h); cannot != "" {
+	if cannot, code := p.whyNoSysctl(facts.Socket{}, f, h); cannot != "" {
 		return say(Refuse, code, "%s; it cannot be raised here: %s", down, cannot)
 	}
 	plan.Target = r.Listen
-	plan.Actions, _ = sysctls(p, Socket{Somaxconn: live}, f, h, r.Listen, down)
+	plan.Actions, _ = sysctls(p, facts.Socket{Somaxconn: live}, f, h, r.Listen, down)
 	plan.Actions = append(plan.Actions, Start{Unit: r.Unit, Timeout: p.ReloadTimeout, Why: "it is down"})
 	return say(Act, CodeStartRefused, "%s; raise it to %d and start the unit", down, r.Listen)
 }

@@ -3,6 +3,7 @@ package remediate
 import (
 	"context"
 	"fmt"
+	"qwatch/remediate/facts"
 	"time"
 )
 
@@ -86,7 +87,7 @@ type Judgement struct {
 
 // Judge compares a plan with what the host shows after it. e is the evidence
 // since the last action.
-func Judge(p Plan, after Facts, e Evidence) Judgement {
+func Judge(p Plan, after facts.Snapshot, e facts.Evidence) Judgement {
 	if p.Unit != "" {
 		for _, s := range after.Sockets {
 			if s.Master.Unit == p.Unit {
@@ -95,7 +96,7 @@ func Judge(p Plan, after Facts, e Evidence) Judgement {
 		}
 		return Judgement{NoEffect, 0, p.Unit + " does not listen yet"}
 	}
-	e = e.of(p.Socket)
+	e = e.Of(p.Socket)
 	s, ok := after.Find(p.Socket.ID)
 	if !ok {
 		// In http mode a reload binds uWSGI's backend socket anew, and its
@@ -115,7 +116,7 @@ func Judge(p Plan, after Facts, e Evidence) Judgement {
 		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the running socket's limit still is %d", s.Limit)}
 	case s.Limit < p.Target:
 		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the running socket's limit is %d and should be %d", s.Limit, p.Target)}
-	case e.corroborates():
+	case e.Corroborates():
 		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the limit is %d now, yet the queue is full again: %s", s.Limit, e)}
 	}
 	return Judgement{Fixed, s.Limit, fmt.Sprintf("the limit is %d now, was %d; %s", s.Limit, p.Socket.Limit, e)}

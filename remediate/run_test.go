@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"testing"
@@ -239,31 +240,31 @@ func TestRehearsing(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	still := Evidence{Looks: 10, Full: 7, Peak: 1025, Limit: 1024, Overflows: 9, Alone: true, Over: 2 * time.Second}
-	calm := Evidence{Looks: 10, Peak: 200, Limit: 1024, Alone: true, Over: 2 * time.Second}
+	still := facts.Evidence{Samples: 10, Full: 7, Peak: 1025, Limit: 1024, Overflows: 9, OthersCalm: true, Over: 2 * time.Second}
+	calm := facts.Evidence{Samples: 10, Peak: 200, Limit: 1024, OthersCalm: true, Over: 2 * time.Second}
 	plan := wholePlan()
 	tests := []struct {
 		name  string
-		after func(s *Socket, f *Facts)
-		e     Evidence
+		after func(s *facts.Socket, f *facts.Snapshot)
+		e     facts.Evidence
 		want  Judgement
 	}{
-		{"fixed", func(s *Socket, f *Facts) { s.Limit = 1024 }, calm, Judgement{Fixed, 1024,
+		{"fixed", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, calm, Judgement{Fixed, 1024,
 			"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
-		{"more than was asked for", func(s *Socket, f *Facts) { s.Limit = 4096 }, calm, Judgement{Fixed, 4096,
+		{"more than was asked for", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 4096 }, calm, Judgement{Fixed, 4096,
 			"the limit is 4096 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
-		{"the limit is as it was", func(s *Socket, f *Facts) {}, calm, Judgement{NoEffect, 128, "the running socket's limit still is 128"}},
-		{"clamped", func(s *Socket, f *Facts) { s.Limit = 512 }, calm, Judgement{NoEffect, 512, "the running socket's limit is 512 and should be 1024"}},
-		{"full again", func(s *Socket, f *Facts) { s.Limit = 1024 }, still, Judgement{NoEffect, 1024,
+		{"the limit is as it was", func(s *facts.Socket, f *facts.Snapshot) {}, calm, Judgement{NoEffect, 128, "the running socket's limit still is 128"}},
+		{"clamped", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 512 }, calm, Judgement{NoEffect, 512, "the running socket's limit is 512 and should be 1024"}},
+		{"full again", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, still, Judgement{NoEffect, 1024,
 			"the limit is 1024 now, yet the queue is full again: 7 of 10 looks over 2s found the queue full (longest 1025, limit 1024), 9 overflows in its network namespace"}},
-		{"only TCP overflows, beside a UNIX socket in good use", func(s *Socket, f *Facts) { s.Limit = 1024 },
-			Evidence{Looks: 10, Peak: 600, Limit: 1024, Overflows: 9, Alone: true, Over: 2 * time.Second}, Judgement{Fixed, 1024,
+		{"only TCP overflows, beside a UNIX socket in good use", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 },
+			facts.Evidence{Samples: 10, Peak: 600, Limit: 1024, Overflows: 9, OthersCalm: true, Over: 2 * time.Second}, Judgement{Fixed, 1024,
 				"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 600, limit 1024), no overflows"}},
-		{"gone", func(s *Socket, f *Facts) { f.Sockets = nil }, calm, Judgement{Worse, 0, "no uWSGI listens on 127.0.0.1:5000 any more"}},
-		{"lower", func(s *Socket, f *Facts) { s.Limit = 100 }, calm, Judgement{Worse, 100, "the limit fell from 128 to 100"}},
-		{"bound anew by the same master (http mode)", func(s *Socket, f *Facts) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024,
+		{"gone", func(s *facts.Socket, f *facts.Snapshot) { f.Sockets = nil }, calm, Judgement{Worse, 0, "no uWSGI listens on 127.0.0.1:5000 any more"}},
+		{"lower", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 100 }, calm, Judgement{Worse, 100, "the limit fell from 128 to 100"}},
+		{"bound anew by the same master (http mode)", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024,
 			"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
-		{"bound by another master", func(s *Socket, f *Facts) { s.ID.Inode, s.Limit, s.Master.Start = 900, 1024, 7 }, calm, Judgement{Worse, 0,
+		{"bound by another master", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit, s.Master.Start = 900, 1024, 7 }, calm, Judgement{Worse, 0,
 			"no uWSGI listens on 127.0.0.1:5000 any more"}},
 	}
 	for _, test := range tests {
@@ -272,7 +273,7 @@ func TestJudge(t *testing.T) {
 			test.after(&after.Sockets[0], &after)
 			plan := plan
 			if strings.Contains(test.name, "UNIX") {
-				plan.Socket.Family = Unix
+				plan.Socket.Family = facts.Unix
 			}
 			got := Judge(plan, after, test.e)
 			if diff := cmp.Diff(test.want, got); diff != "" {

@@ -2,6 +2,7 @@ package remediate
 
 import (
 	"fmt"
+	"qwatch/remediate/facts"
 	"slices"
 	"time"
 )
@@ -17,7 +18,7 @@ type Stay struct {
 // never below the largest listen backlog that is configured or running, for
 // uWSGI would not survive its next start (uWSGI core/socket.c: "Listen queue
 // size is greater than the system max").
-func Undo(p Policy, f Facts, h History, now time.Time) (Plan, []Stay) {
+func Undo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Stay) {
 	plan := Plan{
 		ID: fmt.Sprintf("undo-%d", now.Unix()), At: now, DryRun: p.DryRun, Seen: h.newest(""),
 		Verdict: Nothing, Code: CodeUndo, Reason: "qwatch has changed nothing that is still so",
@@ -26,14 +27,14 @@ func Undo(p Policy, f Facts, h History, now time.Time) (Plan, []Stay) {
 	stay := func(what, format string, args ...any) {
 		stays = append(stays, Stay{what, fmt.Sprintf(format, args...)})
 	}
-	running := map[SocketID]int{} // limits as they will be
+	running := map[facts.SocketID]int{} // limits as they will be
 	for _, s := range f.Sockets {
 		running[s.ID] = s.Limit
 	}
 	for _, c := range slices.Backward(h.changes()) {
 		switch c.action {
 		case "relisten":
-			i := slices.IndexFunc(f.Sockets, func(s Socket) bool {
+			i := slices.IndexFunc(f.Sockets, func(s facts.Socket) bool {
 				return s.ID.Inode == c.inode && s.Name() == c.target
 			})
 			switch {
@@ -63,7 +64,7 @@ func Undo(p Policy, f Facts, h History, now time.Time) (Plan, []Stay) {
 	}
 	floor, unread := 0, ""
 	for _, s := range f.Sockets {
-		if s.Foreign {
+		if s.OtherNetNS {
 			continue
 		}
 		floor = max(floor, s.Configured, running[s.ID])
@@ -145,24 +146,24 @@ func (h History) steppedAside(key string, live int, booted time.Time) string {
 
 // wish is the limit that qwatch last gave the socket with this name, 0 if it
 // gave none or took it back.
-func (h History) wish(name string) (limit int, master Process) {
+func (h History) wish(name string) (limit int, master facts.Process) {
 	for _, e := range slices.Backward(h) {
 		if e.Action != "relisten" || e.Target != name || e.Result != Applied || e.From == nil || e.To == nil {
 			continue
 		}
 		if *e.To < *e.From {
-			return 0, Process{}
+			return 0, facts.Process{}
 		}
-		return *e.To, Process{PID: e.PID, Start: e.Start}
+		return *e.To, facts.Process{PID: e.PID, Start: e.Start}
 	}
-	return 0, Process{}
+	return 0, facts.Process{}
 }
 
 // Keep plans to give a restarted uWSGI the limit that qwatch once gave its
 // socket: a cold start falls back to the configured listen. It has nothing to
 // do for a socket that was not raised, or whose limit was changed while its
 // master lived on.
-func Keep(p Policy, f Facts, s Socket, h History, now time.Time) Plan {
+func Keep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Time) Plan {
 	plan := Plan{
 		ID: fmt.Sprintf("keep-%d-%d", s.Master.PID, now.Unix()), Name: s.Name(), At: now, DryRun: p.DryRun,
 		Socket: s, Seen: h.newest(s.Name()), Verdict: Nothing, Code: CodeKept,
@@ -170,7 +171,7 @@ func Keep(p Policy, f Facts, s Socket, h History, now time.Time) Plan {
 	wish, raised := h.wish(plan.Name)
 	wish = min(wish, p.MaxBacklog)
 	switch {
-	case !p.Keep, !p.Relisten, wish <= s.Limit, s.Foreign && !p.Containers, raised.Same(s.Master), f.Cannot[StepRelisten] != "":
+	case !p.Keep, !p.Relisten, wish <= s.Limit, s.OtherNetNS && !p.Containers, raised.Same(s.Master), f.Cannot[facts.StepRelisten] != "":
 		plan.Reason = "its limit is as it should be"
 		return plan
 	}

@@ -1,6 +1,7 @@
 package remediate
 
 import (
+	"qwatch/remediate/facts"
 	"testing"
 	"time"
 
@@ -24,40 +25,40 @@ func TestUndo(t *testing.T) {
 	}
 	tests := []struct {
 		name  string
-		with  func(f *Facts, h *History)
+		with  func(f *facts.Snapshot, h *History)
 		want  []string
 		stays []Stay
 	}{
-		{"nothing was done", func(f *Facts, h *History) { *h = nil }, nil, nil},
-		{"only planned", func(f *Facts, h *History) { *h = History{past(0, "inc-1.1", "relisten", Planned)} }, nil, nil},
-		{"two raises in one step, the socket first", func(f *Facts, h *History) {}, []string{
+		{"nothing was done", func(f *facts.Snapshot, h *History) { *h = nil }, nil, nil},
+		{"only planned", func(f *facts.Snapshot, h *History) { *h = History{past(0, "inc-1.1", "relisten", Planned)} }, nil, nil},
+		{"two raises in one step, the socket first", func(f *facts.Snapshot, h *History) {}, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
 			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
 		}, nil},
-		{"listen is configured higher", func(f *Facts, h *History) { f.Sockets[0].Configured = 129 }, []string{
+		{"listen is configured higher", func(f *facts.Snapshot, h *History) { f.Sockets[0].Configured = 129 }, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
 		}, []Stay{{key, "a uWSGI here listens, or is configured to, with 129; under a somaxconn of 128 it would not come up again"}}},
-		{"a configuration could not be read", func(f *Facts, h *History) {
+		{"a configuration could not be read", func(f *facts.Snapshot, h *History) {
 			f.Sockets[0].Configured, f.Sockets[0].Unread = 0, "function not implemented"
 		}, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
 		}, []Stay{{key, "the configuration of uwsgi 1234 (app.service) is not known (function not implemented); under a somaxconn below its listen it would not come up again"}}},
-		{"somebody else changed both", func(f *Facts, h *History) { f.Sockets[0].Limit, f.Sysctl[key] = 4096, 8192 }, nil, []Stay{
+		{"somebody else changed both", func(f *facts.Snapshot, h *History) { f.Sockets[0].Limit, f.Sysctl[key] = 4096, 8192 }, nil, []Stay{
 			{name, "its limit is 4096, not the 2048 that qwatch set: somebody else's change stays"},
 			{key, "it is 8192, not the 2048 that qwatch set: somebody else's change stays"},
 		}},
-		{"the socket is gone", func(f *Facts, h *History) { f.Sockets = nil }, []string{
+		{"the socket is gone", func(f *facts.Snapshot, h *History) { f.Sockets = nil }, []string{
 			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
 		}, []Stay{{name, "the socket that was raised is gone, and its limit with it"}}},
-		{"undone already", func(f *Facts, h *History) {
+		{"undone already", func(f *facts.Snapshot, h *History) {
 			*h = append(*h, changed(0, "undo-1", "relisten", name, 2048, 128), changed(0, "undo-1", "sysctl", key, 2048, 128))
 		}, nil, nil},
-		{"only back to somebody else's value in between", func(f *Facts, h *History) {
+		{"only back to somebody else's value in between", func(f *facts.Snapshot, h *History) {
 			f.Sockets[0].Limit = 128
 			*h = History{changed(3*time.Hour, "inc-1.1", "sysctl", key, 128, 1024), changed(2*time.Hour, "inc-1.2", "sysctl", key, 1500, 2048)}
 		}, []string{"set net.core.somaxconn from 2048 to 1500, taken out of /etc/sysctl.d/90-qwatch.conf"},
 			nil},
-		{"another namespace's key is not ours", func(f *Facts, h *History) {
+		{"another namespace's key is not ours", func(f *facts.Snapshot, h *History) {
 			set := SetSysctl{Key: key, From: 128, To: 2048, Space: f.Sockets[0].Master}
 			*h = History{changed(time.Hour, "inc-1.1", "sysctl", Describe(set).Target, 128, 2048)}
 		}, nil, []Stay{{"net.core.somaxconn of uwsgi 1234 (app.service)", "it cannot be read from qwatch's network namespace"}}},
@@ -98,7 +99,7 @@ func TestSteppedAside(t *testing.T) {
 		{"undone by qwatch", History{changed(2*time.Hour, "inc-0.1", "sysctl", key, 128, 1024), changed(time.Hour, "undo-1", "sysctl", key, 1024, 128)}, 9 * time.Hour,
 			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 		{"a container's somaxconn", History{changed(time.Hour, "inc-0.1", "sysctl",
-			Describe(SetSysctl{Key: key, From: 128, To: 1024, Space: Process{PID: 30, Comm: "uwsgi", Container: "web"}}).Target, 128, 1024)}, 2 * time.Hour,
+			Describe(SetSysctl{Key: key, From: 128, To: 1024, Space: facts.Process{PID: 30, Comm: "uwsgi", Container: "web"}}).Target, 128, 1024)}, 2 * time.Hour,
 			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 	}
 	for _, test := range tests {
@@ -152,10 +153,10 @@ func TestKeep(t *testing.T) {
 }
 
 func TestBootLosses(t *testing.T) {
-	f := Facts{
+	f := facts.Snapshot{
 		WinningFile: "/etc/sysctl.d/99-zz-qwatch.conf",
 		File:        map[string]int{key: 1024, "net.core.netdev_max_backlog": 16384, "net.ipv4.tcp_max_syn_backlog": 8192, "net.core.other": 5},
-		Boot: map[string]BootValue{
+		Boot: map[string]facts.BootValue{
 			key:                           {Value: 128, File: "/etc/sysctl.d/99-sysctl.conf", Line: 7},
 			"net.core.netdev_max_backlog": {Value: 16384, File: "/etc/sysctl.d/90-qwatch.conf", Line: 3},
 			"net.core.other":              {Value: 9, File: "/etc/sysctl.d/99-sysctl.conf", Line: 8},

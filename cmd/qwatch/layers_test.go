@@ -15,10 +15,11 @@ import (
 // processes, namespaces and /proc/sys.
 func TestLayers(t *testing.T) {
 	may := map[string][]string{
-		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "matcher", "remediate", "systemd", "tailer/bulk"},
-		"internal/daemon":    {"internal/config", "matcher", "remediate", "systemd", "tailer"},
-		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "systemd"},
-		"remediate":          {"matcher"},
+		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "matcher", "remediate", "remediate/facts", "systemd", "tailer/bulk"},
+		"internal/daemon":    {"internal/config", "matcher", "remediate", "remediate/facts", "systemd", "tailer"},
+		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "remediate/facts", "systemd"},
+		"remediate":          {"matcher", "remediate/facts"},
+		"remediate/facts":    {"matcher"},
 		"internal/config":    {},
 		"internal/sysctld":   {},
 		"internal/uwsgiconf": {},

@@ -144,9 +144,9 @@ func planAll(ctx context.Context, h outside, cfg *config.Config, address string)
 	if err != nil {
 		return nil, err
 	}
-	facts, now := survey.Facts, time.Now()
+	snapshot, now := survey.Facts, time.Now()
 	var plans []remediate.Plan
-	for i, s := range facts.Sockets {
+	for i, s := range snapshot.Sockets {
 		if address == "" || s.AnswersTo(address) {
 			plans = append(plans, survey.Plan(s, history, i+1, now))
 		}
@@ -158,11 +158,11 @@ func planAll(ctx context.Context, h outside, cfg *config.Config, address string)
 	if address != "" {
 		lost = fmt.Errorf("no uWSGI listens on %s", address)
 	}
-	if len(facts.Unseen) > 0 {
-		lost = fmt.Errorf("%w that qwatch could see (%s)", lost, facts.Unseen[0])
+	if len(snapshot.Unseen) > 0 {
+		lost = fmt.Errorf("%w that qwatch could see (%s)", lost, snapshot.Unseen[0])
 	}
 	return []remediate.Plan{remediate.Decide(policy, remediate.Case{
-		Incident: matcher.Incident{Socket: address}, Facts: facts, Lost: lost, Serial: 1,
+		Incident: matcher.Incident{Socket: address}, Facts: snapshot, Lost: lost, Serial: 1,
 	}, history, now)}, nil
 }
 

@@ -36,7 +36,7 @@ listen backlog that is configured or running.`,
 			return err
 		}
 		defer h.close()
-		facts, err := h.Observe(ctx)
+		snapshot, err := h.Observe(ctx)
 		if err != nil {
 			return &exit{exitFailed, err, ""}
 		}
@@ -44,7 +44,7 @@ listen backlog that is configured or running.`,
 		if err != nil {
 			return &exit{exitFailed, err, "read it as root, or name the configuration that qwatch ran with: -c FILE"}
 		}
-		plan, stays := remediate.Undo(daemon.PolicyOf(cfg), facts, history, time.Now())
+		plan, stays := remediate.Undo(daemon.PolicyOf(cfg), snapshot, history, time.Now())
 		if err := printUndo(e, plan, stays, *asJSON); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"qwatch/remediate/facts"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -114,7 +115,7 @@ func carryOut(ctx context.Context, plan remediate.Plan, actor remediate.Actor, t
 
 // judge watches the queue for a while and judges.
 func judge(ctx context.Context, plan remediate.Plan, host Host) (remediate.Judgement, error) {
-	var readings []remediate.Reading
+	var readings []facts.Sample
 	begin := time.Now()
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
@@ -134,7 +135,7 @@ func judge(ctx context.Context, plan remediate.Plan, host Host) (remediate.Judge
 		return remediate.Judgement{}, err
 	}
 	// The looks right after the change still see what came before it.
-	return remediate.Judge(plan, after, remediate.Weigh(plan.Socket.ID, readings, begin.Add(settle/3))), nil
+	return remediate.Judge(plan, after, facts.Weigh(plan.Socket.ID, readings, begin.Add(settle/3))), nil
 }
 
 func logOutcome(log zerolog.Logger, o remediate.Outcome) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"time"
@@ -21,9 +22,9 @@ import (
 // Host is what the daemon needs of the host.
 type Host interface {
 	// Observe shows everything that a decision may depend on.
-	Observe(ctx context.Context) (remediate.Facts, error)
+	Observe(ctx context.Context) (facts.Snapshot, error)
 	// Sample looks at the accept queues only.
-	Sample(ctx context.Context) ([]remediate.Reading, error)
+	Sample(ctx context.Context) ([]facts.Sample, error)
 	// Refused finds with which listen backlog a unit that is down would start,
 	// and where that is configured.
 	Refused(ctx context.Context, unit string) (listen int, at string, err error)
@@ -73,8 +74,8 @@ type core struct {
 	// changed holds a token when something happened that a status line tells.
 	changed chan struct{}
 
-	facts    remediate.Facts // the newest observation
-	factsErr string          // the error of the last one, said once
+	facts    facts.Snapshot // the newest observation
+	factsErr string         // the error of the last one, said once
 	signs
 	looked   time.Time
 	cases    map[string]*openCase // by incident id
@@ -86,22 +87,22 @@ type core struct {
 	admitted   map[int]map[string]time.Time
 	considered time.Time // when all cases were
 	acting     bool
-	spoke      map[remediate.SocketID]time.Time         // last hit from a log
-	silent     map[remediate.SocketID]matcher.Hit       // of the last probe, unless the log speaks too
-	probed     map[remediate.SocketID]remediate.Reading // by the last probe
-	socketHit  map[remediate.SocketID]uint64
+	spoke      map[facts.SocketID]time.Time    // last hit from a log
+	silent     map[facts.SocketID]matcher.Hit  // of the last probe, unless the log speaks too
+	probed     map[facts.SocketID]facts.Sample // by the last probe
+	socketHit  map[facts.SocketID]uint64
 	probeHits  uint64
-	kept       map[remediate.SocketID]bool // sockets that Keep has seen
-	down       map[string]time.Time        // when a uWSGI that would not start was looked at, by unit or source
-	downSaid   map[string]string           // and what was said of it
-	warned     map[string]bool             // warnings about the next boot
+	kept       map[facts.SocketID]bool // sockets that Keep has seen
+	down       map[string]time.Time    // when a uWSGI that would not start was looked at, by unit or source
+	downSaid   map[string]string       // and what was said of it
+	warned     map[string]bool         // warnings about the next boot
 	counts     counts
 }
 
 // openCase is an open incident and what became of it.
 type openCase struct {
 	incident matcher.Incident
-	socket   remediate.SocketID
+	socket   facts.SocketID
 	uid      int // who runs the uWSGI, -1 where there is none
 	lost     error
 	said     map[remediate.Code]bool // plans that were logged since the last action
@@ -126,14 +127,14 @@ func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *re
 		lastPlan:  map[string]string{},
 		turns:     map[int]int{},
 		admitted:  map[int]map[string]time.Time{},
-		spoke:     map[remediate.SocketID]time.Time{},
-		silent:    map[remediate.SocketID]matcher.Hit{},
-		probed:    map[remediate.SocketID]remediate.Reading{},
-		kept:      map[remediate.SocketID]bool{},
+		spoke:     map[facts.SocketID]time.Time{},
+		silent:    map[facts.SocketID]matcher.Hit{},
+		probed:    map[facts.SocketID]facts.Sample{},
+		kept:      map[facts.SocketID]bool{},
 		down:      map[string]time.Time{},
 		downSaid:  map[string]string{},
 		warned:    map[string]bool{},
-		socketHit: map[remediate.SocketID]uint64{},
+		socketHit: map[facts.SocketID]uint64{},
 		counts:    newCounts(),
 	}
 }
@@ -293,7 +294,7 @@ func (c *core) observe(ctx context.Context, now time.Time, least time.Duration) 
 	if now.Sub(c.facts.At) < least {
 		return
 	}
-	facts, err := c.host.Observe(ctx)
+	snapshot, err := c.host.Observe(ctx)
 	if err != nil {
 		if text := err.Error(); ctx.Err() == nil && text != c.factsErr {
 			c.factsErr = text
@@ -302,17 +303,17 @@ func (c *core) observe(ctx context.Context, now time.Time, least time.Duration) 
 		return
 	}
 	c.factsErr = ""
-	c.facts = facts
-	c.saw(facts)
-	alive := map[remediate.SocketID]bool{}
-	for _, s := range facts.Sockets {
+	c.facts = snapshot
+	c.saw(snapshot)
+	alive := map[facts.SocketID]bool{}
+	for _, s := range snapshot.Sockets {
 		alive[s.ID] = true
 	}
-	gone := func(id remediate.SocketID) bool { return !alive[id] }
-	maps.DeleteFunc(c.spoke, func(id remediate.SocketID, _ time.Time) bool { return gone(id) })
-	maps.DeleteFunc(c.socketHit, func(id remediate.SocketID, _ uint64) bool { return gone(id) })
-	maps.DeleteFunc(c.probed, func(id remediate.SocketID, _ remediate.Reading) bool { return gone(id) })
-	maps.DeleteFunc(c.kept, func(id remediate.SocketID, _ bool) bool { return gone(id) })
+	gone := func(id facts.SocketID) bool { return !alive[id] }
+	maps.DeleteFunc(c.spoke, func(id facts.SocketID, _ time.Time) bool { return gone(id) })
+	maps.DeleteFunc(c.socketHit, func(id facts.SocketID, _ uint64) bool { return gone(id) })
+	maps.DeleteFunc(c.probed, func(id facts.SocketID, _ facts.Sample) bool { return gone(id) })
+	maps.DeleteFunc(c.kept, func(id facts.SocketID, _ bool) bool { return gone(id) })
 	c.warnOfBoot()
 	c.keep(ctx, now)
 }
@@ -376,7 +377,7 @@ func (c *core) hit(ctx context.Context, h matcher.Hit) {
 		c.look(ctx, now)
 	}
 	c.observe(ctx, now, observeLeast)
-	socket, err := remediate.Locate(h, c.facts.Sockets)
+	socket, err := facts.Locate(h, c.facts.Sockets)
 	// All records that fit no socket share one incident for each source: what
 	// strangers write must not fill the memory or the journal.
 	key := "lost/" + h.Source
@@ -422,7 +423,7 @@ func (c *core) probeHit(ctx context.Context, now time.Time) {
 		socket, _ := c.facts.Find(r.ID)
 		// A burst may come and go between two probes. Where no other socket
 		// accepts connections, the overflows that it leaves are this one's.
-		burst := known && r.Overflows > before.Overflows && socket.Alone
+		burst := known && r.Overflows > before.Overflows && socket.SoleListener
 		if burst && !r.Full() {
 			r.Length = r.Limit + 1
 		}
@@ -433,7 +434,7 @@ func (c *core) probeHit(ctx context.Context, now time.Time) {
 }
 
 // enter puts a hit in the book and considers what it means.
-func (c *core) enter(ctx context.Context, key string, h matcher.Hit, id remediate.SocketID, lost error, now time.Time) {
+func (c *core) enter(ctx context.Context, key string, h matcher.Hit, id facts.SocketID, lost error, now time.Time) {
 	// The book runs on the clock of this host: a record's own time can be
 	// anything.
 	h.At = now
@@ -562,7 +563,7 @@ func (c *core) decide(oc *openCase, history remediate.History, now time.Time) re
 		if last, ok := history.LastRaise(cs.Socket); ok && last.After(since) && !last.After(now) {
 			since = last
 		}
-		cs.Evidence = remediate.Weigh(oc.socket, c.readings, since)
+		cs.Evidence = facts.Weigh(oc.socket, c.readings, since)
 		cs.Diagnosis = c.diagnose(c.policy, c.facts, cs.Socket, oc.incident.Peak == 0)
 	}
 	return remediate.Decide(c.policy, cs, history, now)

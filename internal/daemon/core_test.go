@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"sync"
@@ -26,36 +27,36 @@ type fakeHost struct {
 	mu        sync.Mutex
 	somaxconn int
 	overflows uint64
-	sockets   []remediate.Socket
+	sockets   []facts.Socket
 	reload    time.Duration // how long one takes
 	err       error         // of the next Observe and Sample
 	refuse    error         // of every action
 	applied   []string
 }
 
-func socketAt(n int, address string, length int) remediate.Socket {
-	return remediate.Socket{
-		ID: remediate.SocketID{NetNS: 1, Inode: uint64(n)}, Family: remediate.TCP, Address: address, FD: 3,
-		Master: remediate.Process{PID: n, Start: 1, Comm: "uwsgi"}, Length: length, Limit: 128,
+func socketAt(n int, address string, length int) facts.Socket {
+	return facts.Socket{
+		ID: facts.SocketID{NetNS: 1, Inode: uint64(n)}, Family: facts.TCP, Address: address, FD: 3,
+		Master: facts.Process{PID: n, Start: 1, Comm: "uwsgi"}, Length: length, Limit: 128,
 	}
 }
 
-func (h *fakeHost) Observe(context.Context) (remediate.Facts, error) {
+func (h *fakeHost) Observe(context.Context) (facts.Snapshot, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f := remediate.Facts{At: time.Now(), Sockets: slices.Clone(h.sockets), Sysctl: map[string]int{"net.core.somaxconn": h.somaxconn}}
+	f := facts.Snapshot{At: time.Now(), Sockets: slices.Clone(h.sockets), Sysctl: map[string]int{"net.core.somaxconn": h.somaxconn}}
 	for i := range f.Sockets {
 		f.Sockets[i].Somaxconn = h.somaxconn
 	}
 	return f, h.err
 }
 
-func (h *fakeHost) Sample(context.Context) ([]remediate.Reading, error) {
+func (h *fakeHost) Sample(context.Context) ([]facts.Sample, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var readings []remediate.Reading
+	var readings []facts.Sample
 	for _, s := range h.sockets {
-		readings = append(readings, remediate.Reading{ID: s.ID, At: time.Now(), Length: s.Length, Limit: s.Limit, Overflows: h.overflows})
+		readings = append(readings, facts.Sample{ID: s.ID, At: time.Now(), Length: s.Length, Limit: s.Limit, Overflows: h.overflows})
 	}
 	return readings, h.err
 }
@@ -82,7 +83,7 @@ func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Resu
 	case remediate.SetSysctl:
 		h.somaxconn = a.To
 	case remediate.Relisten:
-		i := slices.IndexFunc(h.sockets, func(s remediate.Socket) bool { return s.ID == a.Socket.ID })
+		i := slices.IndexFunc(h.sockets, func(s facts.Socket) bool { return s.ID == a.Socket.ID })
 		h.sockets[i].Limit = a.To
 	}
 	return remediate.Result{Status: remediate.Applied}
@@ -237,7 +238,7 @@ func (b *bench) statusNow() Status {
 // One incident: raised at the third record, judged, held back by the cooldown,
 // over when it is quiet; each told once.
 func TestIncident(t *testing.T) {
-	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129), socketAt(2, "127.0.0.1:5001", 0)}}, nil, func(b *bench) {
+	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129), socketAt(2, "127.0.0.1:5001", 0)}}, nil, func(b *bench) {
 		b.hear(2, address)
 		b.wantHost("somaxconn 128; 127.0.0.1:5000 129 of 128; 127.0.0.1:5001 0 of 128")
 		b.hear(1, address)
@@ -267,7 +268,7 @@ func TestIncident(t *testing.T) {
 // What the log says and the kernel does not show changes nothing, and is said
 // once.
 func TestUncorroborated(t *testing.T) {
-	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 3)}}, nil, func(b *bench) {
+	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 3)}}, nil, func(b *bench) {
 		b.hear(40, address)
 		b.wantHost("somaxconn 128; 127.0.0.1:5000 3 of 128")
 		b.wantMessages("the kernel does not show what the log says", 1)
@@ -281,7 +282,7 @@ func TestUncorroborated(t *testing.T) {
 
 // Records that fit no socket share one incident, whatever they name.
 func TestLostRecords(t *testing.T) {
-	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
+	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
 		for i := range 5000 {
 			b.hits <- matcher.Hit{Socket: fmt.Sprintf("10.0.0.1:%d", i), FD: 3, Length: 129, Limit: 128, Source: "app.log"}
 		}
@@ -299,13 +300,13 @@ func TestLostRecords(t *testing.T) {
 // the log speaks, the probe does not count the same again.
 func TestProbe(t *testing.T) {
 	probe := func(cfg *config.Config) { cfg.Probe.Interval = time.Second }
-	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, "/run/app.sock", 129)}}, probe, func(b *bench) {
+	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, "/run/app.sock", 129)}}, probe, func(b *bench) {
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		b.wantHost("somaxconn 1024; /run/app.sock 129 of 1024")
 		b.wantMessages("is full: 3 records", 1)
 	})
-	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) {
+	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) {
 		probe(cfg)
 		cfg.Policy.Relisten.Enabled = false
 		cfg.Policy.Reload.When = config.WhenNever
@@ -328,8 +329,8 @@ func TestBursts(t *testing.T) {
 		{false, "somaxconn 128; 127.0.0.1:5000 0 of 128"},
 	} {
 		s := socketAt(1, "127.0.0.1:5000", 0)
-		s.Alone = test.alone
-		fake := &fakeHost{somaxconn: 128, sockets: []remediate.Socket{s}}
+		s.SoleListener = test.alone
+		fake := &fakeHost{somaxconn: 128, sockets: []facts.Socket{s}}
 		onBench(t, fake, func(cfg *config.Config) { cfg.Probe.Interval = time.Second }, func(b *bench) {
 			for range 6 {
 				time.Sleep(time.Second)
@@ -348,7 +349,7 @@ func TestBursts(t *testing.T) {
 // An action that cannot even be recorded is tried again after the cooldown,
 // not at once and for ever.
 func TestUnrecorded(t *testing.T) {
-	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
+	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
 		tries := 0
 		if err := b.call(b.t.Context(), func(context.Context) { b.actor = unrecorded{&tries} }); err != nil {
 			t.Fatal(err)
@@ -376,7 +377,7 @@ func (u unrecorded) Do(context.Context, remediate.Plan, remediate.Action) remedi
 // the end of the core waits for the end of the action.
 func TestDuringAReload(t *testing.T) {
 	always := func(cfg *config.Config) { cfg.Policy.Reload.When = config.WhenAlways }
-	onBench(t, &fakeHost{reload: 30 * time.Second, sockets: []remediate.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
+	onBench(t, &fakeHost{reload: 30 * time.Second, sockets: []facts.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
 		b.hear(10, address)
 		dry := configured(func(cfg *config.Config) { cfg.DryRun = true })
 		if err := b.call(b.t.Context(), func(context.Context) { b.configure(dry) }); err != nil {
@@ -397,7 +398,7 @@ func TestDuringAReload(t *testing.T) {
 			t.Errorf("dry run %v, %q", dryNow(), b.fake.applied)
 		}
 	})
-	onBench(t, &fakeHost{reload: time.Hour, sockets: []remediate.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
+	onBench(t, &fakeHost{reload: time.Hour, sockets: []facts.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
 		b.hear(4, address)
 		begin := time.Now()
 		b.stop()
@@ -415,7 +416,7 @@ func TestDuringAReload(t *testing.T) {
 // Where the host cannot be seen nothing is done, that is said once, and it
 // goes on when it can be seen again.
 func TestBlind(t *testing.T) {
-	onBench(t, &fakeHost{sockets: []remediate.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) { cfg.Probe.Interval = time.Second }, func(b *bench) {
+	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) { cfg.Probe.Interval = time.Second }, func(b *bench) {
 		b.fake.set(func(h *fakeHost) { h.err = errors.New("netlink is broken") })
 		b.hear(20, address)
 		b.wantHost("somaxconn 128; 127.0.0.1:5000 129 of 128")
@@ -430,7 +431,7 @@ func TestBlind(t *testing.T) {
 
 // Raises that end nothing end themselves.
 func TestGivesUp(t *testing.T) {
-	onBench(t, &fakeHost{refuse: errors.New("no"), sockets: []remediate.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
+	onBench(t, &fakeHost{refuse: errors.New("no"), sockets: []facts.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
 		b.hear(600, address)
 		if n := b.fake.did("set net.core.somaxconn"); n != 3 {
 			t.Errorf("tried %d times, want 3: %q", n, b.fake.applied)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"qwatch/remediate/facts"
 	"testing"
 	"time"
 
@@ -16,33 +17,33 @@ import (
 
 // crowd is a host where one user runs a thousand uWSGI whose queues are always
 // full, and where the last socket is somebody else's.
-type crowd struct{ facts remediate.Facts }
+type crowd struct{ facts facts.Snapshot }
 
 func newCrowd(n int) crowd {
-	f := remediate.Facts{At: time.Now(), Sysctl: map[string]int{"net.core.somaxconn": 4096}}
+	f := facts.Snapshot{At: time.Now(), Sysctl: map[string]int{"net.core.somaxconn": 4096}}
 	for i := range n + 1 {
-		master := remediate.Process{PID: 1000 + i, Start: 1, Comm: "uwsgi", UID: 65534}
+		master := facts.Process{PID: 1000 + i, Start: 1, Comm: "uwsgi", UID: 65534}
 		if i == n {
 			master.UID = 33
 		}
-		f.Sockets = append(f.Sockets, remediate.Socket{
-			ID: remediate.SocketID{NetNS: 1, Inode: uint64(i + 1)}, Family: remediate.Unix, Address: fmt.Sprintf("/run/%d.sock", i),
+		f.Sockets = append(f.Sockets, facts.Socket{
+			ID: facts.SocketID{NetNS: 1, Inode: uint64(i + 1)}, Family: facts.Unix, Address: fmt.Sprintf("/run/%d.sock", i),
 			Length: 101, Limit: 100, Master: master, FD: 3, Somaxconn: 4096,
-			Workers: []remediate.Worker{{Process: remediate.Process{PID: 5000 + i, Start: 1}, State: 'S'}},
+			Workers: []facts.Worker{{Process: facts.Process{PID: 5000 + i, Start: 1}, State: 'S'}},
 		})
 	}
 	return crowd{f}
 }
 
-func (h crowd) Observe(context.Context) (remediate.Facts, error) {
+func (h crowd) Observe(context.Context) (facts.Snapshot, error) {
 	h.facts.At = time.Now()
 	return h.facts, nil
 }
 
-func (h crowd) Sample(context.Context) ([]remediate.Reading, error) {
-	var all []remediate.Reading
+func (h crowd) Sample(context.Context) ([]facts.Sample, error) {
+	var all []facts.Sample
 	for _, s := range h.facts.Sockets {
-		all = append(all, remediate.Reading{ID: s.ID, At: time.Now(), Length: s.Length, Limit: s.Limit})
+		all = append(all, facts.Sample{ID: s.ID, At: time.Now(), Length: s.Length, Limit: s.Limit})
 	}
 	return all, nil
 }

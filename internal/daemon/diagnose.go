@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"qwatch/remediate/facts"
 	"slices"
 	"time"
 
@@ -20,14 +21,14 @@ const (
 
 // signs is what diagnoses are made from, the oldest first.
 type signs struct {
-	past     []remediate.Facts
+	past     []facts.Snapshot
 	marks    []matcher.Mark // At is when they were read
-	readings []remediate.Reading
+	readings []facts.Sample
 }
 
 // saw keeps an observation.
-func (s *signs) saw(f remediate.Facts) {
-	s.past = slices.DeleteFunc(s.past, func(old remediate.Facts) bool { return f.At.Sub(old.At) > signSpan })
+func (s *signs) saw(f facts.Snapshot) {
+	s.past = slices.DeleteFunc(s.past, func(old facts.Snapshot) bool { return f.At.Sub(old.At) > signSpan })
 	if n := len(s.past); n == 0 || f.At.Sub(s.past[n-1].At) >= looksApart {
 		s.past = append(s.past, f)
 	}
@@ -43,7 +44,7 @@ func (s *signs) heard(m matcher.Mark, now time.Time) {
 }
 
 // read keeps readings.
-func (s *signs) read(readings []remediate.Reading, now time.Time) {
+func (s *signs) read(readings []facts.Sample, now time.Time) {
 	s.readings = append(s.readings, readings...)
 	old := 0
 	for old < len(s.readings) && now.Sub(s.readings[old].At) > signSpan {
@@ -53,10 +54,10 @@ func (s *signs) read(readings []remediate.Reading, now time.Time) {
 }
 
 // diagnose says why the queue of a socket is full.
-func (s *signs) diagnose(p remediate.Policy, f remediate.Facts, socket remediate.Socket, garbage bool) remediate.Diagnosis {
+func (s *signs) diagnose(p remediate.Policy, f facts.Snapshot, socket facts.Socket, garbage bool) remediate.Diagnosis {
 	in := remediate.Signs{
 		Now:      remediate.Look{At: f.At, Booted: f.Booted, Socket: socket, Stats: socket.Stats},
-		Readings: s.readings, Alone: socket.Alone, Garbage: garbage, Policy: p,
+		Readings: s.readings, Alone: socket.SoleListener, Garbage: garbage, Policy: p,
 	}
 	for _, old := range s.past {
 		before, ok := old.Find(socket.ID)
@@ -87,7 +88,7 @@ const (
 
 // Survey is what a command by hand finds out about the host.
 type Survey struct {
-	Facts  remediate.Facts
+	Facts  facts.Snapshot
 	signs  signs
 	policy remediate.Policy
 }
@@ -117,17 +118,17 @@ func NewSurvey(ctx context.Context, host Host, policy remediate.Policy) (*Survey
 }
 
 // Plan makes the plan for one socket; serial tells plans of one survey apart.
-func (s *Survey) Plan(socket remediate.Socket, history remediate.History, serial int, now time.Time) remediate.Plan {
+func (s *Survey) Plan(socket facts.Socket, history remediate.History, serial int, now time.Time) remediate.Plan {
 	return remediate.Decide(s.policy, remediate.Case{
 		Facts: s.Facts, Socket: socket, Serial: serial,
-		Evidence:  remediate.Weigh(socket.ID, s.signs.readings, time.Time{}),
+		Evidence:  facts.Weigh(socket.ID, s.signs.readings, time.Time{}),
 		Diagnosis: s.signs.diagnose(s.policy, s.Facts, socket, false),
 	}, history, now)
 }
 
 // Checkup examines the host. journal says whether one is to be followed.
 func (s *Survey) Checkup(journal bool) remediate.Checkup {
-	diagnoses := map[remediate.SocketID]remediate.Diagnosis{}
+	diagnoses := map[facts.SocketID]remediate.Diagnosis{}
 	for _, socket := range s.Facts.Sockets {
 		diagnoses[socket.ID] = s.signs.diagnose(s.policy, s.Facts, socket, false)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"sync"
 	"time"
@@ -75,7 +76,7 @@ func (c *core) status(ctx context.Context, s *Status) {
 	now := time.Now()
 	c.look(ctx, now)
 	c.observe(ctx, now, observeLeast)
-	newest := map[remediate.SocketID]remediate.Reading{}
+	newest := map[facts.SocketID]facts.Sample{}
 	for _, r := range c.readings {
 		newest[r.ID] = r
 	}

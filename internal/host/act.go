@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"qwatch/remediate/facts"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func (h hand) Apply(ctx context.Context, action remediate.Action) remediate.Resu
 	}
 	switch a := action.(type) {
 	case remediate.SetSysctl:
-		if a.Space == (remediate.Process{}) {
+		if a.Space == (facts.Process{}) {
 			return setSysctl(a)
 		}
 		return setSysctlIn(a)
@@ -87,7 +88,7 @@ func compare(what string, now, from, to int, undo bool) (r remediate.Result, ok 
 
 // openProcess is a handle on a process that a recycled pid cannot stand in for:
 // the start time is compared when the pidfd is already held.
-func openProcess(p remediate.Process) (pidfd int, err error) {
+func openProcess(p facts.Process) (pidfd int, err error) {
 	pidfd, err = unix.PidfdOpen(p.PID, 0)
 	switch {
 	case errors.Is(err, unix.ESRCH):

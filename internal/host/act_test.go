@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"qwatch/remediate/facts"
 	"runtime"
 	"slices"
 	"strings"
@@ -106,14 +107,14 @@ func TestApplyEnds(t *testing.T) {
 }
 
 // socketOf is the socket at addr as Observe shows it.
-func socketOf(t *testing.T, addr string) remediate.Socket {
+func socketOf(t *testing.T, addr string) facts.Socket {
 	t.Helper()
-	facts := observe(t, newHost(t, options))
-	i := slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Address == addr })
+	snapshot := observe(t, newHost(t, options))
+	i := slices.IndexFunc(snapshot.Sockets, func(s facts.Socket) bool { return s.Address == addr })
 	if i < 0 {
-		t.Fatalf("no socket %s in %+v", addr, facts.Sockets)
+		t.Fatalf("no socket %s in %+v", addr, snapshot.Sockets)
 	}
-	return facts.Sockets[i]
+	return snapshot.Sockets[i]
 }
 
 // somaxconn sets it for the time of the test.

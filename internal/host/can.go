@@ -7,35 +7,34 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"qwatch/remediate/facts"
 
 	"golang.org/x/sys/unix"
-
-	"qwatch/remediate"
 )
 
 const somaxconnFile = "/proc/sys/net/core/somaxconn"
 
 // cannot tries each step as far as that changes nothing, and says of those that
 // fail why, and what would allow them.
-func (h *Host) cannot() map[remediate.Step]string {
-	cannot := make(map[remediate.Step]string)
+func (h *Host) cannot() map[facts.Step]string {
+	cannot := make(map[facts.Step]string)
 	if err := trySysctl(); err != nil {
-		cannot[remediate.StepSysctl] = err.Error()
+		cannot[facts.StepSysctl] = err.Error()
 	}
 	if h.options.SysctlFile != "" {
 		if err := tryFolder(filepath.Dir(h.options.SysctlFile)); err != nil {
-			cannot[remediate.StepSysctlFile] = err.Error()
+			cannot[facts.StepSysctlFile] = err.Error()
 		}
 	}
 	targets := h.targets()
 	if pid, err := anyOf(targets, tryRelisten); err != nil {
-		cannot[remediate.StepRelisten] = explainGetfd(pid, err).Error()
+		cannot[facts.StepRelisten] = explainGetfd(pid, err).Error()
 	}
 	if pid, err := anyOf(targets, tryReload); err != nil {
-		cannot[remediate.StepReload] = explainSignal(pid, err).Error()
+		cannot[facts.StepReload] = explainSignal(pid, err).Error()
 	}
 	if err := tryJournal(); err != nil {
-		cannot[remediate.StepJournal] = err.Error()
+		cannot[facts.StepJournal] = err.Error()
 	}
 	return cannot
 }

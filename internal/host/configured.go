@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,13 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/uwsgiconf"
-	"qwatch/remediate"
 )
 
 // configured finds the listen backlog that the configuration of a master asks
 // for, as its next start would read it, and where that stands. The error says
 // what of the configuration is not known; the backlog is 0 where it is that.
-func (h *Host) configured(master remediate.Process) (backlog int, at string, err error) {
+func (h *Host) configured(master facts.Process) (backlog int, at string, err error) {
 	in, done := inputOf(master)
 	defer done()
 	if len(in.Args) == 0 || !slices.Contains(h.options.Processes, filepath.Base(in.Args[0])) {
@@ -36,7 +36,7 @@ func (h *Host) configured(master remediate.Process) (backlog int, at string, err
 
 // inputOf is what the next start of a running uWSGI would be configured by.
 // done is called when its Read is no longer needed.
-func inputOf(master remediate.Process) (in uwsgiconf.Input, done func()) {
+func inputOf(master facts.Process) (in uwsgiconf.Input, done func()) {
 	dir := "/proc/" + strconv.Itoa(master.PID)
 	environ, _ := os.ReadFile(dir + "/environ")
 	in = uwsgiconf.Input{Args: arguments(master.PID), Environ: split(environ)}

@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"qwatch/remediate/facts"
 	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"qwatch/remediate"
 )
 
 // The sock_diag requests and answers; include/uapi/linux/{sock,inet,unix}_diag.h.
@@ -37,7 +36,7 @@ const dumpTries = 5
 
 // listener is a listening socket as sock_diag shows it.
 type listener struct {
-	family remediate.Family
+	family facts.Family
 	inode  uint64
 	// length is the accept queue's length and limit sk_max_ack_backlog. TCP
 	// refuses when length > limit (sk_acceptq_is_full, include/net/sock.h) and
@@ -52,7 +51,7 @@ type listener struct {
 // address writes the socket's address in the kernel's canonical form:
 // 0.0.0.0:5000, [::]:80, /run/app.sock, @abstract.
 func (l listener) address() string {
-	if l.family != remediate.Unix {
+	if l.family != facts.Unix {
 		return l.addr.String()
 	}
 	if len(l.name) > 0 && l.name[0] == 0 {
@@ -67,9 +66,9 @@ func (l listener) address() string {
 // listeners appends the listening sockets of one family in the namespace of c.
 // Only sockets in the state LISTEN are walked: the connections, of which a busy
 // host has 100,000s, are never looked at (inet_diag_dump_icsk).
-func listeners(c *netlink.Conn, family remediate.Family, to []listener) ([]listener, error) {
+func listeners(c *netlink.Conn, family facts.Family, to []listener) ([]listener, error) {
 	request, decode := inetRequest(family), inetListener
-	if family == remediate.Unix {
+	if family == facts.Unix {
 		request, decode = unixRequest(), unixListener
 	}
 	for range dumpTries {
@@ -112,10 +111,10 @@ func absent(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-func inetRequest(family remediate.Family) []byte {
+func inetRequest(family facts.Family) []byte {
 	b := make([]byte, inetDiagReqLen)
 	b[0] = unix.AF_INET
-	if family == remediate.TCP6 {
+	if family == facts.TCP6 {
 		b[0] = unix.AF_INET6
 	}
 	b[1] = unix.IPPROTO_TCP
@@ -142,9 +141,9 @@ func inetListener(b []byte) (l listener, ok bool, err error) {
 	var ip netip.Addr
 	switch b[0] {
 	case unix.AF_INET:
-		l.family, ip = remediate.TCP, netip.AddrFrom4([4]byte(b[8:12]))
+		l.family, ip = facts.TCP, netip.AddrFrom4([4]byte(b[8:12]))
 	case unix.AF_INET6:
-		l.family, ip = remediate.TCP6, netip.AddrFrom16([16]byte(b[8:24]))
+		l.family, ip = facts.TCP6, netip.AddrFrom16([16]byte(b[8:24]))
 	default:
 		return listener{}, false, nil
 	}
@@ -162,7 +161,7 @@ func unixListener(b []byte) (l listener, ok bool, err error) {
 	if len(b) < unixDiagMsgLen {
 		return listener{}, false, errShort
 	}
-	l = listener{family: remediate.Unix, inode: uint64(binary.NativeEndian.Uint32(b[4:])), uid: -1}
+	l = listener{family: facts.Unix, inode: uint64(binary.NativeEndian.Uint32(b[4:])), uid: -1}
 	attrs, err := netlink.NewAttributeDecoder(b[unixDiagMsgLen:])
 	if err != nil {
 		return listener{}, false, err

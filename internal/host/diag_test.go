@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/testbed"
-	"qwatch/remediate"
 )
 
 func TestListeners(t *testing.T) {
@@ -50,7 +50,7 @@ func TestListeners(t *testing.T) {
 	}
 	defer c.Close()
 	var found []listener
-	for _, family := range []remediate.Family{remediate.TCP, remediate.TCP6, remediate.Unix} {
+	for _, family := range []facts.Family{facts.TCP, facts.TCP6, facts.Unix} {
 		if found, err = listeners(c, family, found); err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +156,7 @@ func inet6(addr string) *unix.SockaddrInet6 {
 // FuzzListener: no answer of a kernel, however broken, makes a decoder panic,
 // and what it accepts has an address.
 func FuzzListener(f *testing.F) {
-	inet := inetRequest(remediate.TCP)
+	inet := inetRequest(facts.TCP)
 	f.Add(append(inet, make([]byte, inetDiagMsgLen-len(inet))...))
 	f.Add(append(make([]byte, unixDiagMsgLen), 6, 0, 0, 0, 0, 'a', 0, 0, 12, 0, 4, 0, 1, 0, 0, 0, 2, 0, 0, 0))
 	f.Add([]byte{})

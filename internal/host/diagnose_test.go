@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ type watch struct {
 	every time.Duration
 
 	looks    []remediate.Look
-	readings []remediate.Reading
+	readings []facts.Sample
 }
 
 func newWatch(t *testing.T, u *testbed.UWSGI) *watch {
@@ -40,12 +41,12 @@ func (w *watch) next() remediate.Diagnosis {
 		w.t.Fatal(err)
 	}
 	w.readings = append(w.readings, r...)
-	facts := observe(w.t, w.h)
-	i := slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Address == w.addr })
+	snapshot := observe(w.t, w.h)
+	i := slices.IndexFunc(snapshot.Sockets, func(s facts.Socket) bool { return s.Address == w.addr })
 	if i < 0 {
-		w.t.Fatalf("no socket %s in %+v", w.addr, facts.Sockets)
+		w.t.Fatalf("no socket %s in %+v", w.addr, snapshot.Sockets)
 	}
-	w.looks = append(w.looks, remediate.Look{At: facts.At, Booted: facts.Booted, Socket: facts.Sockets[i]})
+	w.looks = append(w.looks, remediate.Look{At: snapshot.At, Booted: snapshot.Booted, Socket: snapshot.Sockets[i]})
 	signs := remediate.Signs{
 		Now: w.looks[len(w.looks)-1], Before: w.looks[0], Between: w.looks[1:], Readings: w.readings, Alone: true,
 		Policy: remediate.Policy{Factor: 2, MinBacklog: 1024, MaxBacklog: 8192, MaxWait: 10 * time.Second},
@@ -99,13 +100,13 @@ func workers(t *testing.T, u *testbed.UWSGI) []int {
 // The system calls in which Python 3.11 under uWSGI 2.0.21 was seen to wait.
 func TestWaitIn(t *testing.T) {
 	futex := strconv.Itoa(unix.SYS_FUTEX)
-	tests := map[string]remediate.Waits{
-		futex + " 0x559b47c5c480 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd 0x7f5d\n":           remediate.OnLock,   // Lock.acquire
-		futex + " 0x55d68338ca18 0x80 0x2 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                   remediate.OnLock,   // another thread accepts
-		futex + " 0x7fb3fd29e000 0x6 0x0 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                    remediate.OnShared, // thunder lock
-		futex + " 0x562ab754c430 0x89 0x0 0x7ffc7399ba80 0x0 0xffffffff 0x7ffd 0x7f5d\n": "",                 // Event.wait(30)
-		"230 0x1 0x1 0x7ffd60692fa0 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                         "",                 // time.sleep
-		"45 0x7 0x7f5d1cbb3ef0 0x1 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                          "",                 // socket.recv
+	tests := map[string]facts.Waits{
+		futex + " 0x559b47c5c480 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd 0x7f5d\n":           facts.WaitsOnLock,       // Lock.acquire
+		futex + " 0x55d68338ca18 0x80 0x2 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                   facts.WaitsOnLock,       // another thread accepts
+		futex + " 0x7fb3fd29e000 0x6 0x0 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                    facts.WaitsOnSharedLock, // thunder lock
+		futex + " 0x562ab754c430 0x89 0x0 0x7ffc7399ba80 0x0 0xffffffff 0x7ffd 0x7f5d\n": "",                      // Event.wait(30)
+		"230 0x1 0x1 0x7ffd60692fa0 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                         "",                      // time.sleep
+		"45 0x7 0x7f5d1cbb3ef0 0x1 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                          "",                      // socket.recv
 		"running\n":          "",
 		"-1 0x7ffd 0x7f5d\n": "",
 		"":                   "",

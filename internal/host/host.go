@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"qwatch/remediate/facts"
 	"slices"
 	"sync"
 	"time"
 
-	"qwatch/remediate"
 	"qwatch/systemd"
 )
 
@@ -75,7 +75,7 @@ type Host struct {
 	unseen []string
 
 	// socketUnits are systemd's answers, "" for none. A socket keeps its unit.
-	socketUnits map[remediate.SocketID]string
+	socketUnits map[facts.SocketID]string
 }
 
 // New opens the namespace that the caller runs in; those of containers are
@@ -122,7 +122,7 @@ func (h *Host) Close() error {
 // each second: it dumps the listening sockets and reads two files for each
 // namespace, and walks over /proc only when a listening socket has appeared,
 // or every 30 seconds.
-func (h *Host) Sample(ctx context.Context) ([]remediate.Reading, error) {
+func (h *Host) Sample(ctx context.Context) ([]facts.Sample, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	views, _, err := h.dump(ctx)
@@ -137,13 +137,13 @@ func (h *Host) Sample(ctx context.Context) ([]remediate.Reading, error) {
 			return nil, err
 		}
 	}
-	var readings []remediate.Reading
+	var readings []facts.Sample
 	for _, v := range views {
 		first := len(readings)
 		for _, l := range v.listeners {
 			if _, ok := h.owned[l.inode]; ok {
-				readings = append(readings, remediate.Reading{
-					ID:     remediate.SocketID{NetNS: v.space.id, Inode: l.inode},
+				readings = append(readings, facts.Sample{
+					ID:     facts.SocketID{NetNS: v.space.id, Inode: l.inode},
 					At:     v.at,
 					Length: l.length,
 					Limit:  l.limit,
@@ -212,8 +212,8 @@ func (h *Host) dump(ctx context.Context) (views []view, unseen []string, err err
 	return views, unseen, nil
 }
 
-func module(family remediate.Family) string {
-	if family == remediate.Unix {
+func module(family facts.Family) string {
+	if family == facts.Unix {
 		return "unix_diag"
 	}
 	return "tcp_diag"

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"qwatch/remediate/facts"
 	"runtime"
 	"strconv"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"qwatch/remediate"
 )
 
 // namespace is one network namespace. Its files are opened once, from inside,
@@ -134,8 +133,8 @@ func inode(path string) (uint64, error) {
 
 // dump lists the listening sockets of the namespace. missing names the
 // families that this kernel cannot show.
-func (n *namespace) dump() (found []listener, missing []remediate.Family, err error) {
-	for _, family := range []remediate.Family{remediate.TCP, remediate.TCP6, remediate.Unix} {
+func (n *namespace) dump() (found []listener, missing []facts.Family, err error) {
+	for _, family := range []facts.Family{facts.TCP, facts.TCP6, facts.Unix} {
 		found, err = listeners(n.diag, family, found)
 		switch {
 		case absent(err):

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"qwatch/remediate/facts"
 	"regexp"
 	"runtime"
 	"slices"
@@ -52,28 +53,28 @@ func TestObserveNamespaces(t *testing.T) {
 		there = testbed.Run(t, testbed.Options{Address: "127.0.0.1:5200", Listen: 200, Workers: 1})
 	})
 	h := newHost(t, options)
-	facts := observe(t, h)
+	snapshot := observe(t, h)
 	want := []string{
 		"tcp 127.0.0.1:5200 0/100 of here, 2 workers, foreign false, somaxconn 128, configured 100 by default",
 		"tcp 127.0.0.1:5200 0/200 of there, 1 workers, foreign true, somaxconn 256, configured 200 by command line",
 	}
-	foreign := socketsOf(facts, there.Pid)[0].ID
-	if diff := cmp.Diff(want, describe(socketsOf(facts, here.Pid, there.Pid), map[int]string{here.Pid: "here", there.Pid: "there"})); diff != "" {
+	foreign := socketsOf(snapshot, there.Pid)[0].ID
+	if diff := cmp.Diff(want, describe(socketsOf(snapshot, here.Pid, there.Pid), map[int]string{here.Pid: "here", there.Pid: "there"})); diff != "" {
 		t.Errorf("sockets (-want +got):\n%s", diff)
 	}
-	if facts.Sysctl["net.core.somaxconn"] != 128 {
-		t.Errorf("sysctls %v are not those of the own namespace", facts.Sysctl)
+	if snapshot.Sysctl["net.core.somaxconn"] != 128 {
+		t.Errorf("sysctls %v are not those of the own namespace", snapshot.Sysctl)
 	}
 	readings, err := h.Sample(t.Context())
-	if err != nil || !slices.ContainsFunc(readings, func(r remediate.Reading) bool { return r.ID == foreign && r.Limit == 200 }) {
+	if err != nil || !slices.ContainsFunc(readings, func(r facts.Sample) bool { return r.ID == foreign && r.Limit == 200 }) {
 		t.Errorf("readings %+v, %v", readings, err)
 	}
 
 	there.Stop()
 	eventually(t, func() string {
-		facts := observe(t, h)
-		if len(socketsOf(facts, there.Pid)) != 0 || slices.ContainsFunc(h.spaces, func(n *namespace) bool { return n.id == foreign.NetNS }) {
-			return fmt.Sprintf("%+v", facts.Sockets)
+		snapshot := observe(t, h)
+		if len(socketsOf(snapshot, there.Pid)) != 0 || slices.ContainsFunc(h.spaces, func(n *namespace) bool { return n.id == foreign.NetNS }) {
+			return fmt.Sprintf("%+v", snapshot.Sockets)
 		}
 		return ""
 	})
@@ -124,15 +125,15 @@ func TestOther(t *testing.T) {
 	o := options
 	o.SysctlFile = "/etc/sysctl.d/90-qwatch.conf"
 	h := newHost(t, o)
-	facts := observe(t, h)
-	for _, s := range facts.Sockets {
-		fmt.Printf("= socket %s %d/%d of %d fd %d workers %d foreign %v\n", s.Address, s.Length, s.Limit, s.Master.PID, s.FD, len(s.Workers), s.Foreign)
+	snapshot := observe(t, h)
+	for _, s := range snapshot.Sockets {
+		fmt.Printf("= socket %s %d/%d of %d fd %d workers %d foreign %v\n", s.Address, s.Length, s.Limit, s.Master.PID, s.FD, len(s.Workers), s.OtherNetNS)
 	}
-	delete(facts.Cannot, remediate.StepJournal) // not every test machine has one
-	for step, why := range facts.Cannot {
+	delete(snapshot.Cannot, facts.StepJournal) // not every test machine has one
+	for step, why := range snapshot.Cannot {
 		fmt.Printf("= cannot %s: %s\n", step, why)
 	}
-	for _, what := range facts.Unseen {
+	for _, what := range snapshot.Unseen {
 		fmt.Printf("= unseen %s\n", what)
 	}
 }

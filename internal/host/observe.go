@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 	"time"
@@ -16,28 +17,27 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/sysctld"
-	"qwatch/remediate"
 )
 
 // Observe looks at everything: the sockets and who owns them, the sysctls, and
 // what qwatch may do here. It walks over /proc, so it is for incidents and for
 // people, not for each second. What could not be looked at stands in
 // Facts.Unseen; an error means that nothing could.
-func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
+func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before, _, err := h.dump(ctx)
 	if err != nil {
-		return remediate.Facts{}, err
+		return facts.Snapshot{}, err
 	}
 	if err := h.walk(before); err != nil {
-		return remediate.Facts{}, err
+		return facts.Snapshot{}, err
 	}
 	views, unseen, err := h.dump(ctx)
 	if err != nil {
-		return remediate.Facts{}, err
+		return facts.Snapshot{}, err
 	}
-	facts := remediate.Facts{
+	snapshot := facts.Snapshot{
 		At:     time.Now(),
 		Booted: booted(),
 
@@ -45,21 +45,21 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 		Sysctl:           h.sysctls(),
 		Unseen:           append(slices.Clone(h.unseen), unseen...),
 	}
-	facts.File, err = valuesIn(h.options.SysctlFile)
-	note(&facts, "what "+h.options.SysctlFile+" sets", err)
-	facts.Boot, facts.WinningFile, err = h.boot()
-	note(&facts, "what a boot would set", err)
+	snapshot.File, err = valuesIn(h.options.SysctlFile)
+	note(&snapshot, "what "+h.options.SysctlFile+" sets", err)
+	snapshot.Boot, snapshot.WinningFile, err = h.boot()
+	note(&snapshot, "what a boot would set", err)
 	masters := make(map[int]configuration)
 	for _, v := range views {
 		overflows, _, err := v.space.counters(h.buf)
 		if err != nil {
-			return remediate.Facts{}, err
+			return facts.Snapshot{}, err
 		}
 		somaxconn := v.space.limit(h.buf)
-		first := len(facts.Sockets)
+		first := len(snapshot.Sockets)
 		tcp := 0
 		for _, l := range v.listeners {
-			if l.family != remediate.Unix {
+			if l.family != facts.Unix {
 				tcp++
 			}
 		}
@@ -75,11 +75,11 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 				if err != nil {
 					c.unread = err.Error()
 				}
-				note(&facts, fmt.Sprintf("the configuration of uWSGI %d", o.master.PID), err)
+				note(&snapshot, fmt.Sprintf("the configuration of uWSGI %d", o.master.PID), err)
 				masters[o.master.PID] = c
 			}
-			facts.Sockets = append(facts.Sockets, remediate.Socket{
-				ID:           remediate.SocketID{NetNS: v.space.id, Inode: l.inode},
+			snapshot.Sockets = append(snapshot.Sockets, facts.Socket{
+				ID:           facts.SocketID{NetNS: v.space.id, Inode: l.inode},
 				Family:       l.family,
 				Address:      l.address(),
 				Length:       l.length,
@@ -88,8 +88,8 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 				FD:           o.fd,
 				Workers:      workersOf(o),
 				Logs:         c.logs,
-				Alone:        tcp == 1 && l.family != remediate.Unix,
-				Foreign:      v.space != h.home,
+				SoleListener: tcp == 1 && l.family != facts.Unix,
+				OtherNetNS:   v.space != h.home,
 				Somaxconn:    somaxconn,
 				Overflows:    overflows,
 				Configured:   c.backlog,
@@ -97,16 +97,16 @@ func (h *Host) Observe(ctx context.Context) (remediate.Facts, error) {
 				Unread:       c.unread,
 			})
 		}
-		slices.SortFunc(facts.Sockets[first:], func(a, b remediate.Socket) int {
+		slices.SortFunc(snapshot.Sockets[first:], func(a, b facts.Socket) int {
 			return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID.Inode, b.ID.Inode))
 		})
 	}
-	h.findSocketUnits(ctx, &facts)
-	h.fillStats(ctx, &facts)
+	h.findSocketUnits(ctx, &snapshot)
+	h.fillStats(ctx, &snapshot)
 	if !h.options.AssumeRights {
-		facts.Cannot = h.cannot()
+		snapshot.Cannot = h.cannot()
 	}
-	return facts, nil
+	return snapshot, nil
 }
 
 // booted is when the kernel started, zero if it does not say.
@@ -144,21 +144,21 @@ type configuration struct {
 }
 
 // note adds what could not be looked at, if there is an error.
-func note(facts *remediate.Facts, what string, err error) {
+func note(snapshot *facts.Snapshot, what string, err error) {
 	if err != nil {
-		facts.Unseen = append(facts.Unseen, what+": "+err.Error())
+		snapshot.Unseen = append(snapshot.Unseen, what+": "+err.Error())
 	}
 }
 
 // findSocketUnits fills in Socket.SocketUnit. systemd is asked once for each
 // socket; a failure is asked again.
-func (h *Host) findSocketUnits(ctx context.Context, facts *remediate.Facts) {
+func (h *Host) findSocketUnits(ctx context.Context, snapshot *facts.Snapshot) {
 	if h.options.SocketUnits == nil {
 		return
 	}
-	answers := make(map[remediate.SocketID]string)
-	for i := range facts.Sockets {
-		s := &facts.Sockets[i]
+	answers := make(map[facts.SocketID]string)
+	for i := range snapshot.Sockets {
+		s := &snapshot.Sockets[i]
 		if s.Master.Unit == "" {
 			continue
 		}
@@ -166,7 +166,7 @@ func (h *Host) findSocketUnits(ctx context.Context, facts *remediate.Facts) {
 		if !known {
 			unit, _, err := h.options.SocketUnits.SocketUnitFor(ctx, s.Master.Unit, s.Address)
 			if err != nil {
-				note(facts, "the .socket unit of "+s.Name(), err)
+				note(snapshot, "the .socket unit of "+s.Name(), err)
 				continue
 			}
 			answer = unit.Unit
@@ -176,9 +176,9 @@ func (h *Host) findSocketUnits(ctx context.Context, facts *remediate.Facts) {
 	h.socketUnits = answers
 }
 
-func workersOf(o owner) (found []remediate.Worker) {
+func workersOf(o owner) (found []facts.Worker) {
 	for _, p := range o.workers {
-		w := remediate.Worker{Process: p.Process, State: p.state, Ticks: p.ticks}
+		w := facts.Worker{Process: p.Process, State: p.state, Ticks: p.ticks}
 		w.Waits, w.Switches = waits(p.PID)
 		found = append(found, w)
 	}
@@ -222,20 +222,20 @@ func valuesIn(path string) (map[string]int, error) {
 // boot tells what the next boot would set the keys of the options to, and which
 // file would win for all of them. The error names files that could not be
 // read; the rest is good.
-func (h *Host) boot() (values map[string]remediate.BootValue, winning string, err error) {
+func (h *Host) boot() (values map[string]facts.BootValue, winning string, err error) {
 	boot, err := sysctld.Load(os.DirFS("/"))
 	reader := sysctld.Procps
 	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
 		reader = sysctld.Systemd
 	}
-	values = make(map[string]remediate.BootValue)
+	values = make(map[string]facts.BootValue)
 	for _, key := range h.options.Sysctls {
 		s, ok := boot.Winner(reader, key)
 		if !ok {
 			continue
 		}
 		if v, ok := s.Int(); ok {
-			values[key] = remediate.BootValue{Value: v, File: s.File, Line: s.Number}
+			values[key] = facts.BootValue{Value: v, File: s.File, Line: s.Number}
 		}
 	}
 	if file := h.options.SysctlFile; file != "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/testbed"
-	"qwatch/remediate"
 	"qwatch/systemd"
 )
 
@@ -37,29 +37,29 @@ func newHost(t *testing.T, o Options) *Host {
 	return h
 }
 
-func observe(t *testing.T, h *Host) remediate.Facts {
+func observe(t *testing.T, h *Host) facts.Snapshot {
 	t.Helper()
-	facts, err := h.Observe(t.Context())
+	snapshot, err := h.Observe(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return facts
+	return snapshot
 }
 
 // socketsOf are the sockets of these masters. Other tests may run other uWSGI on
 // this machine at the same time, and they are seen too.
-func socketsOf(facts remediate.Facts, pids ...int) []remediate.Socket {
-	return slices.DeleteFunc(slices.Clone(facts.Sockets), func(s remediate.Socket) bool {
+func socketsOf(snapshot facts.Snapshot, pids ...int) []facts.Socket {
+	return slices.DeleteFunc(slices.Clone(snapshot.Sockets), func(s facts.Socket) bool {
 		return !slices.Contains(pids, s.Master.PID)
 	})
 }
 
 // describe writes each socket as one line; who tells the names of the masters.
-func describe(sockets []remediate.Socket, who map[int]string) []string {
+func describe(sockets []facts.Socket, who map[int]string) []string {
 	lines := []string{}
 	for _, s := range sockets {
 		lines = append(lines, fmt.Sprintf("%s %s %d/%d of %s, %d workers, foreign %v, somaxconn %d, configured %d by %s",
-			s.Family, s.Address, s.Length, s.Limit, who[s.Master.PID], len(s.Workers), s.Foreign, s.Somaxconn, s.Configured, s.ConfiguredAt))
+			s.Family, s.Address, s.Length, s.Limit, who[s.Master.PID], len(s.Workers), s.OtherNetNS, s.Somaxconn, s.Configured, s.ConfiguredAt))
 	}
 	slices.Sort(lines)
 	return lines
@@ -75,8 +75,8 @@ func TestObserve(t *testing.T) {
 	listen(t, inet4("127.0.0.1:5104"), 5, 0) // not of a uWSGI
 
 	h := newHost(t, options)
-	facts := observe(t, h)
-	found := socketsOf(facts, tcp.Pid, many.Pid, router.Pid)
+	snapshot := observe(t, h)
+	found := socketsOf(snapshot, tcp.Pid, many.Pid, router.Pid)
 	got := describe(found, map[int]string{tcp.Pid: "A", many.Pid: "B", router.Pid: "C"})
 	want := []string{
 		"tcp 0.0.0.0:5102 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
@@ -103,18 +103,18 @@ func TestObserve(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("sockets (-want +got):\n%s", diff)
 	}
-	delete(facts.Cannot, remediate.StepJournal) // not every test machine has one
-	if len(facts.Cannot) != 0 || slices.ContainsFunc(facts.Unseen, func(s string) bool { return !strings.Contains(s, "uWSGI") }) {
-		t.Errorf("as root: cannot %v, unseen %q", facts.Cannot, facts.Unseen)
+	delete(snapshot.Cannot, facts.StepJournal) // not every test machine has one
+	if len(snapshot.Cannot) != 0 || slices.ContainsFunc(snapshot.Unseen, func(s string) bool { return !strings.Contains(s, "uWSGI") }) {
+		t.Errorf("as root: cannot %v, unseen %q", snapshot.Cannot, snapshot.Unseen)
 	}
-	if slices.ContainsFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Address == "127.0.0.1:5104" }) {
+	if slices.ContainsFunc(snapshot.Sockets, func(s facts.Socket) bool { return s.Address == "127.0.0.1:5104" }) {
 		t.Error("the socket of another program is among them")
 	}
-	if facts.Sysctl["net.core.somaxconn"] != 128 || len(facts.Sysctl) != 2 {
-		t.Errorf("sysctls: %v", facts.Sysctl)
+	if snapshot.Sysctl["net.core.somaxconn"] != 128 || len(snapshot.Sysctl) != 2 {
+		t.Errorf("sysctls: %v", snapshot.Sysctl)
 	}
 
-	s := socketsOf(facts, tcp.Pid)[0]
+	s := socketsOf(snapshot, tcp.Pid)[0]
 	if diff := cmp.Diff([]string{tcp.LogFile}, s.Logs); diff != "" {
 		t.Errorf("logs (-want +got):\n%s", diff)
 	}
@@ -173,8 +173,8 @@ func TestObserveDisguised(t *testing.T) {
 		App: "open('/proc/self/comm', 'w').write('renamed')\n" +
 			"def application(env, start):\n    start('200 OK', [])\n    return [b'']\n",
 	})
-	facts := observe(t, newHost(t, options))
-	found := socketsOf(facts, u.Pid)
+	snapshot := observe(t, newHost(t, options))
+	found := socketsOf(snapshot, u.Pid)
 	if len(found) != 1 {
 		t.Fatalf("got %+v", found)
 	}
@@ -183,8 +183,8 @@ func TestObserveDisguised(t *testing.T) {
 		t.Errorf("master %+v, workers %+v", s.Master, s.Workers)
 	}
 	want := fmt.Sprintf("the configured listen of uWSGI %d: its command line is overwritten (procname, setproctitle)", u.Pid)
-	if s.Configured != 0 || !slices.Contains(facts.Unseen, want) {
-		t.Errorf("configured %d, unseen %q, want %q", s.Configured, facts.Unseen, want)
+	if s.Configured != 0 || !slices.Contains(snapshot.Unseen, want) {
+		t.Errorf("configured %d, unseen %q, want %q", s.Configured, snapshot.Unseen, want)
 	}
 }
 
@@ -195,20 +195,20 @@ func TestObserveFiles(t *testing.T) {
 	o := options
 	o.SysctlFile = "/etc/sysctl.d/90-qwatch.conf"
 	h := newHost(t, o)
-	facts := observe(t, h)
-	if facts.File != nil {
-		t.Errorf("without the file: %v", facts.File)
+	snapshot := observe(t, h)
+	if snapshot.File != nil {
+		t.Errorf("without the file: %v", snapshot.File)
 	}
 	if err := os.WriteFile(o.SysctlFile, []byte("# note\nnet.core.somaxconn = 1024\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Remove(o.SysctlFile)
-	facts = observe(t, h)
-	if diff := cmp.Diff(map[string]int{"net.core.somaxconn": 1024}, facts.File); diff != "" {
+	snapshot = observe(t, h)
+	if diff := cmp.Diff(map[string]int{"net.core.somaxconn": 1024}, snapshot.File); diff != "" {
 		t.Errorf("file (-want +got):\n%s", diff)
 	}
-	want := remediate.BootValue{Value: 1024, File: o.SysctlFile, Line: 2}
-	if got := facts.Boot["net.core.somaxconn"]; got != want {
+	want := facts.BootValue{Value: 1024, File: o.SysctlFile, Line: 2}
+	if got := snapshot.Boot["net.core.somaxconn"]; got != want {
 		t.Errorf("boot: got %+v, want %+v", got, want)
 	}
 }
@@ -233,26 +233,26 @@ func (f *fakeSystemd) SocketUnitFor(_ context.Context, service, address string) 
 func TestFindSocketUnits(t *testing.T) {
 	f := &fakeSystemd{unit: "app.service /run/app.sock"}
 	h := &Host{options: Options{SocketUnits: f}}
-	socket := func(inode uint64, unit, address string) remediate.Socket {
-		return remediate.Socket{ID: remediate.SocketID{Inode: inode}, Address: address, Master: remediate.Process{Unit: unit}}
+	socket := func(inode uint64, unit, address string) facts.Socket {
+		return facts.Socket{ID: facts.SocketID{Inode: inode}, Address: address, Master: facts.Process{Unit: unit}}
 	}
 	for _, asked := range []int{3, 4} { // the second time the failed one only
-		facts := remediate.Facts{Sockets: []remediate.Socket{
+		snapshot := facts.Snapshot{Sockets: []facts.Socket{
 			socket(1, "app.service", "/run/app.sock"),
 			socket(2, "app.service", "127.0.0.1:9191"),
 			socket(3, "", "/run/app.sock"),
 			socket(4, "bad.service", "@bad"),
 		}}
-		h.findSocketUnits(t.Context(), &facts)
+		h.findSocketUnits(t.Context(), &snapshot)
 		var got []string
-		for _, s := range facts.Sockets {
+		for _, s := range snapshot.Sockets {
 			got = append(got, s.SocketUnit)
 		}
 		if diff := cmp.Diff([]string{"app.socket", "", "", ""}, got); diff != "" {
 			t.Errorf("units (-want +got):\n%s", diff)
 		}
 		want := []string{"the .socket unit of @bad: " + systemd.ErrNoManager.Error()}
-		if diff := cmp.Diff(want, facts.Unseen); diff != "" {
+		if diff := cmp.Diff(want, snapshot.Unseen); diff != "" {
 			t.Errorf("unseen (-want +got):\n%s", diff)
 		}
 		if f.asked != asked {
@@ -313,13 +313,13 @@ func eventually(t *testing.T, ask func() string) {
 }
 
 // sample returns the readings of the own namespace.
-func sample(t *testing.T, h *Host) []remediate.Reading {
+func sample(t *testing.T, h *Host) []facts.Sample {
 	t.Helper()
 	readings, err := h.Sample(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(readings, func(r remediate.Reading) bool { return r.ID.NetNS != h.home.id })
+	return slices.DeleteFunc(readings, func(r facts.Sample) bool { return r.ID.NetNS != h.home.id })
 }
 
 // Sample notices by itself which uWSGI come and go.
@@ -381,10 +381,10 @@ func TestObserveEmperor(t *testing.T) {
 	emperor := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5130", Workers: 1, Args: []string{"--emperor", dir}})
 	h := newHost(t, options)
 	eventually(t, func() string {
-		facts := observe(t, h)
-		masters := make(map[string]remediate.Process)
-		for _, s := range facts.Sockets {
-			if s.Foreign {
+		snapshot := observe(t, h)
+		masters := make(map[string]facts.Process)
+		for _, s := range snapshot.Sockets {
+			if s.OtherNetNS {
 				continue
 			}
 			if len(s.Workers) != 1 {

@@ -7,19 +7,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"qwatch/remediate"
 	"qwatch/systemd"
 )
 
 // process is a running uWSGI process: a master, a worker, a router.
 type process struct {
-	remediate.Process
+	facts.Process
 	ppid  int
 	state byte
 	ticks uint64
@@ -344,11 +344,11 @@ func guess(l listener, netns uint64, procs []process, args func(pid int) []strin
 // 127.0.0.1:5000, --socket=:5000, --http-socket /run/app.sock.
 func mentions(args []string, l listener) bool {
 	want := l.address()
-	if l.family != remediate.Unix {
+	if l.family != facts.Unix {
 		want = ":" + strconv.Itoa(int(l.addr.Port()))
 	}
 	return slices.ContainsFunc(args, func(arg string) bool {
-		if l.family != remediate.Unix {
+		if l.family != facts.Unix {
 			return strings.HasSuffix(arg, want)
 		}
 		return arg == want || strings.HasSuffix(arg, "="+want)
@@ -406,7 +406,7 @@ func writable(fdinfo []byte) bool {
 // up or lost the CPU: "" and 0 where that may not be known, or they wait for
 // different things. The system call of another's thread needs CAP_SYS_PTRACE,
 // and no Yama that forbids it (proc_pid_syscall, fs/proc/base.c).
-func waits(pid int) (on remediate.Waits, switches uint64) {
+func waits(pid int) (on facts.Waits, switches uint64) {
 	dir := "/proc/" + strconv.Itoa(pid) + "/task"
 	threads, err := os.ReadDir(dir)
 	if err != nil {
@@ -420,7 +420,7 @@ func waits(pid int) (on remediate.Waits, switches uint64) {
 		switches += switchesIn(status)
 		call, _ := os.ReadFile(dir + "/" + t.Name() + "/syscall")
 		switch w := waitIn(call); {
-		case i == 0 || on != "" && w == remediate.OnShared:
+		case i == 0 || on != "" && w == facts.WaitsOnSharedLock:
 			on = w
 		case w == "":
 			on = ""
@@ -446,7 +446,7 @@ func switchesIn(status []byte) (n uint64) {
 // the kind with priority inheritance is that of uWSGI's robust mutexes
 // (core/lock.c uwsgi_lock_fast_init). Python's locks with a time-out, its
 // sleep and its sockets wait otherwise.
-func waitIn(call []byte) remediate.Waits {
+func waitIn(call []byte) facts.Waits {
 	f := strings.Fields(string(call))
 	if len(f) < 5 || f[0] != strconv.Itoa(unix.SYS_FUTEX) || f[4] != "0x0" {
 		return ""
@@ -458,9 +458,9 @@ func waitIn(call []byte) remediate.Waits {
 	const command = 0x7f // FUTEX_CMD_MASK, include/uapi/linux/futex.h
 	switch op & command {
 	case 0, 9: // FUTEX_WAIT, FUTEX_WAIT_BITSET
-		return remediate.OnLock
+		return facts.WaitsOnLock
 	case 6, 13: // FUTEX_LOCK_PI, FUTEX_LOCK_PI2
-		return remediate.OnShared
+		return facts.WaitsOnSharedLock
 	}
 	return ""
 }

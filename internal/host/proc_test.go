@@ -4,13 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"qwatch/remediate"
 )
 
 func TestParseStat(t *testing.T) {
@@ -119,7 +118,7 @@ func TestCounter(t *testing.T) {
 
 // holder is a process with its parent and what it holds, as inode to fd.
 func holder(pid, ppid int, start uint64, held map[uint64]int) process {
-	return process{Process: remediate.Process{PID: pid, Start: start}, ppid: ppid, state: 'S', sockets: held}
+	return process{Process: facts.Process{PID: pid, Start: start}, ppid: ppid, state: 'S', sockets: held}
 }
 
 func TestOwners(t *testing.T) {
@@ -166,11 +165,11 @@ func TestOwners(t *testing.T) {
 }
 
 func TestGuess(t *testing.T) {
-	tcp := listener{family: remediate.TCP, uid: 33, addr: netip.MustParseAddrPort("127.0.0.1:5000")}
+	tcp := listener{family: facts.TCP, uid: 33, addr: netip.MustParseAddrPort("127.0.0.1:5000")}
 	byRoot := tcp
 	byRoot.uid = 0
-	path := listener{family: remediate.Unix, uid: -1, name: []byte("/run/app.sock\x00")}
-	abstract := listener{family: remediate.Unix, uid: 33, name: []byte("\x00app\x00")}
+	path := listener{family: facts.Unix, uid: -1, name: []byte("/run/app.sock\x00")}
+	abstract := listener{family: facts.Unix, uid: 33, name: []byte("\x00app\x00")}
 	type proc struct {
 		pid, ppid, uid int
 		netns          uint64
@@ -200,7 +199,7 @@ func TestGuess(t *testing.T) {
 		args := make(map[int][]string)
 		for _, p := range c.procs {
 			procs = append(procs, process{
-				Process: remediate.Process{PID: p.pid, UID: p.uid}, ppid: p.ppid, netns: p.netns, denied: os.ErrPermission,
+				Process: facts.Process{PID: p.pid, UID: p.uid}, ppid: p.ppid, netns: p.netns, denied: os.ErrPermission,
 			})
 			args[p.pid] = strings.Fields(p.args)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 
@@ -55,8 +56,8 @@ func relisten(a remediate.Relisten) remediate.Result {
 }
 
 // spaceOf opens the network namespace in which the socket lives.
-func spaceOf(s remediate.Socket) (*namespace, error) {
-	if !s.Foreign {
+func spaceOf(s facts.Socket) (*namespace, error) {
+	if !s.OtherNetNS {
 		return openNamespace()
 	}
 	space, err := enterNamespace(s.Master.PID)
@@ -67,7 +68,7 @@ func spaceOf(s remediate.Socket) (*namespace, error) {
 }
 
 // limitOf is the socket's limit as sock_diag shows it.
-func limitOf(space *namespace, s remediate.Socket) (int, error) {
+func limitOf(space *namespace, s facts.Socket) (int, error) {
 	if space.id != s.ID.NetNS {
 		return -1, fmt.Errorf("network namespace %d of %s is another now: %w", s.ID.NetNS, s.Name(), errGone)
 	}
@@ -83,7 +84,7 @@ func limitOf(space *namespace, s remediate.Socket) (int, error) {
 }
 
 // borrow returns a duplicate of the master's descriptor of the socket.
-func borrow(s remediate.Socket) (fd int, err error) {
+func borrow(s facts.Socket) (fd int, err error) {
 	pidfd, err := openProcess(s.Master)
 	if err != nil {
 		return -1, err
@@ -110,7 +111,7 @@ func borrow(s remediate.Socket) (fd int, err error) {
 
 // duplicate takes one descriptor of the process and makes sure that it is the
 // socket.
-func duplicate(pidfd, at int, s remediate.Socket) (int, error) {
+func duplicate(pidfd, at int, s facts.Socket) (int, error) {
 	fd, err := unix.PidfdGetfd(pidfd, at, 0)
 	if err != nil {
 		return -1, explainGetfd(s.Master.PID, err)

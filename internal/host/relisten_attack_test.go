@@ -2,6 +2,7 @@ package host
 
 import (
 	"os"
+	"qwatch/remediate/facts"
 	"sync"
 	"testing"
 
@@ -53,9 +54,9 @@ func TestRelistenAgainstTheProcess(t *testing.T) {
 	}
 	defer rivals.Wait()
 	defer close(stop)
-	s := remediate.Socket{
-		ID: remediate.SocketID{NetNS: space.id, Inode: st.Ino}, Family: remediate.Unix, Address: "@any", FD: fd,
-		Master: remediate.Process{PID: os.Getpid(), Start: self.start},
+	s := facts.Socket{
+		ID: facts.SocketID{NetNS: space.id, Inode: st.Ino}, Family: facts.Unix, Address: "@any", FD: fd,
+		Master: facts.Process{PID: os.Getpid(), Start: self.start},
 	}
 	for range 2000 {
 		switch r := relisten(remediate.Relisten{Socket: s, From: 1, To: 100}); r.Status {

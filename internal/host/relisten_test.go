@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"runtime"
 	"strings"
 	"testing"
@@ -60,13 +61,13 @@ func TestRelistenStale(t *testing.T) {
 	s := socketOf(t, u.Address)
 	for _, tt := range []struct {
 		name   string
-		change func(*remediate.Socket)
+		change func(*facts.Socket)
 		want   string
 	}{
-		{"another inode", func(s *remediate.Socket) { s.ID.Inode = 1 }, fmt.Sprintf("uWSGI %d no longer holds socket", u.Pid)},
-		{"recycled pid", func(s *remediate.Socket) { s.Master.Start-- }, fmt.Sprintf("process %d is no longer the uWSGI that it was", u.Pid)},
-		{"no such process", func(s *remediate.Socket) { s.Master.PID = 1 << 22 }, "uWSGI 4194304 has ended"},
-		{"another namespace", func(s *remediate.Socket) { s.ID.NetNS++ }, "network namespace"},
+		{"another inode", func(s *facts.Socket) { s.ID.Inode = 1 }, fmt.Sprintf("uWSGI %d no longer holds socket", u.Pid)},
+		{"recycled pid", func(s *facts.Socket) { s.Master.Start-- }, fmt.Sprintf("process %d is no longer the uWSGI that it was", u.Pid)},
+		{"no such process", func(s *facts.Socket) { s.Master.PID = 1 << 22 }, "uWSGI 4194304 has ended"},
+		{"another namespace", func(s *facts.Socket) { s.ID.NetNS++ }, "network namespace"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := s
@@ -151,7 +152,7 @@ func TestRelistenForeign(t *testing.T) {
 	testbed.Run(t, testbed.Options{Address: "0.0.0.0:5230"})
 	back()
 	s := socketOf(t, "0.0.0.0:5230")
-	if !s.Foreign {
+	if !s.OtherNetNS {
 		t.Fatalf("not foreign: %+v", s)
 	}
 	wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 1024}), "failed 100→100: net.core.somaxconn of the socket's network namespace is 512")

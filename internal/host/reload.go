@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,7 +89,7 @@ func plural(n int, what string) string {
 }
 
 // mayReload refuses where the reload would end the application.
-func (h hand) mayReload(s remediate.Socket) error {
+func (h hand) mayReload(s facts.Socket) error {
 	pid := s.Master.PID
 	if !h.isUWSGI(pid) {
 		return fmt.Errorf("process %d is not one of %s and is not reloaded", pid, strings.Join(h.processes, ", "))
@@ -143,7 +144,7 @@ func catches(pid int, signal unix.Signal) (bool, error) {
 
 // exitsOnReload tells where exit-on-reload is set for a uWSGI, "" if nowhere.
 // The error says what of the configuration is not known.
-func exitsOnReload(master remediate.Process) (at string, err error) {
+func exitsOnReload(master facts.Process) (at string, err error) {
 	in, done := inputOf(master)
 	defer done()
 	setting, _ := uwsgiconf.Find(in) // its error is in Unread too
@@ -173,12 +174,12 @@ func (h hand) isUWSGI(pid int) bool {
 }
 
 // children lists the uWSGI processes below a master, zombies left out.
-func (h hand) children(master int) ([]remediate.Process, error) {
+func (h hand) children(master int) ([]facts.Process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	var found []remediate.Process
+	var found []facts.Process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -186,7 +187,7 @@ func (h hand) children(master int) ([]remediate.Process, error) {
 		}
 		st, err := readStat(pid)
 		if err == nil && st.ppid == master && st.state != 'Z' && h.isUWSGI(pid) {
-			found = append(found, remediate.Process{PID: pid, Start: st.start, Comm: st.comm})
+			found = append(found, facts.Process{PID: pid, Start: st.start, Comm: st.comm})
 		}
 	}
 	return found, nil
@@ -205,9 +206,9 @@ func (w *oldWorkers) close() {
 // master's other children (HTTP routers, spoolers, mules) do not hold the
 // socket, and a chain reload leaves them alone. Where all workers of the plan
 // have ended since, it is every child.
-func openWorkers(seen []remediate.Worker, children []remediate.Process) (*oldWorkers, error) {
-	some := slices.DeleteFunc(slices.Clone(children), func(c remediate.Process) bool {
-		return !slices.ContainsFunc(seen, func(w remediate.Worker) bool { return w.Same(c) })
+func openWorkers(seen []facts.Worker, children []facts.Process) (*oldWorkers, error) {
+	some := slices.DeleteFunc(slices.Clone(children), func(c facts.Process) bool {
+		return !slices.ContainsFunc(seen, func(w facts.Worker) bool { return w.Same(c) })
 	})
 	if len(some) == 0 {
 		some = children
@@ -256,7 +257,7 @@ func (h hand) ask(ctx context.Context, master int, a remediate.Reload) (how stri
 // choose prefers systemd where the unit says how it is reloaded, so that
 // systemd knows of it. A vassal's unit is its emperor's: a reload of that would
 // reload all vassals.
-func (h hand) choose(ctx context.Context, p remediate.Process) string {
+func (h hand) choose(ctx context.Context, p facts.Process) string {
 	if h.units == nil || p.Unit == "" {
 		return "signal"
 	}
@@ -359,7 +360,7 @@ func touch(path string) error {
 }
 
 // await returns the number of new workers when the old ones have ended.
-func (h hand) await(ctx context.Context, master int, p remediate.Process, old *oldWorkers, before []remediate.Process) (int, error) {
+func (h hand) await(ctx context.Context, master int, p facts.Process, old *oldWorkers, before []facts.Process) (int, error) {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		return 0, os.NewSyscallError("eventfd", err)
@@ -418,7 +419,7 @@ func (h hand) await(ctx context.Context, master int, p remediate.Process, old *o
 }
 
 // count tells how many processes are new since before, and how many have gone.
-func count(before, now []remediate.Process) (fresh, ended int) {
+func count(before, now []facts.Process) (fresh, ended int) {
 	for _, p := range now {
 		if !slices.ContainsFunc(before, p.Same) {
 			fresh++
@@ -448,7 +449,7 @@ func readable(fds []int, timeout int) ([]bool, error) {
 // listens makes sure that the socket listens after the reload: the same, or
 // where that is gone (uWSGI's http mode binds a new one behind its router)
 // another one of the master.
-func listens(s remediate.Socket) error {
+func listens(s facts.Socket) error {
 	space, err := spaceOf(s)
 	if err != nil {
 		return err

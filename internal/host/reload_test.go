@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"regexp"
 	"runtime"
 	"slices"
@@ -69,12 +70,12 @@ func TestReload(t *testing.T) {
 func TestReloadHTTP(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Args: []string{"--plugin", "http", "--http", "127.0.0.1:5310"}})
-	facts := observe(t, newHost(t, options))
-	i := slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool { return s.Master.PID == u.Pid && len(s.Workers) == 2 })
+	snapshot := observe(t, newHost(t, options))
+	i := slices.IndexFunc(snapshot.Sockets, func(s facts.Socket) bool { return s.Master.PID == u.Pid && len(s.Workers) == 2 })
 	if i < 0 {
-		t.Fatalf("no backend socket in %+v", facts.Sockets)
+		t.Fatalf("no backend socket in %+v", snapshot.Sockets)
 	}
-	r := apply(t, remediate.Reload{Socket: facts.Sockets[i], How: "signal", Timeout: time.Minute})
+	r := apply(t, remediate.Reload{Socket: snapshot.Sockets[i], How: "signal", Timeout: time.Minute})
 	wantResult(t, r, "applied -1→-1 (signal: 2 new workers")
 	stats, err := testbed.Flood(t.Context(), "127.0.0.1:5310", testbed.FloodOptions{Connections: 1, Request: "/"})
 	if err != nil || stats.Answered != 1 {
@@ -115,7 +116,7 @@ func TestReloadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, onceSocket, goneSocket := socketOf(t, u.Address), socketOf(t, once.Address), socketOf(t, gone.Address)
-	with := func(change func(*remediate.Socket)) remediate.Socket {
+	with := func(change func(*facts.Socket)) facts.Socket {
 		c := s
 		change(&c)
 		return c
@@ -123,17 +124,17 @@ func TestReloadRefuses(t *testing.T) {
 	before := slices.Concat(pidsOfWorkers(t, u), pidsOfWorkers(t, once), pidsOfWorkers(t, gone))
 	for _, tt := range []struct {
 		name   string
-		socket remediate.Socket
+		socket facts.Socket
 		how    string
 		want   string
 	}{
-		{"recycled pid", with(func(s *remediate.Socket) { s.Master.Start++ }), "signal", "stale -1→-1: process"},
-		{"not a uWSGI", with(func(s *remediate.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.start }), "signal", fmt.Sprintf("failed -1→-1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
-		{"listen over somaxconn", with(func(s *remediate.Socket) { s.Configured, s.ConfiguredAt = 1024, "app.ini:3" }), "signal",
+		{"recycled pid", with(func(s *facts.Socket) { s.Master.Start++ }), "signal", "stale -1→-1: process"},
+		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.start }), "signal", fmt.Sprintf("failed -1→-1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
+		{"listen over somaxconn", with(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 1024, "app.ini:3" }), "signal",
 			fmt.Sprintf("failed -1→-1: uWSGI %d is configured with listen = 1024 (app.ini:3) over net.core.somaxconn = 128", u.Pid)},
 		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1→-1: uWSGI %d has exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
 		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1→-1: the configuration of uWSGI %d is not known, and with exit-on-reload a reload would end it: command line: reading %s/gone.ini: open %s/gone.ini: no such file", gone.Pid, dir, dir)},
-		{"a worker is no master", with(func(s *remediate.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1→-1: uWSGI %d runs without a master process", s.Workers[0].PID)},
+		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1→-1: uWSGI %d runs without a master process", s.Workers[0].PID)},
 		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1→-1: %s is not open in uWSGI %d", other, u.Pid)},
 		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1→-1: " + dir + "/unread: nobody reads from it"},
 		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1→-1: " + dir + "/fifolink is a symbolic link"},
@@ -338,7 +339,7 @@ func TestReloadSystemd(t *testing.T) {
 
 // unready tells whether a reload would hang on the worker: it has just been
 // forked and has no signal handlers of its own.
-func unready(w remediate.Worker) bool {
+func unready(w facts.Worker) bool {
 	ok, err := catches(w.PID, unix.SIGHUP)
 	return err != nil || !ok || w.State != 'S'
 }
@@ -350,7 +351,7 @@ func TestReloadVassal(t *testing.T) {
 	write(t, filepath.Join(dir, "a.ini"), "[uwsgi]\nmaster = true\nprocesses = 2\nplugin = python3\nsocket = 127.0.0.1:5371\n")
 	emperor := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5370", Args: []string{"--emperor", dir}})
 	h := newHost(t, options)
-	var s remediate.Socket
+	var s facts.Socket
 	eventually(t, func() string {
 		for _, s = range observe(t, h).Sockets {
 			if s.Address == "127.0.0.1:5371" && len(s.Workers) == 2 && s.Master.PID != emperor.Pid && !slices.ContainsFunc(s.Workers, unready) {

@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"time"
-
-	"qwatch/remediate"
 )
 
 const (
@@ -25,7 +24,7 @@ const (
 // readStats asks a uWSGI stats server (--stats). address is "127.0.0.1:9191"
 // or the path of a UNIX socket; with "http://" in front it is one that speaks
 // HTTP (--stats-http).
-func readStats(ctx context.Context, address string) (remediate.Stats, error) {
+func readStats(ctx context.Context, address string) (facts.Stats, error) {
 	stats, err := askStats(ctx, address)
 	if err != nil {
 		return stats, fmt.Errorf("stats server %s: %w", address, err)
@@ -33,7 +32,7 @@ func readStats(ctx context.Context, address string) (remediate.Stats, error) {
 	return stats, nil
 }
 
-func askStats(ctx context.Context, address string) (remediate.Stats, error) {
+func askStats(ctx context.Context, address string) (facts.Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, statsPatience)
 	defer cancel()
 	address, http := strings.CutPrefix(address, "http://")
@@ -43,29 +42,29 @@ func askStats(ctx context.Context, address string) (remediate.Stats, error) {
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
-		return remediate.Stats{}, err
+		return facts.Stats{}, err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if http {
 		if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
-			return remediate.Stats{}, err
+			return facts.Stats{}, err
 		}
 	}
 	text, err := io.ReadAll(io.LimitReader(conn, maxStats+1))
 	switch {
 	case ctx.Err() != nil && len(text) == 0 && !http:
-		return remediate.Stats{}, fmt.Errorf("it says nothing: if it speaks HTTP (--stats-http), write http://%s", address)
+		return facts.Stats{}, fmt.Errorf("it says nothing: if it speaks HTTP (--stats-http), write http://%s", address)
 	case err != nil:
-		return remediate.Stats{}, err
+		return facts.Stats{}, err
 	case len(text) > maxStats:
-		return remediate.Stats{}, fmt.Errorf("it says more than %d bytes", maxStats)
+		return facts.Stats{}, fmt.Errorf("it says more than %d bytes", maxStats)
 	}
 	if http {
 		_, body, ok := strings.Cut(string(text), "\r\n\r\n")
 		if !ok {
-			return remediate.Stats{}, errors.New("no HTTP answer")
+			return facts.Stats{}, errors.New("no HTTP answer")
 		}
 		text = []byte(body)
 	}
@@ -73,7 +72,7 @@ func askStats(ctx context.Context, address string) (remediate.Stats, error) {
 }
 
 // parseStats reads what core/master_utils.c uwsgi_master_generate_stats writes.
-func parseStats(text []byte) (remediate.Stats, error) {
+func parseStats(text []byte) (facts.Stats, error) {
 	var said struct {
 		Version string `json:"version"`
 		Queue   uint32 `json:"listen_queue"`
@@ -85,12 +84,12 @@ func parseStats(text []byte) (remediate.Stats, error) {
 		} `json:"workers"`
 	}
 	if err := json.Unmarshal(text, &said); err != nil {
-		return remediate.Stats{}, err
+		return facts.Stats{}, err
 	}
 	if said.Version == "" || said.Workers == nil {
-		return remediate.Stats{}, errors.New("not the statistics of a uWSGI with workers")
+		return facts.Stats{}, errors.New("not the statistics of a uWSGI with workers")
 	}
-	stats := remediate.Stats{Queue: int(said.Queue)}
+	stats := facts.Stats{Queue: int(said.Queue)}
 	var total time.Duration
 	answering := 0
 	for _, w := range said.Workers {
@@ -119,7 +118,7 @@ func parseStats(text []byte) (remediate.Stats, error) {
 // statsAnswer is what a stats server said last.
 type statsAnswer struct {
 	at    time.Time
-	stats remediate.Stats
+	stats facts.Stats
 	err   error
 }
 
@@ -128,7 +127,7 @@ const statsEvery = 2 * time.Second
 
 // fillStats asks the stats servers. A server is one of the listening sockets of
 // the master that it tells of.
-func (h *Host) fillStats(ctx context.Context, facts *remediate.Facts) {
+func (h *Host) fillStats(ctx context.Context, snapshot *facts.Snapshot) {
 	answers := make(map[string]statsAnswer, len(h.options.Stats))
 	for _, address := range h.options.Stats {
 		a := h.stats[address]
@@ -138,18 +137,18 @@ func (h *Host) fillStats(ctx context.Context, facts *remediate.Facts) {
 		}
 		answers[address] = a
 		if a.err != nil {
-			note(facts, "the numbers of uWSGI", a.err)
+			note(snapshot, "the numbers of uWSGI", a.err)
 			continue
 		}
-		server := slices.IndexFunc(facts.Sockets, func(s remediate.Socket) bool {
-			return !s.Foreign && s.AnswersTo(strings.TrimPrefix(address, "http://"))
+		server := slices.IndexFunc(snapshot.Sockets, func(s facts.Socket) bool {
+			return !s.OtherNetNS && s.AnswersTo(strings.TrimPrefix(address, "http://"))
 		})
 		if server < 0 {
-			note(facts, "whose numbers "+address+" gives", errors.New("no uWSGI master listens there"))
+			note(snapshot, "whose numbers "+address+" gives", errors.New("no uWSGI master listens there"))
 			continue
 		}
-		for i := range facts.Sockets {
-			if s := &facts.Sockets[i]; s.Master.Same(facts.Sockets[server].Master) {
+		for i := range snapshot.Sockets {
+			if s := &snapshot.Sockets[i]; s.Master.Same(snapshot.Sockets[server].Master) {
 				s.Stats = &a.stats
 			}
 		}

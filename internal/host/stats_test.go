@@ -3,6 +3,7 @@ package host
 import (
 	"net"
 	"path/filepath"
+	"qwatch/remediate/facts"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"qwatch/internal/testbed"
-	"qwatch/remediate"
 )
 
 func TestParseStats(t *testing.T) {
@@ -19,7 +19,7 @@ func TestParseStats(t *testing.T) {
 		{"id":2,"pid":12,"requests":6,"status":"idle","avg_rt":0},
 		{"id":3,"pid":13,"requests":0,"status":"sig1","avg_rt":4000},
 		{"id":4,"pid":0,"requests":3,"status":"cheap","avg_rt":9000}]}`))
-	want := remediate.Stats{Requests: 14, Workers: 3, Busy: 1, Idle: 1, Response: 3 * time.Millisecond, Queue: 7}
+	want := facts.Stats{Requests: 14, Workers: 3, Busy: 1, Idle: 1, Response: 3 * time.Millisecond, Queue: 7}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got)\n%s", err, diff)
 	}

@@ -1,4 +1,4 @@
-package remediate
+package facts
 
 import (
 	"fmt"
@@ -40,7 +40,7 @@ func Locate(h matcher.Hit, sockets []Socket) (Socket, error) {
 	narrow(func(s Socket) bool { return h.PID != 0 && s.writtenBy(h.PID) })
 	narrow(func(s Socket) bool { return h.Unit != "" && s.Master.Unit == h.Unit })
 	narrow(func(s Socket) bool { return slices.Contains(s.Logs, h.Source) })
-	narrow(func(s Socket) bool { return !s.Foreign })
+	narrow(func(s Socket) bool { return !s.OtherNetNS })
 	narrow(func(s Socket) bool { return !h.Old && s.FD == h.FD })
 	if len(fit) > 1 {
 		names := make([]string, len(fit))

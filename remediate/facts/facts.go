@@ -1,9 +1,8 @@
-// Package remediate decides what to do about a full accept queue, does it
-// through an Applier, and judges from the kernel's numbers whether it helped.
-//
-// Everything but Run and Trail is a function of values: Facts, Evidence and
-// History in, a Plan or a Verdict out. No function here touches the host.
-package remediate
+// Package facts is what is known of a host at one moment, as plain values: the
+// accept queues of uWSGI, who holds them and what limits them, and what the
+// kernel showed of a queue over some time. It is what looking at the host and
+// deciding about it share; nothing here touches the host.
+package facts
 
 import (
 	"fmt"
@@ -77,8 +76,8 @@ type Waits string
 
 // What a worker can wait for that says something of its queue.
 const (
-	OnLock   Waits = "lock"        // a lock (futex(2), FUTEX_WAIT)
-	OnShared Waits = "shared lock" // a lock that uWSGI shares between its workers, as its thunder lock (FUTEX_LOCK_PI)
+	WaitsOnLock       Waits = "lock"        // a lock (futex(2), FUTEX_WAIT)
+	WaitsOnSharedLock Waits = "shared lock" // a lock that uWSGI shares between its workers, as its thunder lock (FUTEX_LOCK_PI)
 )
 
 // Family is the address family of a listening socket.
@@ -113,10 +112,10 @@ type Socket struct {
 
 	// Alone is true where no other socket of the namespace accepts TCP
 	// connections, of whatever program.
-	Alone bool
+	SoleListener bool
 	// Foreign is true where the socket lives in another network namespace
 	// than qwatch.
-	Foreign bool
+	OtherNetNS bool
 	// Somaxconn is net.core.somaxconn of the socket's namespace, 0 if it
 	// could not be read.
 	Somaxconn int
@@ -133,12 +132,21 @@ type Socket struct {
 	// it; "" where all was read. What a reload or a start of this uWSGI would
 	// do cannot be told then.
 	Unread string
+	// ReloadEnds says why a reload would end this uWSGI ("exit-on-reload
+	// (/etc/uwsgi/app.ini:3)", "it runs without a master process"), "" where
+	// nothing says so.
+	ReloadEnds string
 	// Stats is what the master's stats server says, nil where none is
 	// configured or it does not answer.
 	Stats *Stats
 	// SocketUnit is the systemd .socket unit that holds the socket, "" if
 	// none does.
 	SocketUnit string
+	// UnitBacklog is Backlog= of that unit, 0 where it is not known.
+	UnitBacklog int
+	// UnitUnknown says why it is not known whether a .socket unit holds the
+	// socket, "" where it is.
+	UnitUnknown string
 }
 
 // Full reports whether the kernel refuses the next connection: it drops when
@@ -152,7 +160,7 @@ func (s Socket) Full() bool { return s.Length > s.Limit }
 func (s Socket) Name() string {
 	address := printable(s.Address)
 	switch {
-	case !s.Foreign:
+	case !s.OtherNetNS:
 		return address
 	case s.Master.Container != "":
 		return address + " in " + printable(s.Master.Container)
@@ -168,8 +176,8 @@ func (s Socket) Key() string {
 	return fmt.Sprintf("%d.%d/%s", s.Master.PID, s.Master.Start, s.Address)
 }
 
-// Facts is what the host shows at one moment, as plain values.
-type Facts struct {
+// Snapshot is what the host shows at one moment, as plain values.
+type Snapshot struct {
 	At time.Time
 	// Booted is when the kernel started (proc_stat(5), btime).
 	Booted time.Time
@@ -217,7 +225,7 @@ const (
 )
 
 // Find returns the socket with this identity.
-func (f Facts) Find(id SocketID) (Socket, bool) {
+func (f Snapshot) Find(id SocketID) (Socket, bool) {
 	for _, s := range f.Sockets {
 		if s.ID == id {
 			return s, true
@@ -227,7 +235,7 @@ func (f Facts) Find(id SocketID) (Socket, bool) {
 }
 
 // Reading is one look at one accept queue.
-type Reading struct {
+type Sample struct {
 	ID     SocketID
 	At     time.Time
 	Length int
@@ -239,4 +247,4 @@ type Reading struct {
 }
 
 // Full is Socket.Full at the time of the reading.
-func (r Reading) Full() bool { return r.Length > r.Limit }
+func (r Sample) Full() bool { return r.Length > r.Limit }

@@ -1,4 +1,4 @@
-package remediate
+package facts
 
 import (
 	"fmt"
@@ -7,44 +7,44 @@ import (
 
 // Evidence is what the kernel showed of one accept queue over some time.
 type Evidence struct {
-	Looks     int // readings
+	Samples   int // readings
 	Full      int // readings that found the queue full
 	Peak      int // longest queue read
 	Limit     int // the limit at the newest reading
 	Overflows uint64
 	// Alone is true where no other uWSGI socket of the namespace was found at
 	// least half full, so that the namespace's overflows are likely this one's.
-	Alone bool
+	OthersCalm bool
 	// Sole is Socket.Alone: no other socket could have overflowed.
-	Sole bool
-	Over time.Duration // from the first reading to the last
+	SoleListener bool
+	Over         time.Duration // from the first reading to the last
 }
 
 // Weigh draws the evidence about one socket from all readings taken at or
 // after since, in the order of time.
-func Weigh(id SocketID, readings []Reading, since time.Time) Evidence {
-	e := Evidence{Alone: true}
-	var first, last Reading
+func Weigh(id SocketID, readings []Sample, since time.Time) Evidence {
+	e := Evidence{OthersCalm: true}
+	var first, last Sample
 	for _, r := range readings {
 		switch {
 		case r.At.Before(since) || r.ID.NetNS != id.NetNS:
 		case r.ID != id:
-			if halfFull(r.Length, r.Limit) {
-				e.Alone = false
+			if HalfFull(r.Length, r.Limit) {
+				e.OthersCalm = false
 			}
 		default:
-			if e.Looks == 0 {
+			if e.Samples == 0 {
 				first = r
 			}
 			last = r
-			e.Looks++
+			e.Samples++
 			e.Peak = max(e.Peak, r.Length)
 			if r.Full() {
 				e.Full++
 			}
 		}
 	}
-	if e.Looks > 0 {
+	if e.Samples > 0 {
 		e.Limit = last.Limit
 		e.Over = last.At.Sub(first.At)
 		if last.Overflows > first.Overflows {
@@ -58,18 +58,18 @@ func Weigh(id SocketID, readings []Reading, since time.Time) Evidence {
 // found it so; or the namespace's overflow counter rose, and that can only have
 // been this queue's: no other socket accepts there, or no other queue of a
 // uWSGI was even half full and this one was.
-func (e Evidence) corroborates() bool {
-	return e.Full > 0 || e.Overflows > 0 && (e.Sole || e.Alone && halfFull(e.Peak, e.Limit))
+func (e Evidence) Corroborates() bool {
+	return e.Full > 0 || e.Overflows > 0 && (e.SoleListener || e.OthersCalm && HalfFull(e.Peak, e.Limit))
 }
 
-func halfFull(length, limit int) bool { return length > 0 && 2*length >= limit }
+func HalfFull(length, limit int) bool { return length > 0 && 2*length >= limit }
 
 // of adds what is known of the socket, and leaves out what says nothing of it:
 // ListenOverflows counts TCP only (net/ipv4/tcp_ipv4.c tcp_v4_syn_recv_sock),
 // and a UNIX socket that is full refuses connect(2) itself (net/unix/af_unix.c
 // unix_stream_connect).
-func (e Evidence) of(s Socket) Evidence {
-	e.Sole = s.Alone
+func (e Evidence) Of(s Socket) Evidence {
+	e.SoleListener = s.SoleListener
 	if s.Family == Unix {
 		e.Overflows = 0
 	}
@@ -78,11 +78,11 @@ func (e Evidence) of(s Socket) Evidence {
 
 // String tells the evidence in words.
 func (e Evidence) String() string {
-	if e.Looks == 0 {
+	if e.Samples == 0 {
 		return "the kernel was not looked at"
 	}
 	s := fmt.Sprintf("%d of %d looks over %s found the queue full (longest %d, limit %d)",
-		e.Full, e.Looks, e.Over.Round(100*time.Millisecond), e.Peak, e.Limit)
+		e.Full, e.Samples, e.Over.Round(100*time.Millisecond), e.Peak, e.Limit)
 	if e.Overflows > 0 {
 		return s + fmt.Sprintf(", %d overflows in its network namespace", e.Overflows)
 	}

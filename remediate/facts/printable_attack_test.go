@@ -1,4 +1,4 @@
-package remediate
+package facts
 
 import "testing"
 
@@ -13,7 +13,7 @@ func TestNamesArePrintable(t *testing.T) {
 	if got := s.Name(); got != want {
 		t.Errorf("socket: %q", got)
 	}
-	s.Foreign, s.Master.Container = true, evil
+	s.OtherNetNS, s.Master.Container = true, evil
 	if got := s.Name(); got != want+" in "+want {
 		t.Errorf("socket in a container: %q", got)
 	}

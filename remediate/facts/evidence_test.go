@@ -1,4 +1,4 @@
-package remediate
+package facts
 
 import (
 	"testing"
@@ -9,49 +9,49 @@ import (
 
 func TestWeigh(t *testing.T) {
 	a, b, foreign := SocketID{1, 77}, SocketID{1, 78}, SocketID{2, 79}
-	at := func(seconds int) time.Time { return now.Add(time.Duration(seconds) * time.Second) }
+	at := func(seconds int) time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(seconds) * time.Second) }
 	tests := []struct {
 		name     string
-		readings []Reading
+		readings []Sample
 		since    int
 		want     Evidence
 		yes      bool
 		says     string
 	}{
-		{"nothing", nil, 0, Evidence{Alone: true}, false, "the kernel was not looked at"},
-		{"full once", []Reading{{ID: a, At: at(0), Length: 129, Limit: 128}}, 0,
-			Evidence{Looks: 1, Full: 1, Peak: 129, Limit: 128, Alone: true}, true,
+		{"nothing", nil, 0, Evidence{OthersCalm: true}, false, "the kernel was not looked at"},
+		{"full once", []Sample{{ID: a, At: at(0), Length: 129, Limit: 128}}, 0,
+			Evidence{Samples: 1, Full: 1, Peak: 129, Limit: 128, OthersCalm: true}, true,
 			"1 of 1 looks over 0s found the queue full (longest 129, limit 128), no overflows"},
-		{"at the limit is not over it", []Reading{{ID: a, At: at(0), Length: 128, Limit: 128}}, 0,
-			Evidence{Looks: 1, Peak: 128, Limit: 128, Alone: true}, false,
+		{"at the limit is not over it", []Sample{{ID: a, At: at(0), Length: 128, Limit: 128}}, 0,
+			Evidence{Samples: 1, Peak: 128, Limit: 128, OthersCalm: true}, false,
 			"0 of 1 looks over 0s found the queue full (longest 128, limit 128), no overflows"},
-		{"full before since", []Reading{
+		{"full before since", []Sample{
 			{ID: a, At: at(0), Length: 129, Limit: 128, Overflows: 5}, {ID: a, At: at(1), Length: 3, Limit: 1024, Overflows: 9}, {ID: a, At: at(3), Length: 4, Limit: 1024, Overflows: 9},
-		}, 1, Evidence{Looks: 2, Peak: 4, Limit: 1024, Alone: true, Over: 2 * time.Second}, false,
+		}, 1, Evidence{Samples: 2, Peak: 4, Limit: 1024, OthersCalm: true, Over: 2 * time.Second}, false,
 			"0 of 2 looks over 2s found the queue full (longest 4, limit 1024), no overflows"},
-		{"overflows between the looks", []Reading{
+		{"overflows between the looks", []Sample{
 			{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5}, {ID: a, At: at(1), Length: 3, Limit: 128, Overflows: 9},
-		}, 0, Evidence{Looks: 2, Peak: 64, Limit: 128, Overflows: 4, Alone: true, Over: time.Second}, true,
+		}, 0, Evidence{Samples: 2, Peak: 64, Limit: 128, Overflows: 4, OthersCalm: true, Over: time.Second}, true,
 			"0 of 2 looks over 1s found the queue full (longest 64, limit 128), 4 overflows in its network namespace"},
-		{"overflows long ago", []Reading{{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5e9}}, 0,
-			Evidence{Looks: 1, Peak: 64, Limit: 128, Alone: true}, false,
+		{"overflows long ago", []Sample{{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5e9}}, 0,
+			Evidence{Samples: 1, Peak: 64, Limit: 128, OthersCalm: true}, false,
 			"0 of 1 looks over 0s found the queue full (longest 64, limit 128), no overflows"},
-		{"a counter that began anew", []Reading{
+		{"a counter that began anew", []Sample{
 			{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5}, {ID: a, At: at(1), Limit: 128},
-		}, 0, Evidence{Looks: 2, Peak: 64, Limit: 128, Alone: true, Over: time.Second}, false,
+		}, 0, Evidence{Samples: 2, Peak: 64, Limit: 128, OthersCalm: true, Over: time.Second}, false,
 			"0 of 2 looks over 1s found the queue full (longest 64, limit 128), no overflows"},
-		{"a neighbour half full", []Reading{
+		{"a neighbour half full", []Sample{
 			{ID: a, At: at(0), Length: 64, Limit: 128}, {ID: b, At: at(0), Length: 64, Limit: 128}, {ID: a, At: at(1), Limit: 128, Overflows: 1},
-		}, 0, Evidence{Looks: 2, Peak: 64, Limit: 128, Overflows: 1, Over: time.Second}, false,
+		}, 0, Evidence{Samples: 2, Peak: 64, Limit: 128, Overflows: 1, Over: time.Second}, false,
 			"0 of 2 looks over 1s found the queue full (longest 64, limit 128), 1 overflows in its network namespace"},
-		{"neighbours less than half full, idle with a limit of 0, and in another namespace", []Reading{
+		{"neighbours less than half full, idle with a limit of 0, and in another namespace", []Sample{
 			{ID: b, At: at(0), Length: 63, Limit: 128}, {ID: b, At: at(0)}, {ID: foreign, At: at(0), Length: 129, Limit: 128},
 			{ID: a, At: at(0), Length: 64, Limit: 128}, {ID: a, At: at(1), Limit: 128, Overflows: 1},
-		}, 0, Evidence{Looks: 2, Peak: 64, Limit: 128, Overflows: 1, Alone: true, Over: time.Second}, true,
+		}, 0, Evidence{Samples: 2, Peak: 64, Limit: 128, Overflows: 1, OthersCalm: true, Over: time.Second}, true,
 			"0 of 2 looks over 1s found the queue full (longest 64, limit 128), 1 overflows in its network namespace"},
-		{"idle, and somebody else overflows", []Reading{
+		{"idle, and somebody else overflows", []Sample{
 			{ID: a, At: at(0)}, {ID: a, At: at(1), Overflows: 9},
-		}, 0, Evidence{Looks: 2, Overflows: 9, Alone: true, Over: time.Second}, false,
+		}, 0, Evidence{Samples: 2, Overflows: 9, OthersCalm: true, Over: time.Second}, false,
 			"0 of 2 looks over 1s found the queue full (longest 0, limit 0), 9 overflows in its network namespace"},
 	}
 	for _, test := range tests {
@@ -60,8 +60,8 @@ func TestWeigh(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			if got.corroborates() != test.yes {
-				t.Errorf("corroborates: %v", got.corroborates())
+			if got.Corroborates() != test.yes {
+				t.Errorf("corroborates: %v", got.Corroborates())
 			}
 			if diff := cmp.Diff(test.says, got.String()); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
@@ -73,7 +73,7 @@ func TestWeigh(t *testing.T) {
 // The kernel lets in one more than the limit (sk_acceptq_is_full).
 func TestFull(t *testing.T) {
 	for length, want := range map[int]bool{0: false, 128: false, 129: true} {
-		if (Socket{Length: length, Limit: 128}).Full() != want || (Reading{Length: length, Limit: 128}).Full() != want {
+		if (Socket{Length: length, Limit: 128}).Full() != want || (Sample{Length: length, Limit: 128}).Full() != want {
 			t.Errorf("%d of 128 is full: %v", length, !want)
 		}
 	}

@@ -1,4 +1,4 @@
-package remediate
+package facts
 
 import (
 	"fmt"
@@ -69,7 +69,7 @@ func TestLocate(t *testing.T) {
 	var (
 		a     = Socket{ID: SocketID{1, 1}, Address: "0.0.0.0:5000", Family: TCP, FD: 3, Master: Process{PID: 10, Unit: "a.service"}, Workers: worker(11), Logs: []string{"/var/log/a.log"}}
 		b     = Socket{ID: SocketID{1, 2}, Address: "[::]:5000", Family: TCP6, FD: 3, Master: Process{PID: 20, Unit: "b.service"}, Workers: worker(21), Logs: []string{"/var/log/b.log"}}
-		c     = Socket{ID: SocketID{2, 3}, Address: "0.0.0.0:5000", Family: TCP, FD: 4, Master: Process{PID: 30}, Foreign: true}
+		c     = Socket{ID: SocketID{2, 3}, Address: "0.0.0.0:5000", Family: TCP, FD: 4, Master: Process{PID: 30}, OtherNetNS: true}
 		share = Socket{ID: SocketID{1, 4}, Address: "127.0.0.1:80", Family: TCP, FD: 5, Master: Process{PID: 40}}
 		twin  = Socket{ID: SocketID{1, 5}, Address: "127.0.0.1:80", Family: TCP, FD: 6, Master: Process{PID: 40}}
 		lone  = Socket{ID: SocketID{1, 6}, Address: "/run/app.sock", Family: Unix, FD: 7, Master: Process{PID: 50}}
@@ -142,7 +142,7 @@ func FuzzLocate(f *testing.F) {
 			{ID: SocketID{1, 1}, Family: TCP, Address: address, FD: 3, Master: Process{PID: 10}},
 			{ID: SocketID{1, 2}, Family: TCP, Address: "0.0.0.0:5000", FD: 4, Master: Process{PID: 10}},
 			{ID: SocketID{1, 3}, Family: Unix, Address: address, FD: 3, Master: Process{PID: 20}},
-			{ID: SocketID{1, 4}, Family: TCP6, Address: "[::1]:80", FD: 5, Master: Process{PID: 30}, Foreign: true},
+			{ID: SocketID{1, 4}, Family: TCP6, Address: "[::1]:80", FD: 5, Master: Process{PID: 30}, OtherNetNS: true},
 		}
 		hit := matcher.Hit{Socket: name, FD: fd, PID: pid, Old: old}
 		s, err := Locate(hit, sockets)

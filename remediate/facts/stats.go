@@ -1,0 +1,24 @@
+package facts
+
+import "time"
+
+// Stats is what a uWSGI stats server says: of all sockets and workers of one
+// master together.
+type Stats struct {
+	At         time.Time // when it answered
+	Requests   uint64 // answered since the master's start (sum of the workers')
+	Workers    int    // without those that cheaper mode has put to rest
+	Busy, Idle int
+	// Response is the average time of a request, as the workers that have
+	// answered any say (avg_rt, which weighs the newest most).
+	Response time.Duration
+	Queue    int // listen_queue: the longest queue of its TCP sockets
+}
+
+func (w Worker) Stopped() bool { return w.State == 'T' || w.State == 't' }
+func (w Worker) Dead() bool    { return w.State == 'Z' || w.State == 'X' }
+
+// helpless reports whether only somebody else can let the worker go on.
+func (w Worker) Helpless() bool {
+	return w.Stopped() || w.Dead() || w.State == 'D' || w.Waits != ""
+}
