@@ -9,7 +9,9 @@ import (
 
 func TestWeigh(t *testing.T) {
 	a, b, foreign := SocketID{1, 77}, SocketID{1, 78}, SocketID{2, 79}
-	at := func(seconds int) time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(seconds) * time.Second) }
+	at := func(seconds int) time.Time {
+		return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(seconds) * time.Second)
+	}
 	tests := []struct {
 		name     string
 		readings []Sample

@@ -6,8 +6,8 @@ import "time"
 // master together.
 type Stats struct {
 	At         time.Time // when it answered
-	Requests   uint64 // answered since the master's start (sum of the workers')
-	Workers    int    // without those that cheaper mode has put to rest
+	Requests   uint64    // answered since the master's start (sum of the workers')
+	Workers    int       // without those that cheaper mode has put to rest
 	Busy, Idle int
 	// Response is the average time of a request, as the workers that have
 	// answered any say (avg_rt, which weighs the newest most).
