@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/text"
 )
 
 // The results that only a judge gives; the others are the Status of an action.
@@ -141,7 +143,8 @@ func (t *Trail) Append(e Event) error {
 	if err != nil {
 		return fmt.Errorf("audit trail: %w", err)
 	}
-	line = append(line, '\n')
+	// The file is read on terminals, and errors quote names from outside.
+	line = append([]byte(text.Line(string(line))), '\n')
 	torn, err := t.torn()
 	if err != nil {
 		return fmt.Errorf("audit trail: %w", err)

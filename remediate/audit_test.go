@@ -488,3 +488,22 @@ func FuzzParseTrail(f *testing.F) {
 		}
 	})
 }
+
+// The trail is read on terminals, too.
+func TestTrailHoldsNoControlCharacters(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	trail, err := OpenTrail(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trail.Close()
+	e := past(time.Second, "inc-1.1", "relisten", Failed)
+	e.Error = "open /run/\u202egol.kcos\x1b\u009b\xff"
+	if err := trail.Append(e); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || strings.ContainsAny(string(text), "\u202e\x1b\u009b") || !strings.Contains(string(text), "/run/�gol.kcos") {
+		t.Errorf("the trail holds %q, %v", text, err)
+	}
+}

@@ -12,11 +12,12 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/text"
 )
 
 const (
@@ -115,7 +116,7 @@ func appendEntry(dst, event []byte) ([]byte, error) {
 	if err := json.Unmarshal(event, &fields); err != nil {
 		return dst, fmt.Errorf("read a log event: %w", err)
 	}
-	text := func(name string) string {
+	take := func(name string) string {
 		raw, ok := fields[name]
 		if !ok {
 			return ""
@@ -123,10 +124,10 @@ func appendEntry(dst, event []byte) ([]byte, error) {
 		delete(fields, name)
 		return plain(raw)
 	}
-	level := text(zerolog.LevelFieldName)
-	text(zerolog.TimestampFieldName) // journald has its own
-	message, cause := text(zerolog.MessageFieldName), text(zerolog.ErrorFieldName)
-	name, id := text("event"), text("message_id")
+	level := take(zerolog.LevelFieldName)
+	take(zerolog.TimestampFieldName) // journald has its own
+	message, cause := take(zerolog.MessageFieldName), take(zerolog.ErrorFieldName)
+	name, id := take("event"), take("message_id")
 
 	if id == "" {
 		id = MessageID(name)
@@ -138,7 +139,7 @@ func appendEntry(dst, event []byte) ([]byte, error) {
 		message = strings.TrimPrefix(message+": "+cause, ": ")
 	}
 
-	dst = appendField(dst, "MESSAGE", printable(message))
+	dst = appendField(dst, "MESSAGE", message)
 	dst = appendField(dst, "PRIORITY", strconv.Itoa(int(priority(level))))
 	dst = appendField(dst, "SYSLOG_IDENTIFIER", "qwatch")
 	for _, f := range [][2]string{{"MESSAGE_ID", id}, {"QWATCH_EVENT", name}, {"QWATCH_ERROR", cause}} {
@@ -164,15 +165,17 @@ func appendEntry(dst, event []byte) ([]byte, error) {
 }
 
 // plain is a string without its quotes, "" for null, and JSON for the rest.
+// For a control character journalctl would show the whole field as
+// "[N blob data]" (src/shared/logs-show.c, print_multiline).
 func plain(raw json.RawMessage) string {
 	var s *string
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return string(raw)
+		return text.Lines(string(raw))
 	}
 	if s == nil {
 		return ""
 	}
-	return *s
+	return text.Lines(*s)
 }
 
 // priority is the syslog level of a zerolog level. Nothing is above critical:
@@ -190,17 +193,6 @@ func priority(level string) journal.Priority {
 	default:
 		return journal.PriInfo
 	}
-}
-
-// printable replaces control characters, for which journalctl would show the
-// whole message as "[N blob data]" (src/shared/logs-show.c, print_multiline).
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
 }
 
 // fieldName makes a journal field of a zerolog field: at most 64 characters of

@@ -100,11 +100,11 @@ func TestJournalEntry(t *testing.T) {
 		{
 			name: "foreign text cannot make fields",
 			log: func(l zerolog.Logger) {
-				l.Warn().Str("socket", "a\nMESSAGE_ID=x").Str("bad name=\n", "1").Msg("line\nPRIORITY=0\x1b[2J")
+				l.Warn().Str("socket", "a\nMESSAGE_ID=x\u202e").Str("bad name=\n", "1").Strs("list", []string{"\u202e"}).Msg("line\nPRIORITY=0\x1b[2J\u202e")
 			},
 			want: map[string]string{
-				"MESSAGE": "line\nPRIORITY=0\uFFFD[2J", "PRIORITY": "4", "SYSLOG_IDENTIFIER": "qwatch",
-				"QWATCH_SOCKET": "a\nMESSAGE_ID=x", "QWATCH_BAD_NAME__": "1",
+				"MESSAGE": "line\nPRIORITY=0\uFFFD[2J\uFFFD", "PRIORITY": "4", "SYSLOG_IDENTIFIER": "qwatch",
+				"QWATCH_SOCKET": "a\nMESSAGE_ID=x\uFFFD", "QWATCH_BAD_NAME__": "1", "QWATCH_LIST": "[\"\uFFFD\"]",
 			},
 		},
 		{

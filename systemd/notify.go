@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+
+	"qwatch/internal/text"
 )
 
 // maxStatus bounds a status line, in bytes. systemd itself stops at a page
@@ -72,20 +74,13 @@ func (n *Notifier) send(state string) error {
 }
 
 // statusLine is the assignment of STATUS. The protocol has one assignment a
-// line, and the text may quote a log: no control character may pass.
+// line, and the text may quote a log.
 func statusLine(status string) string {
-	clean := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, status)
-	return "STATUS=" + cut(clean, maxStatus) + "\n"
+	return "STATUS=" + cut(text.Line(status), maxStatus) + "\n"
 }
 
-// cut shortens s to at most n bytes of valid UTF-8.
+// cut shortens s, which is valid UTF-8, to at most n bytes of it.
 func cut(s string, n int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
 	if len(s) <= n {
 		return s
 	}

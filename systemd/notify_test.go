@@ -57,7 +57,7 @@ func TestNotifier(t *testing.T) {
 	}{
 		{"ready", func() error { return n.Ready("following 3 sources") }, "READY=1\nSTATUS=following 3 sources\n"},
 		{"status", func() error { return n.Status("1 incident") }, "STATUS=1 incident\n"},
-		{"foreign text", func() error { return n.Status("a\nREADY=1\x00\x1b\xffé") }, "STATUS=a READY=1  \uFFFDé\n"},
+		{"foreign text", func() error { return n.Status("a\nREADY=1\x00\x1b\xffé\u202e") }, "STATUS=a\uFFFDREADY=1\uFFFD\uFFFD\uFFFDé\uFFFD\n"},
 		{"long", func() error { return n.Status(strings.Repeat("é", 1000)) }, "STATUS=" + strings.Repeat("é", 512) + "\n"},
 		{"reloading", n.Reloading, "RELOADING=1\nMONOTONIC_USEC=N\n"},
 		{"stopping", func() error { return n.Stopping("saving") }, "STOPPING=1\nSTATUS=saving\n"},

@@ -15,16 +15,17 @@ import (
 // processes, namespaces and /proc/sys.
 func TestLayers(t *testing.T) {
 	may := map[string][]string{
-		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "matcher", "remediate", "remediate/facts", "systemd", "tailer/bulk"},
-		"internal/daemon":    {"internal/config", "matcher", "remediate", "remediate/facts", "systemd", "tailer"},
+		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "internal/text", "matcher", "remediate", "remediate/facts", "systemd", "tailer/bulk"},
+		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/facts", "systemd", "tailer"},
 		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "remediate/facts", "systemd"},
-		"remediate":          {"matcher", "remediate/facts"},
-		"remediate/facts":    {"matcher"},
-		"internal/config":    {},
-		"internal/sysctld":   {},
+		"remediate":          {"internal/text", "matcher", "remediate/facts"},
+		"remediate/facts":    {"internal/text", "matcher"},
+		"internal/config":    {"internal/text"},
+		"internal/sysctld":   {"internal/text"},
+		"internal/text":      {},
 		"internal/uwsgiconf": {},
 		"matcher":            {},
-		"systemd":            {},
+		"systemd":            {"internal/text"},
 		"tailer":             {},
 		"tailer/bulk":        {},
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/config"
+	"qwatch/internal/text"
 )
 
 // version is set by the linker (-X main.version=…).
@@ -58,7 +59,7 @@ func main() {
 
 // run is the whole command line; it returns the exit status.
 func run(ctx context.Context, e env, args []string) int {
-	e.stdout = printable{e.stdout}
+	e.stdout = text.Writer(e.stdout)
 	root := newRoot(e)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -71,7 +72,7 @@ func run(ctx context.Context, e env, args []string) int {
 		x = &exit{exitUsage, err, "see " + cmd.CommandPath() + " --help"}
 	}
 	if x.err != nil {
-		printError(printable{e.stderr}, x)
+		printError(text.Writer(e.stderr), x)
 	}
 	return x.status
 }

@@ -147,7 +147,7 @@ func planAll(ctx context.Context, h outside, cfg *config.Config, address string)
 	snapshot, now := survey.Facts, time.Now()
 	var plans []remediate.Plan
 	for i, s := range snapshot.Sockets {
-		if address == "" || s.AnswersTo(address) {
+		if address == "" || s.AnswersTo(address) || s.Name() == address {
 			plans = append(plans, survey.Plan(s, history, i+1, now))
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"qwatch/internal/config"
+	"qwatch/internal/text"
 	"qwatch/matcher"
 	"qwatch/tailer/bulk"
 )
@@ -35,8 +36,10 @@ type scanUnreadable struct {
 	Error string `json:"error"`
 }
 
-// scanSocket is one socket in one file. The times are null where no record
-// had a date, the numbers where none was plausible.
+// scanSocket is one socket in one file. Socket is the record's name after
+// text.Line, as plan and doctor show it too: plan takes it for --socket. The
+// times are null where no record had a date, the numbers where none was
+// plausible.
 type scanSocket struct {
 	Socket    string         `json:"socket"`
 	Source    string         `json:"source"`
@@ -90,7 +93,7 @@ is needed beyond reading the files.`,
 			return &exit{exitFailed, err, ""}
 		}
 		for _, u := range s.report.Unreadable {
-			fmt.Fprintf(printable{e.stderr}, "qwatch: error: %s: %s\n", u.Path, u.Error)
+			fmt.Fprintf(text.Writer(e.stderr), "qwatch: error: %s: %s\n", u.Path, u.Error)
 		}
 		if s.undated > 0 {
 			fmt.Fprintf(e.stderr, "qwatch: %d records without a date were left out\n", s.undated)
@@ -169,7 +172,7 @@ func (s *scanner) add(book *matcher.Book, h matcher.Hit) {
 	key := [2]string{h.Source, h.Socket}
 	socket := s.sockets[key]
 	if socket == nil {
-		socket = &scanSocket{Socket: strings.Clone(h.Socket), Source: h.Source, Incidents: []scanIncident{}}
+		socket = &scanSocket{Socket: text.Line(strings.Clone(h.Socket)), Source: h.Source, Incidents: []scanIncident{}}
 		s.sockets[key] = socket
 		s.report.Sockets = append(s.report.Sockets, socket)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/internal/host"
+	"qwatch/internal/text"
 	"qwatch/remediate"
 	"qwatch/systemd"
 )
@@ -48,8 +49,8 @@ func newLog(e env, cfg config.Log) zerolog.Logger {
 			TimeFormat: time.TimeOnly,
 			// Fields are quoted where they need it, the message is not.
 			FormatMessage: func(message any) string {
-				text, _ := message.(string)
-				return oneLine(text)
+				s, _ := message.(string)
+				return text.Line(s)
 			},
 			FieldsExclude: []string{
 				"event", "id", "code", "verdict", "reason", "actions", "dry_run", "advice",
@@ -60,7 +61,9 @@ func newLog(e env, cfg config.Log) zerolog.Logger {
 	if err != nil {
 		level = zerolog.InfoLevel
 	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	// Names in an event come from logs and from any user. Here it is JSON yet:
+	// what is escaped in it is for the writers that undo that.
+	return zerolog.New(text.Writer(w)).Level(level).With().Timestamp().Logger()
 }
 
 // outside is all that the commands know of the host.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"qwatch/internal/text"
 )
 
 // document is a TOML file as flat maps from path to value and to place. A
@@ -80,7 +82,7 @@ func (d *document) syntaxError(err error) *Error {
 		offset += bytes.IndexByte(d.text[offset:], '\n') + 1
 	}
 	at := span{min(offset+column-1, len(d.text)), 1}
-	return d.errorAt(at, flaw{string(printable([]byte(strings.TrimPrefix(de.Error(), "toml: ")))), `TOML wants text and durations in double quotes, and each key and table once: cooldown = "1m"`})
+	return d.errorAt(at, flaw{text.Line(strings.TrimPrefix(de.Error(), "toml: ")), `TOML wants text and durations in double quotes, and each key and table once: cooldown = "1m"`})
 }
 
 // maxDepth bounds the parts of a key and the nesting of values. No key of

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"qwatch/internal/text"
 )
 
 // Error is one thing that is wrong with a configuration.
@@ -80,18 +80,19 @@ func show(value string) string {
 // span is a run of bytes in a document.
 type span struct{ offset, length int }
 
-// errorAt makes the error for a place in text.
-func errorAt(name string, text []byte, at span, f flaw) *Error {
-	begin := bytes.LastIndexByte(text[:at.offset], '\n') + 1
-	line, _, _ := bytes.Cut(text[begin:], []byte("\n"))
+// errorAt makes the error for a place in a file.
+func errorAt(name string, file []byte, at span, f flaw) *Error {
+	begin := bytes.LastIndexByte(file[:at.offset], '\n') + 1
+	line, _, _ := bytes.Cut(file[begin:], []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	from := min(at.offset-begin, len(line))
 	to := min(from+at.length, len(line))
-	head, mark, tail := printable(line[:from]), printable(line[from:to]), printable(line[to:])
+	runes := func(raw []byte) []rune { return []rune(text.Lines(string(raw))) }
+	head, mark, tail := runes(line[:from]), runes(line[from:to]), runes(line[to:])
 
 	e := &Error{
 		File:    name,
-		Line:    bytes.Count(text[:begin], []byte("\n")) + 1,
+		Line:    bytes.Count(file[:begin], []byte("\n")) + 1,
 		Column:  len(head) + 1,
 		Message: f.what,
 		Hint:    f.hint,
@@ -116,15 +117,4 @@ func errorAt(name string, text []byte, at span, f flaw) *Error {
 	e.Excerpt = fmt.Sprintf("  %s | %s%s%s\n  %*s | %s^%s", number, string(head), string(mark), string(tail),
 		len(number), "", pad, strings.Repeat("~", max(0, len(mark)-1)))
 	return e
-}
-
-// printable is raw with what would move a terminal's cursor replaced.
-func printable(raw []byte) []rune {
-	runes := []rune(string(raw))
-	for i, r := range runes {
-		if r != '\t' && !unicode.IsPrint(r) {
-			runes[i] = utf8.RuneError
-		}
-	}
-	return runes
 }

@@ -6,11 +6,12 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/text"
 )
 
 // counts are the counters that the core keeps.
@@ -78,8 +79,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.limit, float64(q.Limit), name)
 	}
 	for _, src := range s.Sources {
-		if !utf8.ValidString(src.Name) { // a file's name may hold any bytes, a label may not
-			src.Name = strconv.Quote(src.Name)
+		// A file's name may hold any bytes. Two names must not become one label:
+		// the whole page would be an error then.
+		if text.Line(src.Name) != src.Name {
+			src.Name = strconv.QuoteToASCII(src.Name)
 		}
 		if src.Lines != nil {
 			ch <- prometheus.MustNewConstMetric(c.lines, prometheus.CounterValue, float64(*src.Lines), src.Name, src.Kind)

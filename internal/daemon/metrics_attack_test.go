@@ -18,7 +18,7 @@ import (
 	"qwatch/tailer"
 )
 
-// oddNames is a source of files whose names are no UTF-8.
+// oddNames is a source of files whose names cannot be labels as they are.
 type oddNames struct{}
 
 func (oddNames) String() string              { return "odd" }
@@ -26,7 +26,7 @@ func (oddNames) Run(context.Context) error   { return nil }
 func (oddNames) Ready() <-chan struct{}      { return nil }
 func (oddNames) Alive(context.Context) error { return nil }
 func (oddNames) Status() []tailer.Status {
-	return []tailer.Status{{Name: "/log/\xff.log", Kind: "file"}, {Name: "/log/\xfe.log", Kind: "file"}}
+	return []tailer.Status{{Name: "/log/\xff.log", Kind: "file"}, {Name: "/log/\xfe.log", Kind: "file"}, {Name: "/log/\u202e.log", Kind: "file"}}
 }
 
 // Neither two sockets of one name nor a file name that is no UTF-8 may hide
@@ -61,6 +61,7 @@ func TestMetricsOfHostileNames(t *testing.T) {
 	for _, want := range []string{
 		"qwatch_queue_length /run/0.sock 101",
 		`qwatch_source_failing "/log/\xff.log" 0`, `qwatch_source_failing "/log/\xfe.log" 0`,
+		`qwatch_source_failing "/log/\u202e.log" 0`,
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("no %s in %q", want, got)

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"qwatch/internal/text"
 	"qwatch/matcher"
 	"qwatch/remediate"
 	"qwatch/tailer"
@@ -165,7 +166,7 @@ func (d *Daemon) serveStatus(ctx context.Context, path string) error {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		// An error here is a client that has gone.
-		_ = json.NewEncoder(w).Encode(status)
+		_ = json.NewEncoder(text.Writer(w)).Encode(status)
 	})
 	return serve(ctx, l, mux)
 }

@@ -3,7 +3,8 @@ package sysctld
 import (
 	"fmt"
 	"strings"
-	"unicode"
+
+	"qwatch/internal/text"
 )
 
 // Header is what a file that qwatch makes begins with.
@@ -16,19 +17,20 @@ const Header = `# Written by qwatch, which watches uWSGI's listen queues: one wa
 
 const mark = "# qwatch: "
 
-// Set returns the file's text with key set to value. A line that sets the key
-// to less is changed in its place; one that sets it to as much or more stays,
-// and nothing else is touched. Above the line stands what the running value
-// was before (was) and why it was changed. A new file gets the Header.
-func Set(text []byte, key string, value, was int, why string) []byte {
-	note := fmt.Sprintf("%swas %d (sysctl -w %s=%d). %s", mark, was, key, was, oneLine(why))
+// Set returns the old text of the file with key set to value. A line that sets
+// the key to less is changed in its place; one that sets it to as much or more
+// stays, and nothing else is touched. Above the line stands what the running
+// value was before (was) and why it was changed; names from outside in it add
+// no lines. A new file gets the Header.
+func Set(old []byte, key string, value, was int, why string) []byte {
+	note := fmt.Sprintf("%swas %d (sysctl -w %s=%d). %s", mark, was, key, was, text.Line(why))
 	note = strings.TrimRight(note, " ") + "\n"
-	lines := Parse(text)
-	s := string(text)
+	lines := Parse(old)
+	s := string(old)
 	if i := last(lines, Path(key)); i >= 0 && !lines[i].Exclude {
 		l := lines[i]
 		if n, ok := l.Int(); ok && n >= value {
-			return text
+			return old
 		}
 		changed := s[l.lineStart:l.start] + fmt.Sprint(value) + s[l.end:]
 		if noteAbove(s, l.lineStart) >= 0 { // it tells the value before the first change
@@ -90,15 +92,4 @@ func noteAbove(s string, at int) int {
 		return -1
 	}
 	return start
-}
-
-// oneLine keeps a text with names from outside (a socket's path may hold a
-// newline) from adding lines to the file.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -267,7 +267,10 @@ func TestSet(t *testing.T) {
 }
 
 func TestSetKeepsForeignTextInTheNote(t *testing.T) {
-	got := Set(nil, key, 1024, 128, "full: /run/a\nkernel.sysrq=1\r\u2028b")
+	got := Set(nil, key, 1024, 128, "full: /run/a\nkernel.sysrq=1\r\u2028b\u202e")
+	if note := "full: /run/a�kernel.sysrq=1��b�\n"; !strings.Contains(string(got), note) {
+		t.Errorf("no %q in %q", note, got)
+	}
 	want := map[string]int{key: 1024}
 	if d := cmp.Diff(want, Values(got)); d != "" {
 		t.Errorf("values (-want +got):\n%s", d)

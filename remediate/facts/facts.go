@@ -6,9 +6,9 @@ package facts
 
 import (
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
+
+	"qwatch/internal/text"
 )
 
 // SocketID names one listening socket for as long as it lives.
@@ -34,25 +34,14 @@ type Process struct {
 
 // String names the process for people: "uwsgi 1234 (app.service)".
 func (p Process) String() string {
-	s := fmt.Sprintf("%s %d", printable(p.Comm), p.PID)
+	s := fmt.Sprintf("%s %d", text.Line(p.Comm), p.PID)
 	switch {
 	case p.Container != "":
-		return s + " (" + printable(p.Container) + ")"
+		return s + " (" + text.Line(p.Container) + ")"
 	case p.Unit != "":
 		return s + " (" + p.Unit + ")"
 	}
 	return s
-}
-
-// printable replaces what is no printable character: any user may name a
-// process, or a socket, with newlines and what a terminal obeys.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
 }
 
 // Same reports whether p and q are one process.
@@ -158,12 +147,12 @@ func (s Socket) Full() bool { return s.Length > s.Limit }
 // path may hold any bytes, JSON cannot: a name that the audit trail changes
 // would never be found in it again.
 func (s Socket) Name() string {
-	address := printable(s.Address)
+	address := text.Line(s.Address)
 	switch {
 	case !s.OtherNetNS:
 		return address
 	case s.Master.Container != "":
-		return address + " in " + printable(s.Master.Container)
+		return address + " in " + text.Line(s.Master.Container)
 	default:
 		return fmt.Sprintf("%s in netns:%d", address, s.ID.NetNS)
 	}
