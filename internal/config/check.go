@@ -136,12 +136,7 @@ var (
 	journalKind = kind{
 		"journal", "unit", unit,
 		func(s Source) []string { return s.Journal },
-		func(p string) string {
-			if unitSuffix.MatchString(p) {
-				return p
-			}
-			return p + ".service" // as journalctl does
-		},
+		func(p string) string { return wholeUnits([]string{p})[0] },
 	}
 	statsKind = kind{
 		"stats", "stats server", statsAddress,
@@ -187,6 +182,20 @@ func unit(p string) *flaw {
 		return &flaw{show(p) + " is not a unit name or pattern", `like "uwsgi.service" or "uwsgi@*.service"`}
 	}
 	return nil
+}
+
+// wholeUnits adds ".service" to each name without the suffix of a unit, as
+// journalctl does (systemd, unit_name_mangle_with_suffix). A glob stays: "web.*"
+// is to find web.service.
+func wholeUnits(units []string) []string {
+	var whole []string
+	for _, u := range units {
+		if !unitSuffix.MatchString(u) && !strings.ContainsAny(u, "*?[") {
+			u += ".service"
+		}
+		whole = append(whole, u)
+	}
+	return whole
 }
 
 // statsAddress wants where a uWSGI stats server listens; with "http://" in

@@ -49,7 +49,7 @@ type Source struct {
 	// Files are clean, absolute globs in the syntax of doublestar.PathMatch.
 	// No file can match globs of two sources.
 	Files []string
-	// Journal are unit names or globs, as journalctl --unit takes them.
+	// Journal are whole unit names, like "uwsgi.service", or globs of them.
 	Journal []string
 	// Stats is a uWSGI stats server: host:port, or a UNIX socket's absolute
 	// path; "http://" stands in front of one that speaks HTTP.
@@ -318,7 +318,7 @@ func (c *Config) UseSources(files, units []string) error {
 		c.Sources = append(c.Sources, Source{Files: files})
 	}
 	if len(units) > 0 {
-		c.Sources = append(c.Sources, Source{Journal: units})
+		c.Sources = append(c.Sources, Source{Journal: wholeUnits(units)})
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ state_dir = "/srv/qwatch"
 socket = ""
 source = [
 	{files = ["/a/[ab]?.log", "/a/*.log"]},
-	{journal = ['web@\x2d*.service']},
+	{journal = ['web@\x2d*.service', "app", "app.v2", "app.socket", "app*", "app.?", "app.[ab]"]},
 	{stats = "/run/uwsgi/stats"}, {stats = "[::1]:9191"}, {stats = "http://127.0.0.1:9192"},
 ]
 log.level = "trace"
@@ -82,7 +82,7 @@ reload = {when = "never", how = "fifo:/run/uwsgi/fifo", timeout = "1s", cooldown
 		Log:      Log{LevelTrace, FormatJournald},
 		Sources: []Source{
 			{Files: []string{"/a/[ab]?.log", "/a/*.log"}},
-			{Journal: []string{`web@\x2d*.service`}},
+			{Journal: []string{`web@\x2d*.service`, "app.service", "app.v2.service", "app.socket", "app*", "app.?", "app.[ab]"}},
 			{Stats: "/run/uwsgi/stats"}, {Stats: "[::1]:9191"}, {Stats: "http://127.0.0.1:9192"},
 		},
 		Probe: Probe{Processes: []string{"uwsgi_python3"}},
@@ -249,7 +249,7 @@ func TestUseSources(t *testing.T) {
 	}{
 		{"none", nil, nil, BuiltIn().Sources, ""},
 		{"files", []string{"/a/*.log", "/a/b.log"}, nil, []Source{{Files: []string{"/a/*.log", "/a/b.log"}}}, ""},
-		{"both", []string{"/a"}, []string{"u"}, []Source{{Files: []string{"/a"}}, {Journal: []string{"u"}}}, ""},
+		{"both", []string{"/a"}, []string{"u", "u.v2"}, []Source{{Files: []string{"/a"}}, {Journal: []string{"u.service", "u.v2.service"}}}, ""},
 		{"bad", []string{"a", "/b", "/b"}, []string{""}, BuiltIn().Sources, `--file: "a" is not an absolute path
 hint: write the whole path, from /
 --file: "/b" is named twice

@@ -184,6 +184,7 @@ func (p *parser) sources(to *[]Source) {
 		default:
 			p.faultKey(join(at, kinds[1]), "this source has "+strings.Join(kinds, " and "), "each in a [[source]] of its own")
 		}
+		s.Journal = wholeUnits(s.Journal)
 		*to = append(*to, s)
 	}
 }
