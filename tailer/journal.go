@@ -47,9 +47,8 @@ const journalFields = "MESSAGE,_PID,_SYSTEMD_UNIT,SYSLOG_IDENTIFIER"
 
 // JournalOptions say which part of the journal is followed, and how.
 type JournalOptions struct {
-	// Units are unit names or patterns such as "uwsgi@*.service" (path.Match,
-	// but with a backslash standing for itself, as in systemd). A name without
-	// a suffix gets ".service".
+	// Units are whole unit names or patterns such as "uwsgi@*.service"
+	// (path.Match, but with a backslash standing for itself, as in systemd).
 	Units []string
 	// StateFile keeps the position over restarts, "" for none.
 	StateFile string
@@ -132,20 +131,15 @@ func NewJournal(opts JournalOptions, handle Handler) (*Journal, error) {
 		reported: make(map[string]time.Time),
 	}
 	plain := true
-	for i, unit := range opts.Units {
+	for _, unit := range opts.Units {
 		if unit == "" {
 			return nil, errors.New("journal: empty unit name; give one such as uwsgi.service")
-		}
-		isGlob := strings.ContainsAny(unit, "*?[")
-		if !isGlob && path.Ext(unit) == "" {
-			unit += ".service"
-			opts.Units[i] = unit
 		}
 		glob := strings.ReplaceAll(unit, `\`, `\\`)
 		if _, err := path.Match(glob, ""); err != nil {
 			return nil, fmt.Errorf("journal: unit pattern %q: %w", unit, err)
 		}
-		plain = plain && !isGlob
+		plain = plain && !strings.ContainsAny(unit, "*?[")
 		j.globs = append(j.globs, glob)
 		j.filter = append(j.filter, "_SYSTEMD_UNIT="+unit)
 		j.status = append(j.status, Status{Name: unit, Kind: "journal"})

@@ -169,7 +169,7 @@ func TestNewJournalUnits(t *testing.T) {
 		{units: []string{""}, err: true},
 		{units: []string{"uwsgi@[.service"}, err: true},
 		{
-			units:  []string{"uwsgi", `uwsgi@a\x2db.service`},
+			units:  []string{"uwsgi.service", `uwsgi@a\x2db.service`},
 			filter: []string{"_SYSTEMD_UNIT=uwsgi.service", `_SYSTEMD_UNIT=uwsgi@a\x2db.service`},
 			wants:  []string{"uwsgi.service", `uwsgi@a\\x2db.service`},
 			not:    []string{"uwsgi2.service", ""},
