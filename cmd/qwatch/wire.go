@@ -103,7 +103,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 		AssumeRights: cfg.DryRun,
 	}
 	for _, src := range cfg.Sources {
-		if src.Stats != "" {
+		if src.Stats != "" && !slices.Contains(options.Stats, src.Stats) {
 			options.Stats = append(options.Stats, src.Stats)
 		}
 	}

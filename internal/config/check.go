@@ -116,37 +116,12 @@ func sysctlKey(key string) (string, *flaw) {
 	return name, nil
 }
 
-// kind is what a source follows, and its rules.
-type kind struct {
-	key   string
-	noun  string
-	check func(string) *flaw
-	of    func(Source) []string
-	// full is a pattern as it will be matched; nil where there are no
-	// patterns.
-	full func(pattern string) string
-}
-
-var (
-	fileKind = kind{
-		"files", "file", glob,
-		func(s Source) []string { return s.Files },
-		func(p string) string { return p },
-	}
-	journalKind = kind{
-		"journal", "unit", unit,
-		func(s Source) []string { return s.Journal },
-		func(p string) string { return wholeUnits([]string{p})[0] },
-	}
-	statsKind = kind{
-		"stats", "stats server", statsAddress,
-		func(s Source) []string { return []string{s.Stats} },
-		nil,
-	}
-)
+// maxAlternatives bounds what the braces of one glob may come to: each is
+// expanded, and held against each name.
+const maxAlternatives = 64
 
 // glob wants a clean, absolute pattern of doublestar's. A class that holds a
-// slash is refused, since folders could not be told apart.
+// slash is refused: it is expanded one directory after the other.
 func glob(p string) *flaw {
 	if err := absolute(p); err != nil {
 		return err
@@ -154,21 +129,51 @@ func glob(p string) *flaw {
 	if len(p) > 4095 {
 		return &flaw{fmt.Sprintf("a path of %d bytes is too long", len(p)), "Linux takes 4095 bytes"}
 	}
-	bad := func(element string) bool { return !doublestar.ValidatePattern(element) }
-	ok := doublestar.ValidatePattern(p)
-	if ok {
-		alternatives := expand(p)
-		if alternatives == nil {
-			return &flaw{show(p) + " has too many alternatives", fmt.Sprintf(`at most %d by "{" and "}" in one glob`, maxAlternatives)}
-		}
-		for _, a := range alternatives {
-			ok = ok && !slices.ContainsFunc(strings.Split(a, "/"), bad)
-		}
-	}
-	if !ok {
+	n, ok := alternatives(p)
+	switch {
+	case !ok, !doublestar.ValidatePattern(p):
 		return &flaw{show(p) + " is not a good glob", `close each "{", and each "[" before the next "/"; "[*]" is a star that is meant as itself`}
+	case n > maxAlternatives:
+		return &flaw{show(p) + " has too many alternatives", fmt.Sprintf(`at most %d by "{" and "}" in one glob`, maxAlternatives)}
 	}
 	return nil
+}
+
+// alternatives counts the patterns that the braces of a valid pattern stand
+// for, up to some number over maxAlternatives. ok is false where a class or a
+// backslash takes a slash.
+func alternatives(p string) (n int, ok bool) {
+	type group struct{ done, product int } // patterns up to the last comma, and since then
+	groups := []group{{product: 1}}
+	class := false
+	for i := 0; i < len(p); i++ {
+		g := &groups[len(groups)-1]
+		inside := len(groups) > 1
+		switch c := p[i]; {
+		case c == '\\':
+			if i++; i < len(p) && p[i] == '/' {
+				return 1, false
+			}
+		case class:
+			if c == '/' {
+				return 1, false
+			}
+			class = c != ']'
+		case c == '[':
+			class = true
+		case c == '{':
+			groups = append(groups, group{product: 1})
+		case c == ',' && inside:
+			g.done, g.product = g.done+g.product, 1
+		case c == '}' && inside:
+			groups = groups[:len(groups)-1]
+			groups[len(groups)-1].product *= g.done + g.product
+		}
+		if g := groups[len(groups)-1]; g.done+g.product > maxAlternatives {
+			return g.done + g.product, true
+		}
+	}
+	return groups[0].product, true
 }
 
 var (
@@ -209,37 +214,5 @@ func statsAddress(addr string) *flaw {
 		return &flaw{show(addr) + " is not a stats server's address",
 			`like "127.0.0.1:9191", a UNIX socket's absolute path, or for stats-http "http://127.0.0.1:9191"`}
 	}
-	return nil
-}
-
-// claim is one pattern of a source.
-type claim struct {
-	kind    kind
-	pattern string
-	source  int    // which [[source]]
-	where   string // for people
-}
-
-// claims are all patterns up to now.
-type claims []claim
-
-// add refuses a pattern that two sources could both follow, for then each hit
-// would count twice. Within one source only the same pattern twice is an error.
-func (cs *claims) add(c claim) *flaw {
-	for _, old := range *cs {
-		if old.kind.key != c.kind.key {
-			continue
-		}
-		if old.pattern == c.pattern {
-			return &flaw{show(c.pattern) + " is named twice", "it already stands " + old.where + "; keep one"}
-		}
-		if old.source != c.source && c.kind.full != nil && overlap(c.kind.full(old.pattern), c.kind.full(c.pattern)) {
-			return &flaw{
-				fmt.Sprintf("%s and %s can be the same %s", show(c.pattern), show(old.pattern), c.kind.noun),
-				fmt.Sprintf("the other stands %s; a %s that two sources follow would count each hit twice", old.where, c.kind.noun),
-			}
-		}
-	}
-	*cs = append(*cs, c)
 	return nil
 }

@@ -44,10 +44,10 @@ type Log struct {
 	Format Format
 }
 
-// Source is one thing to follow. Exactly one of its fields is set.
+// Source is one thing to follow. Exactly one of its fields is set. Sources may
+// overlap: the first that matches a file or a unit owns it.
 type Source struct {
 	// Files are clean, absolute globs in the syntax of doublestar.PathMatch.
-	// No file can match globs of two sources.
 	Files []string
 	// Journal are whole unit names, like "uwsgi.service", or globs of them.
 	Journal []string
@@ -296,20 +296,15 @@ func (c *Config) UseSources(files, units []string) error {
 		return nil
 	}
 	var errs Errors
-	var seen claims
-	add := func(flag string, patterns []string, k kind) {
+	check := func(flag string, patterns []string, rule func(string) *flaw) {
 		for _, p := range patterns {
-			err := k.check(p)
-			if err == nil {
-				err = seen.add(claim{kind: k, pattern: p, where: "in " + flag})
-			}
-			if err != nil {
+			if err := rule(p); err != nil {
 				errs = append(errs, &Error{Message: flag + ": " + err.what, Hint: err.hint})
 			}
 		}
 	}
-	add("--file", files, fileKind)
-	add("--journal", units, journalKind)
+	check("--file", files, glob)
+	check("--journal", units, unit)
 	if errs != nil {
 		return errs
 	}

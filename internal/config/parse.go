@@ -23,7 +23,7 @@ const maxSize = 1 << 20
 const maxErrors = 50
 
 // maxPatterns bounds what all sources follow, since each pattern is held
-// against each other.
+// against each name.
 const maxPatterns = 1000
 
 // Load reads and checks the file at path. The error is Errors where the
@@ -136,14 +136,14 @@ func (p *parser) config(c *Config) {
 	p.text("metrics.listen", &c.Metrics.Listen, orOff(hostPort))
 }
 
-// sources reads each [[source]] and holds them against each other.
+// sources reads each [[source]].
 func (p *parser) sources(to *[]Source) {
 	p.know("source", false)
 	list, ok := get[[]any](p, "source", "a list of tables", `write "[[source]]" above each`)
 	if !ok {
 		return
 	}
-	var seen claims
+	total := 0
 	for i := range list {
 		at := index("source", i)
 		p.know(at, true)
@@ -155,26 +155,20 @@ func (p *parser) sources(to *[]Source) {
 		p.texts(join(at, "journal"), &s.Journal, unit)
 		p.text(join(at, "stats"), &s.Stats, statsAddress)
 		var kinds []string
-		for _, k := range []kind{fileKind, journalKind, statsKind} {
+		for _, k := range []struct {
+			key   string
+			count int
+		}{{"files", len(s.Files)}, {"journal", len(s.Journal)}, {"stats", min(len(s.Stats), 1)}} {
 			path := join(at, k.key)
 			if _, ok := p.doc.values[path]; ok {
 				kinds = append(kinds, k.key)
 			}
-			for j, pattern := range k.of(s) {
-				place := path
-				if k.key != statsKind.key {
-					place = index(path, j)
+			if total += k.count; total > maxPatterns {
+				if k.key != "stats" {
+					path = index(path, k.count-(total-maxPatterns)) // the first that is too much
 				}
-				if pattern == "" {
-					continue // already found bad
-				}
-				if len(seen) == maxPatterns {
-					p.fault(place, fmt.Sprintf("more than %d files, units and stats servers", maxPatterns), `name them by fewer, wider patterns: "/var/log/uwsgi/*.log"`)
-					return
-				}
-				if err := seen.add(claim{k, pattern, i, fmt.Sprintf("on line %d", p.doc.line(place))}); err != nil {
-					p.fault(place, err.what, err.hint)
-				}
+				p.fault(path, fmt.Sprintf("more than %d files, units and stats servers", maxPatterns), `name them by fewer, wider patterns: "/var/log/uwsgi/*.log"`)
+				return
 			}
 		}
 		switch len(kinds) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -69,7 +70,11 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 	var globs, units []string
 	for _, src := range cfg.Sources {
 		globs = append(globs, src.Files...)
-		units = append(units, src.Journal...)
+		for _, unit := range src.Journal {
+			if !slices.Contains(units, unit) { // two of a name could not be told apart in status and metrics
+				units = append(units, unit)
+			}
+		}
 	}
 	if len(globs) > 0 {
 		files, err := tailer.New(tailer.Options{
