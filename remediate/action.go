@@ -49,7 +49,7 @@ type Relisten struct {
 // workers run and the socket listens.
 type Reload struct {
 	Socket  facts.Socket
-	How     string // signal, systemd, fifo:PATH, touch:PATH, auto
+	How     How
 	Timeout time.Duration
 	Why     string
 }

@@ -26,7 +26,7 @@ func defaults() Policy {
 		Sysctl: true, SysctlFile: "/etc/sysctl.d/90-qwatch.conf",
 		Also:     map[string]int{"net.core.netdev_max_backlog": 16384, "net.ipv4.tcp_max_syn_backlog": 8192},
 		Relisten: true,
-		Reload:   Needed, ReloadHow: "auto", ReloadTimeout: 90 * time.Second,
+		Reload:   Needed, ReloadHow: How{Method: MethodAuto}, ReloadTimeout: 90 * time.Second,
 		ReloadCooldown: 10 * time.Minute, ReloadsPerHour: 4,
 	}
 }

@@ -6,34 +6,37 @@ import (
 	"time"
 )
 
-// Policy is what qwatch may do, as the configuration says.
+// Policy is what qwatch may do. Package config reads it; the ranges are those
+// that it holds the file to.
 type Policy struct {
 	DryRun bool // only a label: plans and audit lines carry it
 
 	// Corroborate: act only on what the kernel itself shows.
 	Corroborate bool
-	Factor      float64
-	MinBacklog  int
-	MaxBacklog  int
-	Cooldown    time.Duration // between two raises of one socket
-	GiveUpAfter int           // raises that did not end the incident
-	Containers  bool          // change sockets of other network namespaces too
-	Keep        bool          // give a restarted uWSGI the limit that it had
+	Factor      float64 // target = limit × Factor; more than 1, at most 16
+	// MinBacklog ≤ target ≤ MaxBacklog; both from 1 to 65535.
+	MinBacklog, MaxBacklog int
+	Cooldown               time.Duration // between two raises of one socket; 0 is none
+	GiveUpAfter            int           // raises that did not end the incident; at least 1
+	Containers             bool          // change sockets of other network namespaces too
+	Keep                   bool          // give a restarted uWSGI the limit that it had
 	// MaxWait bounds a raise under overload: no longer than this may the last
-	// connection in the queue wait at the measured accept rate.
+	// connection in the queue wait at the measured accept rate. More than 0.
 	MaxWait time.Duration
 
-	Sysctl     bool
-	SysctlFile string
-	Also       map[string]int // companions of somaxconn: key and least value
+	Sysctl     bool   // raise net.core.somaxconn and Also
+	SysctlFile string // a .conf file right in /etc/sysctl.d or /run/sysctl.d
+	// Also are the keys that are raised with somaxconn, dotted and below net.,
+	// and their least values, from 1 to 2³¹-1.
+	Also map[string]int
 
-	Relisten bool
+	Relisten bool // raise the running socket's limit in place
 
 	Reload         When
-	ReloadHow      string
-	ReloadTimeout  time.Duration
-	ReloadCooldown time.Duration // between two reloads of one uWSGI
-	ReloadsPerHour int           // on this host
+	ReloadHow      How
+	ReloadTimeout  time.Duration // more than 0
+	ReloadCooldown time.Duration // between two reloads of one uWSGI; 0 is none
+	ReloadsPerHour int           // on this host; 0 is none at all
 }
 
 // When says when a raise is followed by a reload.
@@ -45,6 +48,33 @@ const (
 	Always When = "always"
 	Never  When = "never"
 )
+
+// Method is a way to ask uWSGI for a graceful reload.
+type Method string
+
+// The methods of policy.reload.how.
+const (
+	MethodAuto    Method = "auto"    // systemd where it can reload the unit, else signal
+	MethodSignal  Method = "signal"  // SIGHUP to the master
+	MethodSystemd Method = "systemd" // reload of the unit
+	MethodFIFO    Method = "fifo"    // uWSGI's master-fifo
+	MethodTouch   Method = "touch"   // uWSGI's touch-reload
+)
+
+// How is a Method and, for MethodFIFO and MethodTouch alone, the absolute path
+// that it needs.
+type How struct {
+	Method Method
+	Path   string
+}
+
+// String writes h as the configuration has it: "signal", "fifo:/run/fifo".
+func (h How) String() string {
+	if h.Path == "" {
+		return string(h.Method)
+	}
+	return string(h.Method) + ":" + h.Path
+}
 
 // Target is the listen backlog to reach from limit: limit × factor rounded up
 // to a power of two, at least MinBacklog, at most MaxBacklog. It may be at or

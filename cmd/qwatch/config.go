@@ -54,7 +54,7 @@ func newCheck(e env) *cobra.Command {
 			fmt.Fprintf(e.stderr, "qwatch: warning: %s\n", w)
 		}
 		mode := "acts"
-		if cfg.DryRun {
+		if cfg.Policy.DryRun {
 			mode = "dry run"
 		}
 		fmt.Fprintf(e.stdout, "%s is good (%s, %d sources)\n", *path, mode, len(cfg.Sources))

@@ -41,7 +41,7 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 		options := h.options(cfg)
 		options.AssumeRights = false
 		h.Configure(options)
-		survey, err := daemon.NewSurvey(cmd.Context(), h, daemon.PolicyOf(cfg))
+		survey, err := daemon.NewSurvey(cmd.Context(), h, cfg.Policy)
 		if err != nil {
 			return &exit{exitFailed, err, ""}
 		}

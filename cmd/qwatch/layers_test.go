@@ -20,7 +20,7 @@ func TestLayers(t *testing.T) {
 		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "remediate/facts", "systemd"},
 		"remediate":          {"internal/text", "matcher", "remediate/facts"},
 		"remediate/facts":    {"internal/text", "matcher"},
-		"internal/config":    {"internal/text"},
+		"internal/config":    {"internal/text", "remediate"},
 		"internal/sysctld":   {"internal/text"},
 		"internal/text":      {},
 		"internal/uwsgiconf": {},

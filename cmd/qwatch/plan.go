@@ -108,7 +108,7 @@ func newApply(e env) *cobra.Command {
 				return err
 			}
 		}
-		if cfg.DryRun {
+		if cfg.Policy.DryRun {
 			fmt.Fprintf(e.stderr, "qwatch: nothing was changed: this is a dry run until dry_run = false stands in %s\n", *path)
 		}
 		return nil
@@ -135,7 +135,7 @@ func makePlans(ctx context.Context, h outside, cfg *config.Config, address strin
 }
 
 func planAll(ctx context.Context, h outside, cfg *config.Config, address string) ([]remediate.Plan, error) {
-	policy := daemon.PolicyOf(cfg)
+	policy := cfg.Policy
 	survey, err := daemon.NewSurvey(ctx, h, policy)
 	if err != nil {
 		return nil, err

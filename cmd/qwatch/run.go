@@ -51,7 +51,7 @@ func (r *runner) load() (*config.Config, error) {
 		return nil, err
 	}
 	if r.dryRun {
-		cfg.DryRun = true
+		cfg.Policy.DryRun = true
 	}
 	globs := slices.Clone(r.files)
 	for i, glob := range globs {
@@ -83,7 +83,7 @@ func (r *runner) run(ctx context.Context) error {
 	switch {
 	case err == nil:
 		defer unlock()
-	case cfg.DryRun && !errors.Is(err, errRunning):
+	case cfg.Policy.DryRun && !errors.Is(err, errRunning):
 		log.Warn().Err(err).Msg("the dry run goes on without keeping positions")
 	default:
 		return &exit{exitFailed, err, "stop the other one, or set another state_dir"}

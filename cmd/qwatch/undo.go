@@ -44,7 +44,7 @@ listen backlog that is configured or running.`,
 		if err != nil {
 			return &exit{exitFailed, err, "read it as root, or name the configuration that qwatch ran with: -c FILE"}
 		}
-		plan, stays := remediate.Undo(daemon.PolicyOf(cfg), snapshot, history, time.Now())
+		plan, stays := remediate.Undo(cfg.Policy, snapshot, history, time.Now())
 		if err := printUndo(e, plan, stays, *asJSON); err != nil {
 			return err
 		}

@@ -98,9 +98,9 @@ func (o outside) close() {
 func (o outside) options(cfg *config.Config) host.Options {
 	options := host.Options{
 		Processes:    cfg.Probe.Processes,
-		Sysctls:      append([]string{"net.core.somaxconn"}, slices.Sorted(maps.Keys(cfg.Policy.Sysctl.Also))...),
-		SysctlFile:   cfg.Policy.Sysctl.File,
-		AssumeRights: cfg.DryRun,
+		Sysctls:      append([]string{"net.core.somaxconn"}, slices.Sorted(maps.Keys(cfg.Policy.Also))...),
+		SysctlFile:   cfg.Policy.SysctlFile,
+		AssumeRights: cfg.Policy.DryRun,
 	}
 	for _, src := range cfg.Sources {
 		if src.Stats != "" && !slices.Contains(options.Stats, src.Stats) {
@@ -115,7 +115,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 
 // actor is where acting and a dry run part.
 func (o outside) actor(cfg *config.Config, trail *remediate.Trail) remediate.Actor {
-	if cfg.DryRun {
+	if cfg.Policy.DryRun {
 		return remediate.Rehearsing{Trail: trail}
 	}
 	return o.acting(trail)
@@ -135,7 +135,7 @@ func (o outside) acting(trail *remediate.Trail) remediate.Actor {
 func openTrail(cfg *config.Config, log zerolog.Logger) (*remediate.Trail, error) {
 	path := filepath.Join(cfg.StateDir, auditFile)
 	trail, err := remediate.OpenTrail(path)
-	if err != nil && cfg.DryRun {
+	if err != nil && cfg.Policy.DryRun {
 		log.Warn().Err(err).Msg("the dry run goes on without an audit trail on disk")
 		return &remediate.Trail{}, nil
 	}

@@ -5,30 +5,14 @@ import (
 	"net"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"qwatch/remediate"
 )
-
-// choose sets to to text where it is one of the words.
-func choose[T ~string](to *T, text []byte, words ...T) error {
-	if !slices.Contains(words, T(text)) {
-		return &flaw{show(string(text)) + " is not a choice", "one of: " + joined(words)}
-	}
-	*to = T(text)
-	return nil
-}
-
-func joined[T ~string](words []T) string {
-	texts := make([]string, len(words))
-	for i, w := range words {
-		texts[i] = string(w)
-	}
-	return strings.Join(texts, ", ")
-}
 
 // absolute wants a clean absolute path.
 func absolute(p string) *flaw {
@@ -72,6 +56,24 @@ func orOff(check func(string) *flaw) func(string) *flaw {
 		}
 		return check(s)
 	}
+}
+
+// reloadHow wants a way to reload: a method, and for some a path.
+func reloadHow(s string) *flaw {
+	method, path, hasPath := strings.Cut(s, ":")
+	switch remediate.Method(method) {
+	case remediate.MethodFIFO, remediate.MethodTouch:
+		if !hasPath {
+			return &flaw{show(s) + " lacks its path", fmt.Sprintf(`write "%s:/absolute/path"`, method)}
+		}
+		return absolute(path)
+	case remediate.MethodAuto, remediate.MethodSignal, remediate.MethodSystemd:
+		if hasPath {
+			return &flaw{fmt.Sprintf("%q takes no path", method), fmt.Sprintf("write %q", method)}
+		}
+		return nil
+	}
+	return &flaw{show(s) + " is not a way to reload", "one of: auto, signal, systemd, fifo:PATH, touch:PATH"}
 }
 
 // processName wants what can be a process's name.

@@ -11,6 +11,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"qwatch/remediate"
 )
 
 // DefaultPath is the file that is read when no other is named.
@@ -27,14 +29,13 @@ var Example []byte
 
 // Config is a whole, checked configuration.
 type Config struct {
-	DryRun   bool   // plan, log and record; change nothing
 	StateDir string // absolute
 	Socket   string // absolute path of the status API's socket; "" is off
 	Log      Log
 	Sources  []Source
 	Probe    Probe
 	Group    Group
-	Policy   Policy
+	Policy   remediate.Policy
 	Metrics  Metrics
 }
 
@@ -69,44 +70,6 @@ type Group struct {
 	Quiet     time.Duration // no hit for so long closes it; more than 0
 }
 
-// Policy says what may be done about an incident.
-type Policy struct {
-	Corroborate Corroborate
-	Factor      float64 // target = limit × Factor; more than 1, at most 16
-	// MinBacklog ≤ target ≤ MaxBacklog; both from 1 to 65535.
-	MinBacklog, MaxBacklog int
-	Cooldown               time.Duration // between two raises of one socket; 0 is none
-	GiveUpAfter            int           // raises without effect before qwatch stops; at least 1
-	Keep                   bool          // raise a restarted socket to its recorded limit at once
-	Containers             bool          // change sockets in other network namespaces too
-	MaxWait                time.Duration // longest queueing that a raise under overload may allow; more than 0
-	Sysctl                 Sysctl
-	Relisten               Relisten
-	Reload                 Reload
-}
-
-// Sysctl governs raising net.core.somaxconn and the keys that go with it.
-type Sysctl struct {
-	Enabled bool
-	File    string // a .conf file right in /etc/sysctl.d or /run/sysctl.d
-	// Also are further keys to raise, dotted and below net., with values from
-	// 1 to 2³¹-1. A [policy.sysctl.also] in the file replaces the defaults
-	// as a whole, so that an empty one raises nothing else.
-	Also map[string]int
-}
-
-// Relisten governs raising the running socket's limit in place.
-type Relisten struct{ Enabled bool }
-
-// Reload governs graceful reloads of uWSGI.
-type Reload struct {
-	When       When
-	How        How
-	Timeout    time.Duration // more than 0
-	Cooldown   time.Duration // between two reloads of one uWSGI; 0 is none
-	MaxPerHour int           // on this host; 0 is none at all
-}
-
 // Metrics serves Prometheus.
 type Metrics struct {
 	Listen string // host:port; "" is off
@@ -124,11 +87,6 @@ const (
 	LevelError Level = "error"
 )
 
-// UnmarshalText refuses all but the levels above.
-func (l *Level) UnmarshalText(text []byte) error {
-	return choose(l, text, LevelTrace, LevelDebug, LevelInfo, LevelWarn, LevelError)
-}
-
 // Format is the form of the log lines.
 type Format string
 
@@ -141,98 +99,18 @@ const (
 	FormatJournald Format = "journald"
 )
 
-// UnmarshalText refuses all but the formats above.
-func (f *Format) UnmarshalText(text []byte) error {
-	return choose(f, text, FormatAuto, FormatConsole, FormatJSON, FormatJournald)
-}
-
-// Corroborate says whether a log line alone is believed.
-type Corroborate string
-
-const (
-	CorroborateRequire Corroborate = "require" // act only when the kernel shows the same
-	CorroborateOff     Corroborate = "off"     // believe the log
-)
-
-// UnmarshalText refuses all but the words above.
-func (c *Corroborate) UnmarshalText(text []byte) error {
-	return choose(c, text, CorroborateRequire, CorroborateOff)
-}
-
-// When says after which raises uWSGI is reloaded.
-type When string
-
-const (
-	WhenNeeded When = "needed" // only where the running socket is still too small
-	WhenAlways When = "always" // after every raise
-	WhenNever  When = "never"
-)
-
-// UnmarshalText refuses all but the words above.
-func (w *When) UnmarshalText(text []byte) error {
-	return choose(w, text, WhenNeeded, WhenAlways, WhenNever)
-}
-
-// Method is a way to ask uWSGI for a graceful reload.
-type Method string
-
-const (
-	MethodAuto    Method = "auto"
-	MethodSignal  Method = "signal"  // SIGHUP to the master
-	MethodSystemd Method = "systemd" // reload of the unit
-	MethodFIFO    Method = "fifo"    // uWSGI's master-fifo
-	MethodTouch   Method = "touch"   // uWSGI's touch-reload
-)
-
-// How is a Method and, for fifo and touch alone, the absolute path it needs.
-type How struct {
-	Method Method
-	Path   string
-}
-
-// String writes h as the file has it.
-func (h How) String() string {
-	if h.Path == "" {
-		return string(h.Method)
-	}
-	return string(h.Method) + ":" + h.Path
-}
-
-// UnmarshalText reads auto, signal, systemd, fifo:PATH and touch:PATH.
-func (h *How) UnmarshalText(text []byte) error {
-	method, path, hasPath := strings.Cut(string(text), ":")
-	switch m := Method(method); m {
-	case MethodFIFO, MethodTouch:
-		if !hasPath {
-			return &flaw{show(string(text)) + " lacks its path", fmt.Sprintf(`write "%s:/absolute/path"`, m)}
-		}
-		if err := absolute(path); err != nil {
-			return err
-		}
-		*h = How{m, path}
-		return nil
-	case MethodAuto, MethodSignal, MethodSystemd:
-		if hasPath {
-			return &flaw{fmt.Sprintf("%q takes no path", method), fmt.Sprintf("write %q", method)}
-		}
-		*h = How{Method: m}
-		return nil
-	}
-	return &flaw{show(string(text)) + " is not a way to reload", "one of: auto, signal, systemd, fifo:PATH, touch:PATH"}
-}
-
 // Default is what a file without a single key means: the contract's defaults
 // and no source.
 func Default() *Config {
 	return &Config{
-		DryRun:   true,
 		StateDir: DefaultStateDir,
 		Socket:   "/run/qwatch/qwatch.sock",
 		Log:      Log{Level: LevelInfo, Format: FormatAuto},
 		Probe:    Probe{Interval: time.Second, Processes: []string{"uwsgi", "uwsgi-core"}},
 		Group:    Group{Window: 30 * time.Second, Threshold: 3, Quiet: time.Minute},
-		Policy: Policy{
-			Corroborate: CorroborateRequire,
+		Policy: remediate.Policy{
+			DryRun:      true,
+			Corroborate: true,
 			Factor:      2,
 			MinBacklog:  1024,
 			MaxBacklog:  8192,
@@ -240,22 +118,18 @@ func Default() *Config {
 			GiveUpAfter: 3,
 			Keep:        true,
 			MaxWait:     10 * time.Second,
-			Sysctl: Sysctl{
-				Enabled: true,
-				File:    "/etc/sysctl.d/90-qwatch.conf",
-				Also: map[string]int{
-					"net.core.netdev_max_backlog":  16384,
-					"net.ipv4.tcp_max_syn_backlog": 8192,
-				},
+			Sysctl:      true,
+			SysctlFile:  "/etc/sysctl.d/90-qwatch.conf",
+			Also: map[string]int{
+				"net.core.netdev_max_backlog":  16384,
+				"net.ipv4.tcp_max_syn_backlog": 8192,
 			},
-			Relisten: Relisten{Enabled: true},
-			Reload: Reload{
-				When:       WhenNeeded,
-				How:        How{Method: MethodAuto},
-				Timeout:    90 * time.Second,
-				Cooldown:   10 * time.Minute,
-				MaxPerHour: 4,
-			},
+			Relisten:       true,
+			Reload:         remediate.Needed,
+			ReloadHow:      remediate.How{Method: remediate.MethodAuto},
+			ReloadTimeout:  90 * time.Second,
+			ReloadCooldown: 10 * time.Minute,
+			ReloadsPerHour: 4,
 		},
 		Metrics: Metrics{Listen: "127.0.0.1:9918"},
 	}
@@ -329,9 +203,9 @@ func (c *Config) Warnings() []string {
 	p := &c.Policy
 	warn(len(c.Sources) == 0 && c.Probe.Interval == 0,
 		"no [[source]] is named and probe.interval is 0s: there is nothing to watch")
-	warn(!p.Relisten.Enabled && p.Reload.When == WhenNever,
+	warn(!p.Relisten && p.Reload == remediate.Never,
 		"policy.relisten is off and policy.reload.when is never: no running socket will ever be raised, only the next start profits")
-	warn(p.Corroborate == CorroborateOff,
+	warn(!p.Corroborate,
 		"policy.corroborate is off: whoever can write a line into a watched log can have limits raised")
 	warn(p.MaxBacklog > 8192,
 		fmt.Sprintf("policy.max_backlog is %d: at 100 requests a second the last in such a queue waits %s, longer than a proxy usually does (60s)",

@@ -7,12 +7,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"qwatch/remediate"
 )
 
 func parse(t *testing.T, text string) *Config {
@@ -28,7 +31,7 @@ func TestExampleIsBuiltIn(t *testing.T) {
 	if diff := cmp.Diff(BuiltIn(), parse(t, string(Example))); diff != "" {
 		t.Errorf("built in and shipped file differ (-want +got):\n%s", diff)
 	}
-	if !BuiltIn().DryRun {
+	if !BuiltIn().Policy.DryRun {
 		t.Error("the built-in configuration is not a dry run")
 	}
 	if w := BuiltIn().Warnings(); w != nil {
@@ -86,11 +89,11 @@ reload = {when = "never", how = "fifo:/run/uwsgi/fifo", timeout = "1s", cooldown
 		},
 		Probe: Probe{Processes: []string{"uwsgi_python3"}},
 		Group: Group{90 * time.Second, 1, time.Hour},
-		Policy: Policy{
-			Corroborate: CorroborateOff, Factor: 16, MinBacklog: 1, MaxBacklog: 65535,
+		Policy: remediate.Policy{
+			Factor: 16, MinBacklog: 1, MaxBacklog: 65535,
 			GiveUpAfter: 1, Containers: true, MaxWait: 500 * time.Millisecond,
-			Sysctl: Sysctl{File: "/run/sysctl.d/x.conf", Also: map[string]int{"net.ipv4.tcp_max_syn_backlog": 4096}},
-			Reload: Reload{When: WhenNever, How: How{MethodFIFO, "/run/uwsgi/fifo"}, Timeout: time.Second},
+			SysctlFile: "/run/sysctl.d/x.conf", Also: map[string]int{"net.ipv4.tcp_max_syn_backlog": 4096},
+			Reload: remediate.Never, ReloadHow: remediate.How{Method: remediate.MethodFIFO, Path: "/run/uwsgi/fifo"}, ReloadTimeout: time.Second,
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -98,8 +101,55 @@ reload = {when = "never", how = "fifo:/run/uwsgi/fifo", timeout = "1s", cooldown
 	}
 }
 
+// A field of Policy that no key reaches would be zero for ever, and nothing
+// would say so: the shipped file, which has every key, must set them all.
+func TestEveryFieldOfPolicyHasItsKey(t *testing.T) {
+	text := string(Example)
+	doc, errs := newDocument("qwatch.toml", []byte(text))
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	c := Default()
+	if !other(reflect.ValueOf(&c.Policy).Elem()) {
+		t.Fatal("a field has a kind that this test does not know")
+	}
+	p := parser{doc: doc, known: map[string]bool{"": true}}
+	p.config(c)
+	if errs := p.errors(); errs != nil {
+		t.Fatal(errs)
+	}
+	if diff := cmp.Diff(Default().Policy, c.Policy); diff != "" {
+		t.Errorf("the shipped file does not set (-default +got):\n%s", diff)
+	}
+}
+
+// other makes each field of v differ from its default.
+func other(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if !other(v.Field(i)) {
+				return false
+			}
+		}
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Float64:
+		v.SetFloat(v.Float() + 1)
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Map:
+		v.SetZero()
+	default:
+		return false
+	}
+	return true
+}
+
 func TestAlsoReplacesDefaults(t *testing.T) {
-	if got := parse(t, "[policy.sysctl.also]\n").Policy.Sysctl.Also; len(got) != 0 {
+	if got := parse(t, "[policy.sysctl.also]\n").Policy.Also; len(got) != 0 {
 		t.Errorf("an empty table leaves %v", got)
 	}
 }
@@ -202,7 +252,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := Load(file)
-	if err != nil || c.DryRun {
+	if err != nil || c.Policy.DryRun {
 		t.Errorf("got %v, %v", c, err)
 	}
 	if _, err := Load(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
@@ -292,9 +342,9 @@ hint: like "uwsgi.service" or "uwsgi@*.service"`},
 func TestWarnings(t *testing.T) {
 	c := Default()
 	c.Probe.Interval = 0
-	c.Policy.Relisten.Enabled = false
-	c.Policy.Reload.When = WhenNever
-	c.Policy.Corroborate = CorroborateOff
+	c.Policy.Relisten = false
+	c.Policy.Reload = remediate.Never
+	c.Policy.Corroborate = false
 	c.Policy.MaxBacklog = 16384
 	c.Metrics.Listen = ":9918"
 	want := []string{

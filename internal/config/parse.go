@@ -2,8 +2,6 @@ package config
 
 import (
 	"cmp"
-	"encoding"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"qwatch/remediate"
 )
 
 // maxSize bounds a configuration file, in bytes: what is longer is something
@@ -86,12 +86,12 @@ type problem struct {
 
 // config is the one list of all keys and their rules.
 func (p *parser) config(c *Config) {
-	p.bool("dry_run", &c.DryRun)
+	p.bool("dry_run", &c.Policy.DryRun)
 	p.text("state_dir", &c.StateDir, absolute)
 	p.text("socket", &c.Socket, orOff(socketPath))
 
-	p.word("log.level", &c.Log.Level)
-	p.word("log.format", &c.Log.Format)
+	word(p, "log.level", &c.Log.Level, LevelTrace, LevelDebug, LevelInfo, LevelWarn, LevelError)
+	word(p, "log.format", &c.Log.Format, FormatAuto, FormatConsole, FormatJSON, FormatJournald)
 
 	p.sources(&c.Sources)
 
@@ -106,7 +106,10 @@ func (p *parser) config(c *Config) {
 	p.integer("group.threshold", &c.Group.Threshold, 1, math.MaxInt32, "1 makes an incident of each hit")
 	p.duration("group.quiet", &c.Group.Quiet, 1, noWindow)
 
-	p.word("policy.corroborate", &c.Policy.Corroborate)
+	corroborate := ""
+	if word(p, "policy.corroborate", &corroborate, "require", "off"); corroborate != "" {
+		c.Policy.Corroborate = corroborate == "require"
+	}
 	p.number("policy.factor", &c.Policy.Factor, 1, 16, "2.0 doubles the limit with each raise")
 	const sixteenBits = "from 1 to 65535: kernels before 4.1 keep the accept queue's limit in 16 bits, and refuse a larger somaxconn"
 	faults := len(p.found)
@@ -121,17 +124,17 @@ func (p *parser) config(c *Config) {
 	p.bool("policy.containers", &c.Policy.Containers)
 	p.duration("policy.max_wait", &c.Policy.MaxWait, 1, `the longest wait in the queue that you accept: "10s"`)
 
-	p.bool("policy.sysctl.enabled", &c.Policy.Sysctl.Enabled)
-	p.text("policy.sysctl.file", &c.Policy.Sysctl.File, sysctlFile)
-	p.also("policy.sysctl.also", &c.Policy.Sysctl.Also)
+	p.bool("policy.sysctl.enabled", &c.Policy.Sysctl)
+	p.text("policy.sysctl.file", &c.Policy.SysctlFile, sysctlFile)
+	p.also("policy.sysctl.also", &c.Policy.Also)
 
-	p.bool("policy.relisten.enabled", &c.Policy.Relisten.Enabled)
+	p.bool("policy.relisten.enabled", &c.Policy.Relisten)
 
-	p.word("policy.reload.when", &c.Policy.Reload.When)
-	p.word("policy.reload.how", &c.Policy.Reload.How)
-	p.duration("policy.reload.timeout", &c.Policy.Reload.Timeout, 1, "a reload needs some time")
-	p.duration("policy.reload.cooldown", &c.Policy.Reload.Cooldown, 0, `"0s" is none`)
-	p.integer("policy.reload.max_per_hour", &c.Policy.Reload.MaxPerHour, 0, math.MaxInt32, "0 allows none")
+	word(p, "policy.reload.when", &c.Policy.Reload, remediate.Needed, remediate.Always, remediate.Never)
+	p.how("policy.reload.how", &c.Policy.ReloadHow)
+	p.duration("policy.reload.timeout", &c.Policy.ReloadTimeout, 1, "a reload needs some time")
+	p.duration("policy.reload.cooldown", &c.Policy.ReloadCooldown, 0, `"0s" is none`)
+	p.integer("policy.reload.max_per_hour", &c.Policy.ReloadsPerHour, 0, math.MaxInt32, "0 allows none")
 
 	p.text("metrics.listen", &c.Metrics.Listen, orOff(hostPort))
 }
@@ -374,16 +377,28 @@ func (p *parser) texts(path string, to *[]string, check func(string) *flaw) {
 	}
 }
 
-func (p *parser) word(path string, to encoding.TextUnmarshaler) {
-	p.know(path, false)
-	v, ok := get[string](p, path, "text", "put it in double quotes")
-	if !ok {
-		return
+// word reads one of the words.
+func word[T ~string](p *parser, path string, to *T, words ...T) {
+	var texts []string
+	for _, w := range words {
+		texts = append(texts, string(w))
 	}
-	if err := to.UnmarshalText([]byte(v)); err != nil {
-		var f *flaw
-		errors.As(err, &f)
-		p.fault(path, path+": "+f.what, f.hint)
+	text := string(*to)
+	p.text(path, &text, func(v string) *flaw {
+		if slices.Contains(texts, v) {
+			return nil
+		}
+		return &flaw{show(v) + " is not a choice", "one of: " + strings.Join(texts, ", ")}
+	})
+	*to = T(text)
+}
+
+// how reads auto, signal, systemd, fifo:PATH and touch:PATH.
+func (p *parser) how(path string, to *remediate.How) {
+	text := ""
+	p.text(path, &text, reloadHow)
+	if method, file, _ := strings.Cut(text, ":"); text != "" {
+		*to = remediate.How{Method: remediate.Method(method), Path: file}
 	}
 }
 

@@ -148,7 +148,7 @@ func (c *core) configure(cfg *config.Config) {
 	}
 	c.next = nil
 	c.actor = c.newActor(cfg)
-	c.policy = PolicyOf(cfg)
+	c.policy = cfg.Policy
 	c.probe = cfg.Probe.Interval
 	c.quiet = cfg.Group.Quiet
 	if c.book == nil {
@@ -156,32 +156,6 @@ func (c *core) configure(cfg *config.Config) {
 		return
 	}
 	c.book.Configure(cfg.Group.Window, cfg.Group.Quiet, cfg.Group.Threshold)
-}
-
-// PolicyOf is the part of a configuration that decisions are made by.
-func PolicyOf(cfg *config.Config) remediate.Policy {
-	p := cfg.Policy
-	return remediate.Policy{
-		DryRun:         cfg.DryRun,
-		Corroborate:    p.Corroborate == config.CorroborateRequire,
-		Factor:         p.Factor,
-		MinBacklog:     p.MinBacklog,
-		MaxBacklog:     p.MaxBacklog,
-		Cooldown:       p.Cooldown,
-		GiveUpAfter:    p.GiveUpAfter,
-		Containers:     p.Containers,
-		Keep:           p.Keep,
-		MaxWait:        p.MaxWait,
-		Sysctl:         p.Sysctl.Enabled,
-		SysctlFile:     p.Sysctl.File,
-		Also:           p.Sysctl.Also,
-		Relisten:       p.Relisten.Enabled,
-		Reload:         remediate.When(p.Reload.When),
-		ReloadHow:      p.Reload.How.String(),
-		ReloadTimeout:  p.Reload.Timeout,
-		ReloadCooldown: p.Reload.Cooldown,
-		ReloadsPerHour: p.Reload.MaxPerHour,
-	}
 }
 
 // loop runs until the sources are done, which end with ctx, and then until the

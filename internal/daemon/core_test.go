@@ -152,7 +152,7 @@ func onBench(t *testing.T, fake *fakeHost, edit func(*config.Config), f func(*be
 		b := &bench{t: t, fake: fake}
 		trail := &remediate.Trail{}
 		newActor := func(cfg *config.Config) remediate.Actor {
-			if cfg.DryRun {
+			if cfg.Policy.DryRun {
 				return remediate.Rehearsing{Trail: trail}
 			}
 			return remediate.Acting{Applier: fake, Trail: trail}
@@ -181,7 +181,7 @@ func onBench(t *testing.T, fake *fakeHost, edit func(*config.Config), f func(*be
 
 func configured(edit func(*config.Config)) *config.Config {
 	cfg := config.BuiltIn()
-	cfg.DryRun = false
+	cfg.Policy.DryRun = false
 	cfg.Probe.Interval = 0
 	if edit != nil {
 		edit(cfg)
@@ -308,8 +308,8 @@ func TestProbe(t *testing.T) {
 	})
 	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) {
 		probe(cfg)
-		cfg.Policy.Relisten.Enabled = false
-		cfg.Policy.Reload.When = config.WhenNever
+		cfg.Policy.Relisten = false
+		cfg.Policy.Reload = remediate.Never
 	}, func(b *bench) {
 		b.hear(20, address)
 		if s := b.statusNow(); s.Sockets[0].Hits != 20 || s.Sources[0].Hits != 0 {
@@ -376,10 +376,10 @@ func (u unrecorded) Do(context.Context, remediate.Plan, remediate.Action) remedi
 // While an action is under way hits are taken, a new configuration waits, and
 // the end of the core waits for the end of the action.
 func TestDuringAReload(t *testing.T) {
-	always := func(cfg *config.Config) { cfg.Policy.Reload.When = config.WhenAlways }
+	always := func(cfg *config.Config) { cfg.Policy.Reload = remediate.Always }
 	onBench(t, &fakeHost{reload: 30 * time.Second, sockets: []facts.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
 		b.hear(10, address)
-		dry := configured(func(cfg *config.Config) { cfg.DryRun = true })
+		dry := configured(func(cfg *config.Config) { cfg.Policy.DryRun = true })
 		if err := b.call(b.t.Context(), func(context.Context) { b.configure(dry) }); err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,7 @@ func TestACrowdOfOneUserDelaysNobodyElse(t *testing.T) {
 	h := newCrowd(1000)
 	c := newCore(h, func(*config.Config) remediate.Actor { return refused{} }, &remediate.Trail{}, zerolog.Nop())
 	cfg := config.Default()
-	cfg.DryRun, cfg.Group.Threshold = false, 1
+	cfg.Policy.DryRun, cfg.Group.Threshold = false, 1
 	c.configure(cfg)
 	now := time.Now()
 	c.look(ctx, now)

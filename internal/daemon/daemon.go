@@ -207,8 +207,8 @@ func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *con
 		}
 	}
 	d.ready(ctx)
-	mode := map[bool]string{true: "dry run: nothing is changed", false: "acting"}[cfg.DryRun]
-	e := d.log.Info().Bool("dry_run", cfg.DryRun).Int("sources", len(ready))
+	mode := map[bool]string{true: "dry run: nothing is changed", false: "acting"}[cfg.Policy.DryRun]
+	e := d.log.Info().Bool("dry_run", cfg.Policy.DryRun).Int("sources", len(ready))
 	if first {
 		e.Msgf("qwatch %s is ready (%s), following %d sources", d.opts.Version, mode, len(ready))
 	} else {

@@ -231,43 +231,44 @@ func openWorkers(seen []facts.Worker, children []facts.Process) (*oldWorkers, er
 // ask gives the order to reload, and tells how it was given.
 func (h hand) ask(ctx context.Context, master int, a remediate.Reload) (how string, err error) {
 	p := a.Socket.Master
-	kind, path, _ := strings.Cut(a.How, ":")
-	if kind == "auto" {
-		kind = h.choose(ctx, p)
+	order := a.How
+	if order.Method == remediate.MethodAuto {
+		order.Method = h.choose(ctx, p)
 	}
-	switch kind {
-	case "systemd":
+	how = order.String()
+	switch order.Method {
+	case remediate.MethodSystemd:
 		switch {
 		case h.units == nil:
-			return kind, errNoUnits
+			return how, errNoUnits
 		case p.Unit == "":
-			return kind, fmt.Errorf("uWSGI %d belongs to no systemd unit", p.PID)
+			return how, fmt.Errorf("uWSGI %d belongs to no systemd unit", p.PID)
 		}
-		return kind, h.units.Reload(ctx, p.Unit)
-	case "signal":
-		return kind, hangUp(master, p.PID)
-	case "fifo":
-		return a.How, writeFIFO(path, p.PID)
-	case "touch":
-		return a.How, touch(path)
+		return how, h.units.Reload(ctx, p.Unit)
+	case remediate.MethodSignal:
+		return how, hangUp(master, p.PID)
+	case remediate.MethodFIFO:
+		return how, writeFIFO(order.Path, p.PID)
+	case remediate.MethodTouch:
+		return how, touch(order.Path)
 	}
-	return kind, fmt.Errorf("no way %q to reload; there are auto, signal, systemd, fifo:PATH and touch:PATH", a.How)
+	return how, fmt.Errorf("no way %q to reload; there are auto, signal, systemd, fifo:PATH and touch:PATH", a.How)
 }
 
 // choose prefers systemd where the unit says how it is reloaded, so that
 // systemd knows of it. A vassal's unit is its emperor's: a reload of that would
 // reload all vassals.
-func (h hand) choose(ctx context.Context, p facts.Process) string {
+func (h hand) choose(ctx context.Context, p facts.Process) remediate.Method {
 	if h.units == nil || p.Unit == "" {
-		return "signal"
+		return remediate.MethodSignal
 	}
 	if st, err := readStat(p.PID); err != nil || h.isUWSGI(st.ppid) {
-		return "signal"
+		return remediate.MethodSignal
 	}
 	if can, err := h.units.CanReload(ctx, p.Unit); err != nil || !can {
-		return "signal"
+		return remediate.MethodSignal
 	}
-	return "systemd"
+	return remediate.MethodSystemd
 }
 
 // hangUp sends SIGHUP, uWSGI's graceful reload. SIGTERM would be a brutal one.

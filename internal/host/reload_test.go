@@ -31,6 +31,12 @@ func pidsOfWorkers(t *testing.T, u *testbed.UWSGI) []int {
 	return pids
 }
 
+// how reads a way to reload as the configuration has it.
+func how(s string) remediate.How {
+	method, path, _ := strings.Cut(s, ":")
+	return remediate.How{Method: remediate.Method(method), Path: path}
+}
+
 func TestReload(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi", "ss")
 	dir := t.TempDir()
@@ -55,7 +61,7 @@ func TestReload(t *testing.T) {
 		t.Run(strings.Join(append(tt.args, tt.how), " "), func(t *testing.T) {
 			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5300", Args: tt.args})
 			before := pidsOfWorkers(t, u)
-			r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: tt.how, Timeout: time.Minute})
+			r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how(tt.how), Timeout: time.Minute})
 			wantResult(t, r, "applied -1→-1 ("+tt.want)
 			after := pidsOfWorkers(t, u)
 			if len(after) != 2 || slices.ContainsFunc(after, func(p int) bool { return slices.Contains(before, p) }) {
@@ -75,7 +81,7 @@ func TestReloadHTTP(t *testing.T) {
 	if i < 0 {
 		t.Fatalf("no backend socket in %+v", snapshot.Sockets)
 	}
-	r := apply(t, remediate.Reload{Socket: snapshot.Sockets[i], How: "signal", Timeout: time.Minute})
+	r := apply(t, remediate.Reload{Socket: snapshot.Sockets[i], How: how("signal"), Timeout: time.Minute})
 	wantResult(t, r, "applied -1→-1 (signal: 2 new workers")
 	stats, err := testbed.Flood(t.Context(), "127.0.0.1:5310", testbed.FloodOptions{Connections: 1, Request: "/"})
 	if err != nil || stats.Answered != 1 {
@@ -146,7 +152,7 @@ func TestReloadRefuses(t *testing.T) {
 		{"unknown way", s, "kill", `failed -1→-1: no way "kill" to reload`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			wantResult(t, apply(t, remediate.Reload{Socket: tt.socket, How: tt.how, Timeout: time.Minute}), tt.want)
+			wantResult(t, apply(t, remediate.Reload{Socket: tt.socket, How: how(tt.how), Timeout: time.Minute}), tt.want)
 		})
 	}
 	if _, err := os.Stat(dir + "/none"); err == nil {
@@ -170,7 +176,7 @@ func TestReloadWithoutOpenat2(t *testing.T) {
 		if s.Configured != 90 || s.Unread != "" {
 			t.Errorf("configured %d, unread %q; want 90 and all read", s.Configured, s.Unread)
 		}
-		r := apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: time.Minute})
+		r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
 		wantResult(t, r, fmt.Sprintf("failed -1→-1: uWSGI %d has exit-on-reload (%s:2)", u.Pid, ini))
 	})
 	if after := pidsOfWorkers(t, u); !slices.Equal(before, after) {
@@ -217,7 +223,7 @@ func TestReloadWithoutMaster(t *testing.T) {
 	ini := filepath.Join(t.TempDir(), "app.ini")
 	write(t, ini, "[uwsgi]\nmaster = false\nprocesses = 3\n")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5325", Workers: 2, Args: []string{"--ini", ini}})
-	r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: "signal", Timeout: time.Minute})
+	r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how("signal"), Timeout: time.Minute})
 	wantResult(t, r, fmt.Sprintf("failed -1→-1: uWSGI %d runs without a master process: SIGHUP would end it", u.Pid))
 }
 
@@ -247,7 +253,7 @@ func TestReloadTimeout(t *testing.T) {
 		}
 		return "no worker has accepted the connection"
 	})
-	r := apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: 500 * time.Millisecond})
+	r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: 500 * time.Millisecond})
 	got := regexp.MustCompile(`\d+ \(`).ReplaceAllString(show(r), "PID (")
 	want := "failed -1→-1: reload of uWSGI PID (signal): not done after 500ms; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
 	if got != want {
@@ -262,7 +268,7 @@ func TestReloadEndsTheMaster(t *testing.T) {
 	s := socketOf(t, u.Address)
 	somaxconn(t, 50)
 	s.Configured = 0 // as where it was not found
-	r := apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: time.Minute})
+	r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
 	wantResult(t, r, "failed -1→-1: reload of uWSGI", "the master has ended; its log says why")
 }
 
@@ -271,7 +277,7 @@ func TestReloadRights(t *testing.T) {
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5350", User: "nobody"})
 	s := socketOf(t, u.Address)
 	act := func() remediate.Result {
-		return apply(t, remediate.Reload{Socket: s, How: "signal", Timeout: time.Minute})
+		return apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
 	}
 	// Whoever may not see how it is configured does not reload it.
 	as(t, 1000, []int{unix.CAP_KILL}, func() {
@@ -329,7 +335,7 @@ func TestReloadSystemd(t *testing.T) {
 			s.Master.Unit = tt.unit
 			tt.units.master = u.Pid
 			h := hand{processes: options.Processes, units: &tt.units}
-			wantResult(t, h.Apply(t.Context(), remediate.Reload{Socket: s, How: tt.how, Timeout: time.Minute}), tt.want)
+			wantResult(t, h.Apply(t.Context(), remediate.Reload{Socket: s, How: how(tt.how), Timeout: time.Minute}), tt.want)
 			if !slices.Equal(tt.units.log, tt.log) {
 				t.Errorf("systemd was asked %q, want %q", tt.units.log, tt.log)
 			}
@@ -362,7 +368,7 @@ func TestReloadVassal(t *testing.T) {
 	})
 	s.Master.Unit = "emperor.service"
 	asked := &units{can: true}
-	r := hand{processes: options.Processes, units: asked}.Apply(t.Context(), remediate.Reload{Socket: s, How: "auto", Timeout: time.Minute})
+	r := hand{processes: options.Processes, units: asked}.Apply(t.Context(), remediate.Reload{Socket: s, How: how("auto"), Timeout: time.Minute})
 	wantResult(t, r, "applied -1→-1 (signal: 2 new workers")
 	if len(asked.log) != 0 {
 		t.Errorf("systemd was asked %q", asked.log)
