@@ -111,5 +111,6 @@ func isContainerID(s string) bool {
 }
 
 // unescapeUnit gives an instance its hyphens back, the only character of a
-// machine's name that systemd-escape(1) changes.
+// machine's name that systemd-escape(1) changes. One that stands unescaped, as
+// in systemd-nspawn@my-web.service, stays: it is no slash here.
 func unescapeUnit(s string) string { return strings.ReplaceAll(s, `\x2d`, "-") }

@@ -40,6 +40,7 @@ func TestUnitOfCgroup(t *testing.T) {
 		{"lxc", "0::/lxc.payload.web/system.slice/uwsgi.service", "", "lxc:web"},
 		{"lxc, older", "0::/lxc/web/system.slice/uwsgi.service", "", "lxc:web"},
 		{"nspawn unit", "0::/machine.slice/systemd-nspawn@web.service/payload/system.slice/uwsgi.service", "", "machine:web"},
+		{"nspawn unit, a hyphen as it is", "0::/machine.slice/systemd-nspawn@my-web.service/payload", "", "machine:my-web"},
 		{"nspawn by hand", `0::/machine.slice/machine-my\x2dweb.scope/payload/system.slice/uwsgi.service`, "", "machine:my-web"},
 		{"a manager in a unit", "0::/system.slice/box.service/payload/system.slice/uwsgi.service", "", "unit:box.service"},
 		{"empty", "", "", ""},

@@ -18,8 +18,8 @@ const (
 	callTimeout    = 10 * time.Second
 )
 
-// ErrNoManager: there is no systemd that can be asked. A host without systemd,
-// a container, or a sandbox that hides the bus.
+// ErrNoManager says that there is no systemd that can be asked: a host without
+// systemd, a container, or a sandbox that hides the bus.
 var ErrNoManager = errors.New("systemd cannot be reached over D-Bus")
 
 // Manager asks the system's service manager over D-Bus. It connects when it is
@@ -109,11 +109,6 @@ func (m *Manager) CanReload(ctx context.Context, unit string) (bool, error) {
 // has reloaded, otherwise that the ExecReload= command has ended.
 func (m *Manager) Reload(ctx context.Context, unit string) error {
 	return m.job(ctx, "reload", unit, (*dbus.Conn).ReloadUnitContext)
-}
-
-// Restart stops and starts a unit and waits until it is up.
-func (m *Manager) Restart(ctx context.Context, unit string) error {
-	return m.job(ctx, "restart", unit, (*dbus.Conn).RestartUnitContext)
 }
 
 // Start starts a unit and waits until it is up.
@@ -214,13 +209,14 @@ type SocketUnit struct {
 	Backlog uint32   // Backlog=, what systemd asks listen(2) for
 }
 
-// SocketUnitFor finds the socket unit that holds the listening socket with
-// this address for a service; found is false if none of the service's does.
-func (m *Manager) SocketUnitFor(ctx context.Context, service, address string) (unit SocketUnit, found bool, err error) {
+// SocketUnits lists the socket units that hand their sockets to a service. With
+// an error the list is not whole.
+func (m *Manager) SocketUnits(ctx context.Context, service string) ([]SocketUnit, error) {
 	p, err := m.properties(ctx, service)
 	if err != nil {
-		return SocketUnit{}, false, err
+		return nil, err
 	}
+	var units []SocketUnit
 	triggers, _ := p["TriggeredBy"].([]string)
 	for _, name := range triggers {
 		if !strings.HasSuffix(name, ".socket") {
@@ -228,13 +224,23 @@ func (m *Manager) SocketUnitFor(ctx context.Context, service, address string) (u
 		}
 		u, err := m.socketUnit(ctx, name)
 		if err != nil {
-			return SocketUnit{}, false, err
+			return units, err
 		}
+		units = append(units, u)
+	}
+	return units, nil
+}
+
+// SocketUnitFor finds the socket unit that holds the listening socket with
+// this address for a service; found is false if none of the service's does.
+func (m *Manager) SocketUnitFor(ctx context.Context, service, address string) (unit SocketUnit, found bool, err error) {
+	units, err := m.SocketUnits(ctx, service)
+	for _, u := range units {
 		if u.Holds(address) {
 			return u, true, nil
 		}
 	}
-	return SocketUnit{}, false, nil
+	return SocketUnit{}, false, err
 }
 
 func (m *Manager) socketUnit(ctx context.Context, name string) (SocketUnit, error) {

@@ -143,9 +143,6 @@ func TestManagerReal(t *testing.T) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
 	}
-	if err := m.Restart(ctx, "qwatch-test-slow.service"); err != nil {
-		t.Error(err)
-	}
 
 	for address, want := range map[string]SocketUnit{
 		"127.0.0.1:5999":        {Unit: "qwatch-test-ok.socket", Listen: []string{"/run/qwatch-test.sock", "127.0.0.1:5999"}, Backlog: 77},

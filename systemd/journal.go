@@ -53,7 +53,7 @@ func OnJournal(f *os.File, getenv func(string) string) bool {
 //
 //   - message, and error after a colon: MESSAGE
 //   - level: PRIORITY
-//   - event: QWATCH_EVENT, and MESSAGE_ID if it is one of Events
+//   - event: QWATCH_EVENT, and its MessageID as MESSAGE_ID
 //   - message_id: MESSAGE_ID
 //   - any other, such as socket: QWATCH_SOCKET and so on
 //
