@@ -152,6 +152,8 @@ func exitsOnReload(master facts.Process) (at string, err error) {
 		if o.Name == "exit-on-reload" {
 			off := slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) // uwsgi_opt_true
 			switch {
+			case o.Unknown != "":
+				at = o.At + ", " + o.Unknown
 			case !off:
 				at = o.At
 			case !o.Conditional:

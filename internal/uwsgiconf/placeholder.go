@@ -1,8 +1,8 @@
 package uwsgiconf
 
 import (
+	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -60,7 +60,8 @@ func (f *finder) substitute(text []byte) []byte {
 }
 
 // fillIn does the passes of uwsgi_setup over one option: $(ENV), @(file), then
-// %(option).
+// %(option). What uWSGI calculates, as %(workers * 2), is not known here
+// (core/config.c uwsgi_manage_placeholder).
 func (f *finder) fillIn(o *option) {
 	if o.applied {
 		return
@@ -73,7 +74,16 @@ func (f *finder) fillIn(o *option) {
 		_, text, err := f.read(file)
 		return strings.TrimRight(string(text), "\r\n"), err == nil
 	})
-	o.Text = f.replace(o.Text, '%', f.reference)
+	o.Text = f.replace(o.Text, '%', func(key string) (string, bool) {
+		if strings.Contains(key, " ") {
+			o.Unknown = fmt.Sprintf("%%(%s) is not calculated here", key)
+			return "", false
+		}
+		return f.exported(key)
+	})
+	if strings.Contains(o.Text, unknownMagic) {
+		o.Unknown = "it holds a placeholder that is not known here"
+	}
 }
 
 // maxText bounds placeholders that grow by holding themselves, at which uWSGI
@@ -121,52 +131,6 @@ func (f *finder) getenv(name string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// reference is core/config.c uwsgi_manage_placeholder: an option's first value,
-// or several joined or reckoned with, from the left.
-func (f *finder) reference(key string) (string, bool) {
-	if !strings.Contains(key, " ") {
-		return f.exported(key)
-	}
-	result, operator := "", ""
-	for word := range strings.FieldsSeq(key) {
-		n, _ := strconv.ParseInt(result, 10, 64)
-		switch word {
-		case "+", "-", "*", "/":
-			operator = word
-			continue
-		case "++":
-			result, operator = strconv.FormatInt(n+1, 10), ""
-			continue
-		case "--":
-			result, operator = strconv.FormatInt(n-1, 10), ""
-			continue
-		}
-		value := word
-		if strings.Trim(word, "0123456789") != "" {
-			value, _ = f.exported(word)
-		}
-		m, _ := strconv.ParseInt(value, 10, 64)
-		switch operator {
-		case "":
-			result += value
-			continue
-		case "+":
-			n += m
-		case "-":
-			n -= m
-		case "*":
-			n *= m
-		case "/":
-			if m == 0 { // as uWSGI answers
-				n, m = 0, 1
-			}
-			n /= m
-		}
-		result, operator = strconv.FormatInt(n, 10), ""
-	}
-	return result, true
 }
 
 func (f *finder) exported(name string) (string, bool) {

@@ -57,6 +57,8 @@ type Option struct {
 
 	// Conditional says that it stands in a condition or a loop, and may not hold.
 	Conditional bool
+	// Unknown says why Text is not what uWSGI makes of it, "" where it is.
+	Unknown string
 }
 
 // Setting is what a configuration asks for.
@@ -87,7 +89,12 @@ func Find(in Input) (Setting, error) {
 	}
 	// inherit adds to what is being walked, after everything else (uwsgi_configure).
 	for i := 0; i < len(f.options); i++ {
-		if o := f.options[i]; o.Name == "inherit" && !o.placeholder {
+		o := f.options[i]
+		switch {
+		case o.Name != "inherit" || o.placeholder:
+		case o.Unknown != "":
+			f.unsure(o.At, "inherit = %s is not followed: %s", o.Text, o.Unknown)
+		default:
 			f.loadAny(o.Text, o.At, o.Conditional)
 		}
 	}

@@ -76,6 +76,26 @@ func TestDoubts(t *testing.T) {
 	}
 }
 
+// What uWSGI calculates is not known, nor is what comes of it.
+func TestCalculated(t *testing.T) {
+	for text, want := range map[string]string{
+		"%(a + 1)": "%(a + 1) is not calculated here",
+		"%(a 1)":   "%(a 1) is not calculated here",
+		"%(b)":     "%(a - 1) is not calculated here",
+		"%k":       "it holds a placeholder that is not known here",
+		"%(a)":     "",
+	} {
+		ini := "[uwsgi]\nset-ph = a=1\nb = %(a - 1)\nc = " + text + "\ninherit = " + text + ".ini\n"
+		got, err := Find(input("--ini a.ini", nil, map[string]string{"/srv/a.ini": ini, "/srv/1.ini": "[uwsgi]\nlisten = 7\n"}))
+		if o, _ := last(got, "c"); o.Unknown != want {
+			t.Errorf("%s is unknown: %q, want %q", text, o.Unknown, want)
+		}
+		if (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), ".ini is not followed: "+want) {
+			t.Errorf("inherit = %s.ini: %v", text, err)
+		}
+	}
+}
+
 // auto-procname overwrites arguments and environment: the default is a guess then.
 func TestOverwritten(t *testing.T) {
 	for _, in := range []Input{
@@ -143,8 +163,12 @@ func TestOptions(t *testing.T) {
 	}
 	found := map[string]string{}
 	for _, name := range []string{"master-fifo", "threads", "touch-reload", "harakiri", "max-requests", "exit-on-reload", "stats", "run"} {
-		if o, ok := last(got, name); ok {
+		o, ok := last(got, name)
+		if ok {
 			found[name] = o.Text + " at " + o.At
+		}
+		if (o.Unknown != "") != (name == "threads") {
+			t.Errorf("%s = %s is unknown: %q", name, o.Text, o.Unknown)
 		}
 	}
 	if o, ok := last(got, "processes", "workers"); ok {
@@ -153,7 +177,7 @@ func TestOptions(t *testing.T) {
 	want := map[string]string{
 		"master-fifo":  "/run/a.fifo at /srv/a.ini:3",
 		"workers":      "4 at command line",
-		"threads":      "301 at /srv/a.ini:5",
+		"threads":      "%(workers + 2 * 3 1) at /srv/a.ini:5",
 		"touch-reload": "/tmp/touch at /srv/a.ini:6",
 		"harakiri":     "$(NONE) at /srv/a.ini:7",
 		"max-requests": "%(nothing)%( at /srv/a.ini:8",
