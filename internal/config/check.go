@@ -79,7 +79,7 @@ func reloadHow(s string) *flaw {
 // processName wants what can be a process's name.
 func processName(s string) *flaw {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r == '/' || unicode.IsControl(r) }) {
-		return &flaw{show(s) + " is not a process name", `the name alone, without a folder: "uwsgi"`}
+		return &flaw{show(s) + " is not a process name", `the name alone, without a directory: "uwsgi"`}
 	}
 	return nil
 }

@@ -15,16 +15,16 @@ import (
 type Reader int
 
 const (
-	// Systemd is systemd-sysctl.service: the sysctl.d folders only. Debian
-	// links 99-sysctl.conf there to /etc/sysctl.conf.
+	// Systemd is systemd-sysctl.service: the sysctl.d directories only.
+	// Debian links 99-sysctl.conf there to /etc/sysctl.conf.
 	Systemd Reader = iota
-	// Procps is "sysctl --system": the same folders, then /etc/sysctl.conf.
+	// Procps is "sysctl --system": the same directories, then /etc/sysctl.conf.
 	Procps
 )
 
-// folders in their order of precedence: of two files with one name, that in
-// the earlier folder hides the other.
-var folders = [...]string{"etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d"}
+// dirs in their order of precedence: of two files with one name, that in the
+// earlier directory hides the other.
+var dirs = [...]string{"etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d"}
 
 const sysctlConf = "etc/sysctl.conf"
 
@@ -36,7 +36,7 @@ type Setting struct {
 
 // Boot holds all settings that a boot would read, in the order of reading.
 type Boot struct {
-	settings []Setting // of the folders
+	settings []Setting // of the directories
 	conf     []Setting // of /etc/sysctl.conf
 }
 
@@ -47,10 +47,10 @@ func Load(root fs.FS) (Boot, error) {
 	var b Boot
 	var failed []error
 	found := map[string]string{} // name → path
-	for _, folder := range folders {
-		entries, err := fs.ReadDir(root, folder)
+	for _, dir := range dirs {
+		entries, err := fs.ReadDir(root, dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = append(failed, fmt.Errorf("read /%s: %w", folder, err))
+			failed = append(failed, fmt.Errorf("read /%s: %w", dir, err))
 		}
 		for _, e := range entries {
 			name := e.Name()
@@ -59,8 +59,8 @@ func Load(root fs.FS) (Boot, error) {
 				continue
 			}
 			// Whatever has the name hides the files of that name in later
-			// folders: an empty file, a link to /dev/null or to nowhere.
-			found[name] = path.Join(folder, name)
+			// directories: an empty file, a link to /dev/null or to nowhere.
+			found[name] = path.Join(dir, name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {

@@ -15,8 +15,8 @@ import (
 func TestMain(m *testing.M) { testbed.Main(m) }
 
 // TestRealReaders lets systemd-sysctl and procps read the boots of TestWinner
-// and compares what they set with Winner. The folders are covered in a mount
-// namespace, and the value is that of a network namespace.
+// and compares what they set with Winner. The directories are covered in a
+// mount namespace, and the value is that of a network namespace.
 func TestRealReaders(t *testing.T) {
 	testbed.Needs(t, "namespace", "/lib/systemd/systemd-sysctl", "sysctl")
 	if _, err := os.Stat("/etc/sysctl.conf"); err != nil {
@@ -58,7 +58,7 @@ func TestRealReaders(t *testing.T) {
 				if err := testbed.SetSomaxconn(before); err != nil {
 					t.Fatal(err)
 				}
-				out, _ := exec.Command(command[0], command[1:]...).CombinedOutput() // a glob that hits a folder fails
+				out, _ := exec.Command(command[0], command[1:]...).CombinedOutput() // a glob that hits a directory fails
 				got, err := testbed.Somaxconn()
 				if err != nil {
 					t.Fatal(err)
@@ -75,13 +75,13 @@ func TestRealReaders(t *testing.T) {
 	}
 }
 
-// populate makes the files, and nothing else, in the covered folders.
+// populate makes the files, and nothing else, in the covered directories.
 func populate(t *testing.T, files map[string]string) {
 	t.Helper()
 	if err := os.WriteFile("/etc/sysctl.conf", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range folders[:4] {
+	for _, dir := range dirs[:4] {
 		dir = "/" + dir
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)

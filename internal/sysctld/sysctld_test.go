@@ -77,7 +77,7 @@ var boots = []struct {
 }{
 	{"none", nil, "none", "none"},
 	{"one", map[string]string{"etc/sysctl.d/90-qwatch.conf": "net.core.somaxconn = 1024"}, "1024 /etc/sysctl.d/90-qwatch.conf:1", "same"},
-	{"by name, not folder", map[string]string{
+	{"by name, not directory", map[string]string{
 		"etc/sysctl.d/10-a.conf":     "net.core.somaxconn=300",
 		"run/sysctl.d/20-a.conf":     "net.core.somaxconn=301",
 		"usr/lib/sysctl.d/30-a.conf": "\nnet.core.somaxconn=302",
