@@ -15,42 +15,42 @@ import (
 )
 
 // absolute wants a clean absolute path.
-func absolute(p string) *flaw {
+func absolute(p string) *problem {
 	switch {
 	case !strings.HasPrefix(p, "/"):
-		return &flaw{show(p) + " is not an absolute path", "write the whole path, from /"}
+		return &problem{quoted(p) + " is not an absolute path", "write the whole path, from /"}
 	case strings.ContainsFunc(p, unicode.IsControl):
-		return &flaw{show(p) + " holds a control character", "write the path without it"}
+		return &problem{quoted(p) + " holds a control character", "write the path without it"}
 	case filepath.Clean(p) != p:
-		return &flaw{show(p) + " is not a clean path", fmt.Sprintf("write %q", filepath.Clean(p))}
+		return &problem{quoted(p) + " is not a clean path", fmt.Sprintf("write %q", filepath.Clean(p))}
 	}
 	return nil
 }
 
 // socketPath wants what fits into sockaddr_un: unix(7), 108 bytes with the
 // closing NUL.
-func socketPath(p string) *flaw {
+func socketPath(p string) *problem {
 	if len(p) > 107 {
-		return &flaw{fmt.Sprintf("%d bytes are too long for a UNIX socket's path", len(p)), "at most 107 bytes"}
+		return &problem{fmt.Sprintf("%d bytes are too long for a UNIX socket's path", len(p)), "at most 107 bytes"}
 	}
 	return absolute(p)
 }
 
 // hostPort wants an address that a TCP client or server can use.
-func hostPort(addr string) *flaw {
+func hostPort(addr string) *problem {
 	_, port, err := net.SplitHostPort(addr)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return &flaw{show(addr) + " is not host:port", `like "127.0.0.1:9918", or "[::1]:9918"`}
+		return &problem{quoted(addr) + " is not host:port", `like "127.0.0.1:9918", or "[::1]:9918"`}
 	}
 	return nil
 }
 
 // orOff lets "" pass.
-func orOff(check func(string) *flaw) func(string) *flaw {
-	return func(s string) *flaw {
+func orOff(check func(string) *problem) func(string) *problem {
+	return func(s string) *problem {
 		if s == "" {
 			return nil
 		}
@@ -59,27 +59,27 @@ func orOff(check func(string) *flaw) func(string) *flaw {
 }
 
 // reloadHow wants a way to reload: a method, and for some a path.
-func reloadHow(s string) *flaw {
+func reloadHow(s string) *problem {
 	method, path, hasPath := strings.Cut(s, ":")
 	switch remediate.Method(method) {
 	case remediate.MethodFIFO, remediate.MethodTouch:
 		if !hasPath {
-			return &flaw{show(s) + " lacks its path", fmt.Sprintf(`write "%s:/absolute/path"`, method)}
+			return &problem{quoted(s) + " lacks its path", fmt.Sprintf(`write "%s:/absolute/path"`, method)}
 		}
 		return absolute(path)
 	case remediate.MethodAuto, remediate.MethodSignal, remediate.MethodSystemd:
 		if hasPath {
-			return &flaw{fmt.Sprintf("%q takes no path", method), fmt.Sprintf("write %q", method)}
+			return &problem{fmt.Sprintf("%q takes no path", method), fmt.Sprintf("write %q", method)}
 		}
 		return nil
 	}
-	return &flaw{show(s) + " is not a way to reload", "one of: auto, signal, systemd, fifo:PATH, touch:PATH"}
+	return &problem{quoted(s) + " is not a way to reload", "one of: auto, signal, systemd, fifo:PATH, touch:PATH"}
 }
 
 // processName wants what can be a process's name.
-func processName(s string) *flaw {
+func processName(s string) *problem {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r == '/' || unicode.IsControl(r) }) {
-		return &flaw{show(s) + " is not a process name", `the name alone, without a directory: "uwsgi"`}
+		return &problem{quoted(s) + " is not a process name", `the name alone, without a directory: "uwsgi"`}
 	}
 	return nil
 }
@@ -89,13 +89,13 @@ var sysctlFileName = regexp.MustCompile(`^[A-Za-z0-9_@-][A-Za-z0-9_@.-]*\.conf$`
 
 // sysctlFile wants a file that systemd-sysctl reads at boot, and that is no
 // package's (sysctl.d(5): /usr/lib is the vendor's).
-func sysctlFile(p string) *flaw {
+func sysctlFile(p string) *problem {
 	dir, name := filepath.Split(p)
 	if dir != "/etc/sysctl.d/" && dir != "/run/sysctl.d/" {
-		return &flaw{show(p) + " is not in /etc/sysctl.d or /run/sysctl.d", `like "/etc/sysctl.d/90-qwatch.conf"`}
+		return &problem{quoted(p) + " is not in /etc/sysctl.d or /run/sysctl.d", `like "/etc/sysctl.d/90-qwatch.conf"`}
 	}
 	if !sysctlFileName.MatchString(name) {
-		return &flaw{show(p) + " would not be read at boot", `a plain name that ends in .conf: "/etc/sysctl.d/90-qwatch.conf"`}
+		return &problem{quoted(p) + " would not be read at boot", `a plain name that ends in .conf: "/etc/sysctl.d/90-qwatch.conf"`}
 	}
 	return nil
 }
@@ -104,16 +104,16 @@ var sysctlName = regexp.MustCompile(`^net(\.[a-z0-9_]+)+$`)
 
 // sysctlKey gives the dotted form of key, which may have / for each dot
 // (sysctl.d(5)); both in one key would be read in two ways.
-func sysctlKey(key string) (string, *flaw) {
+func sysctlKey(key string) (string, *problem) {
 	name := key
 	if !strings.Contains(key, ".") {
 		name = strings.ReplaceAll(key, "/", ".")
 	}
 	switch {
 	case !sysctlName.MatchString(name):
-		return "", &flaw{show(key) + " is not a sysctl key in net", `qwatch touches the network's keys alone, like "net.core.netdev_max_backlog"`}
+		return "", &problem{quoted(key) + " is not a sysctl key in net", `qwatch touches the network's keys alone, like "net.core.netdev_max_backlog"`}
 	case name == "net.core.somaxconn":
-		return "", &flaw{name + " does not belong here", "it is raised anyway; policy.max_backlog says how far"}
+		return "", &problem{name + " does not belong here", "it is raised anyway; policy.max_backlog says how far"}
 	}
 	return name, nil
 }
@@ -124,19 +124,19 @@ const maxAlternatives = 64
 
 // glob wants a clean, absolute pattern of doublestar's. A class that holds a
 // slash is refused: it is expanded one directory after the other.
-func glob(p string) *flaw {
+func glob(p string) *problem {
 	if err := absolute(p); err != nil {
 		return err
 	}
 	if len(p) > 4095 {
-		return &flaw{fmt.Sprintf("a path of %d bytes is too long", len(p)), "Linux takes 4095 bytes"}
+		return &problem{fmt.Sprintf("a path of %d bytes is too long", len(p)), "Linux takes 4095 bytes"}
 	}
 	n, ok := alternatives(p)
 	switch {
 	case !ok, !doublestar.ValidatePattern(p):
-		return &flaw{show(p) + " is not a good glob", `close each "{", and each "[" before the next "/"; "[*]" is a star that is meant as itself`}
+		return &problem{quoted(p) + " is not a good glob", `close each "{", and each "[" before the next "/"; "[*]" is a star that is meant as itself`}
 	case n > maxAlternatives:
-		return &flaw{show(p) + " has too many alternatives", fmt.Sprintf(`at most %d by "{" and "}" in one glob`, maxAlternatives)}
+		return &problem{quoted(p) + " has too many alternatives", fmt.Sprintf(`at most %d by "{" and "}" in one glob`, maxAlternatives)}
 	}
 	return nil
 }
@@ -184,9 +184,9 @@ var (
 )
 
 // unit wants a unit's name (systemd.unit(5)) or a glob of it.
-func unit(p string) *flaw {
+func unit(p string) *problem {
 	if !doublestar.ValidatePattern(p) || len(p) > 255 || !unitPattern.MatchString(p) {
-		return &flaw{show(p) + " is not a unit name or pattern", `like "uwsgi.service" or "uwsgi@*.service"`}
+		return &problem{quoted(p) + " is not a unit name or pattern", `like "uwsgi.service" or "uwsgi@*.service"`}
 	}
 	return nil
 }
@@ -207,13 +207,13 @@ func wholeUnits(units []string) []string {
 
 // statsAddress wants where a uWSGI stats server listens; with "http://" in
 // front, one that speaks HTTP (--stats-http).
-func statsAddress(addr string) *flaw {
+func statsAddress(addr string) *problem {
 	bare := strings.TrimPrefix(addr, "http://")
 	if strings.HasPrefix(bare, "/") {
 		return socketPath(bare)
 	}
 	if hostPort(bare) != nil {
-		return &flaw{show(addr) + " is not a stats server's address",
+		return &problem{quoted(addr) + " is not a stats server's address",
 			`like "127.0.0.1:9191", a UNIX socket's absolute path, or for stats-http "http://127.0.0.1:9191"`}
 	}
 	return nil

@@ -170,7 +170,7 @@ func (c *Config) UseSources(files, units []string) error {
 		return nil
 	}
 	var errs Errors
-	check := func(flag string, patterns []string, rule func(string) *flaw) {
+	check := func(flag string, patterns []string, rule func(string) *problem) {
 		for _, p := range patterns {
 			if err := rule(p); err != nil {
 				errs = append(errs, &Error{Message: flag + ": " + err.what, Hint: err.hint})

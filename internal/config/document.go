@@ -40,10 +40,10 @@ func newDocument(name string, text []byte) (*document, Errors) {
 		values: map[string]any{}, keys: map[string]span{}, places: map[string]span{}, tables: map[string]int{},
 	}
 	if bom := "\xef\xbb\xbf"; bytes.HasPrefix(text, []byte(bom)) {
-		return nil, Errors{d.errorAt(span{0, len(bom)}, flaw{"a byte order mark is not TOML", "save the file as UTF-8 without it"})}
+		return nil, Errors{d.errorAt(span{0, len(bom)}, problem{"a byte order mark is not TOML", "save the file as UTF-8 without it"})}
 	}
 	if i := invalidUTF8(text); i >= 0 {
-		return nil, Errors{d.errorAt(span{i, 1}, flaw{
+		return nil, Errors{d.errorAt(span{i, 1}, problem{
 			fmt.Sprintf("byte 0x%02x is not valid UTF-8", text[i]), "save the file as UTF-8"})}
 	}
 	w := walker{document: d, set: map[string]bool{}}
@@ -59,12 +59,12 @@ func newDocument(name string, text []byte) (*document, Errors) {
 		return nil, Errors{d.syntaxError(err)}
 	}
 	for key, value := range tree {
-		d.flatten(quote(key), value)
+		d.flatten(quoteKey(key), value)
 	}
 	return d, nil
 }
 
-func (d *document) errorAt(at span, f flaw) *Error { return errorAt(d.name, d.text, at, f) }
+func (d *document) errorAt(at span, p problem) *Error { return errorAt(d.name, d.text, at, p) }
 
 // line says on which line path stands.
 func (d *document) line(path string) int {
@@ -82,7 +82,7 @@ func (d *document) syntaxError(err error) *Error {
 		offset += bytes.IndexByte(d.text[offset:], '\n') + 1
 	}
 	at := span{min(offset+column-1, len(d.text)), 1}
-	return d.errorAt(at, flaw{text.Line(strings.TrimPrefix(de.Error(), "toml: ")), `TOML wants text and durations in double quotes, and each key and table once: cooldown = "1m"`})
+	return d.errorAt(at, problem{text.Line(strings.TrimPrefix(de.Error(), "toml: ")), `TOML wants text and durations in double quotes, and each key and table once: cooldown = "1m"`})
 }
 
 // maxDepth bounds the parts of a key and the nesting of values. No key of
@@ -141,7 +141,7 @@ func (w *walker) key(table string, n *unstable.Node) (path string) {
 		return path
 	}
 	if w.set[path] && len(w.twice) < maxErrors {
-		w.twice = append(w.twice, w.errorAt(at, flaw{path + " is set twice",
+		w.twice = append(w.twice, w.errorAt(at, problem{path + " is set twice",
 			fmt.Sprintf("it is already set on line %d; keep one", w.line(path))}))
 	}
 	w.set[path] = true
@@ -173,7 +173,7 @@ func (w *walker) value(path string, n *unstable.Node, at span, depth int) {
 }
 
 func (w *walker) tooDeep(at span) {
-	w.deep = w.errorAt(at, flaw{fmt.Sprintf("nested more than %d deep", maxDepth), "no key of qwatch is; see " + DefaultPath})
+	w.deep = w.errorAt(at, problem{fmt.Sprintf("nested more than %d deep", maxDepth), "no key of qwatch is; see " + DefaultPath})
 }
 
 func rangeSpan(n *unstable.Node) span { return span{int(n.Raw.Offset), int(n.Raw.Length)} }
@@ -194,8 +194,8 @@ func (d *document) flatten(path string, value any) {
 
 var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// quote keeps a key from being mistaken for a path.
-func quote(key string) string {
+// quoteKey keeps a key from being mistaken for a path.
+func quoteKey(key string) string {
 	if bareKey.MatchString(key) {
 		return key
 	}
@@ -204,9 +204,9 @@ func quote(key string) string {
 
 func join(table, key string) string {
 	if table == "" {
-		return quote(key)
+		return quoteKey(key)
 	}
-	return table + "." + quote(key)
+	return table + "." + quoteKey(key)
 }
 
 func index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }

@@ -63,13 +63,11 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// flaw is what is wrong with a value, wherever it came from.
-type flaw struct{ what, hint string }
+// problem is what is wrong with a value, wherever it came from.
+type problem struct{ what, hint string }
 
-func (f *flaw) Error() string { return f.what + "; " + f.hint }
-
-// show quotes a value for a message, and cuts one that would fill the screen.
-func show(value string) string {
+// quoted quotes a value for a message, and cuts one that would fill the screen.
+func quoted(value string) string {
 	const most = 80
 	if runes := []rune(value); len(runes) > most {
 		value = string(runes[:most]) + "…"
@@ -81,7 +79,7 @@ func show(value string) string {
 type span struct{ offset, length int }
 
 // errorAt makes the error for a place in a file.
-func errorAt(name string, file []byte, at span, f flaw) *Error {
+func errorAt(name string, file []byte, at span, p problem) *Error {
 	begin := bytes.LastIndexByte(file[:at.offset], '\n') + 1
 	line, _, _ := bytes.Cut(file[begin:], []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
@@ -94,8 +92,8 @@ func errorAt(name string, file []byte, at span, f flaw) *Error {
 		File:    name,
 		Line:    bytes.Count(file[:begin], []byte("\n")) + 1,
 		Column:  len(head) + 1,
-		Message: f.what,
-		Hint:    f.hint,
+		Message: p.what,
+		Hint:    p.hint,
 	}
 	const most = 60 // characters on each side: an excerpt stays a line of a terminal
 	if len(head) > most {
