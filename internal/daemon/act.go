@@ -2,12 +2,12 @@ package daemon
 
 import (
 	"context"
-	"qwatch/remediate/facts"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 	"qwatch/systemd"
 )
 
@@ -19,32 +19,6 @@ const (
 	// lockWait is how long a plan waits for another qwatch on this host.
 	lockWait = 5 * time.Second
 )
-
-// begin carries a plan out in a goroutine of its own, one at a time: a reload
-// may take a minute, and hits go on meanwhile.
-func (c *core) begin(ctx context.Context, plan remediate.Plan) {
-	c.acting = true
-	go func() {
-		outcomes := Act(ctx, plan, c.host, c.actor, c.trail, c.log)
-		// The core takes this also while it stops.
-		c.acted <- acted{plan, outcomes}
-	}()
-}
-
-// finished takes the report of a plan that was carried out.
-func (c *core) finished(a acted) {
-	c.acting = false
-	c.touch()
-	for _, o := range a.outcomes {
-		c.counts.actions.WithLabelValues(remediate.Describe(o.Action).Kind, string(o.Result.Status)).Inc()
-	}
-	// What could not be recorded, as on a full disk, leaves no cooldown in the
-	// history: without this it would be tried again at once, for ever.
-	history, err := c.trail.History()
-	if oc := c.cases[a.plan.Incident]; oc != nil && (err != nil || !history.Overtaken(a.plan)) {
-		oc.held = time.Now().Add(max(c.policy.Cooldown, settle))
-	}
-}
 
 // Act carries a plan out, says each step, and where the host was changed
 // judges from the kernel's numbers whether it helped. `qwatch apply` and the
@@ -164,36 +138,4 @@ func logOutcome(log zerolog.Logger, o remediate.Outcome) {
 		text += " (" + o.Result.Note + ")"
 	}
 	e.Msg(text)
-}
-
-// recover settles the actions that a former qwatch began and did not end.
-func (c *core) recover(ctx context.Context) {
-	// What another qwatch is doing just now is not interrupted.
-	wait, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	unlock, err := c.trail.Lock(wait)
-	if err != nil {
-		c.log.Warn().Err(err).Msg("not looked for interrupted actions")
-		return
-	}
-	defer unlock()
-	history, err := c.trail.History()
-	if err != nil {
-		c.log.Error().Err(err).Msg("cannot read what was done before")
-		return
-	}
-	c.observe(ctx, time.Now(), 0)
-	if c.facts.At.IsZero() {
-		return
-	}
-	for _, e := range history.Unfinished() {
-		end := remediate.Settle(e, c.facts)
-		if err := c.trail.Append(end); err != nil {
-			c.log.Error().Err(err).Msg("cannot record how an interrupted action ended")
-			return
-		}
-		c.log.Warn().Str(eventField, systemd.EventActionRecovered).Str("socket", e.Socket).Str("incident", e.Incident).
-			Str("plan", e.Plan).Str("action", e.Action).Str("result", string(end.Result)).
-			Msgf("a former qwatch was interrupted at %s of %s: %s; it is not done again", e.Action, e.Target, end.Result)
-	}
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"sync"
@@ -20,10 +19,12 @@ import (
 	"qwatch/internal/config"
 	"qwatch/matcher"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
-// fakeHost is a host with some uWSGI sockets, and the hand that changes it.
+// fakeHost is a host with some uWSGI sockets, and what changes it.
 type fakeHost struct {
+	silent    chan struct{} // where set no look ends before it is closed
 	mu        sync.Mutex
 	somaxconn int
 	overflows uint64
@@ -41,7 +42,19 @@ func socketAt(n int, address string, length int) facts.Socket {
 	}
 }
 
+// answers waits while the host is silent. Like the kernel it does not care for
+// a context.
+func (h *fakeHost) answers() {
+	h.mu.Lock()
+	silent := h.silent
+	h.mu.Unlock()
+	if silent != nil {
+		<-silent
+	}
+}
+
 func (h *fakeHost) Observe(context.Context) (facts.Snapshot, error) {
+	h.answers()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := facts.Snapshot{At: time.Now(), Sockets: slices.Clone(h.sockets), Sysctl: map[string]int{"net.core.somaxconn": h.somaxconn}}
@@ -52,6 +65,7 @@ func (h *fakeHost) Observe(context.Context) (facts.Snapshot, error) {
 }
 
 func (h *fakeHost) Sample(context.Context) ([]facts.Sample, error) {
+	h.answers()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var readings []facts.Sample
@@ -162,6 +176,7 @@ func onBench(t *testing.T, fake *fakeHost, edit func(*config.Config), f func(*be
 		b.configure(cfg)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
+		go b.observer.run(ctx)
 		go func() {
 			defer close(done)
 			if err := b.loop(ctx, ctx.Done()); err != nil {
@@ -192,7 +207,7 @@ func configured(edit func(*config.Config)) *config.Config {
 // hear sends records of a socket, one each second.
 func (b *bench) hear(n int, name string) {
 	for range n {
-		b.hits <- matcher.Hit{Socket: name, FD: 3, Length: 129, Limit: 128, Source: "app.log"}
+		b.in.hits <- matcher.Hit{Socket: name, FD: 3, Length: 129, Limit: 128, Source: "app.log"}
 		time.Sleep(time.Second)
 		synctest.Wait()
 	}
@@ -229,7 +244,7 @@ func (b *bench) wantHost(want string) {
 func (b *bench) statusNow() Status {
 	b.t.Helper()
 	var s Status
-	if err := b.call(b.t.Context(), func(ctx context.Context) { b.status(ctx, &s) }); err != nil {
+	if err := b.call(b.t.Context(), func(context.Context) { b.status(&s) }); err != nil {
 		b.t.Fatal(err)
 	}
 	return s
@@ -284,7 +299,7 @@ func TestUncorroborated(t *testing.T) {
 func TestLostRecords(t *testing.T) {
 	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
 		for i := range 5000 {
-			b.hits <- matcher.Hit{Socket: fmt.Sprintf("10.0.0.1:%d", i), FD: 3, Length: 129, Limit: 128, Source: "app.log"}
+			b.in.hits <- matcher.Hit{Socket: fmt.Sprintf("10.0.0.1:%d", i), FD: 3, Length: 129, Limit: 128, Source: "app.log"}
 		}
 		synctest.Wait()
 		b.wantHost("somaxconn 128; 127.0.0.1:5000 129 of 128")
@@ -351,7 +366,7 @@ func TestBursts(t *testing.T) {
 func TestUnrecorded(t *testing.T) {
 	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, nil, func(b *bench) {
 		tries := 0
-		if err := b.call(b.t.Context(), func(context.Context) { b.actor = unrecorded{&tries} }); err != nil {
+		if err := b.call(b.t.Context(), func(context.Context) { b.actions.actor = unrecorded{&tries} }); err != nil {
 			t.Fatal(err)
 		}
 		b.hear(50, address)
@@ -384,7 +399,7 @@ func TestDuringAReload(t *testing.T) {
 			t.Fatal(err)
 		}
 		dryNow := func() (dry bool) {
-			if err := b.call(b.t.Context(), func(context.Context) { dry = b.policy.DryRun }); err != nil {
+			if err := b.call(b.t.Context(), func(context.Context) { dry = b.settings.policy.DryRun }); err != nil {
 				t.Fatal(err)
 			}
 			return dry
@@ -405,7 +420,7 @@ func TestDuringAReload(t *testing.T) {
 		if took := time.Since(begin); took > 2*time.Second {
 			t.Errorf("stopped after %v", took)
 		}
-		history, err := b.trail.History()
+		history, err := b.actions.trail.History()
 		if err != nil || len(history.Unfinished()) != 0 {
 			t.Errorf("left unfinished: %v, %v", history.Unfinished(), err)
 		}
@@ -427,6 +442,54 @@ func TestBlind(t *testing.T) {
 		b.hear(5, address)
 		b.wantHost("somaxconn 1024; 127.0.0.1:5000 129 of 1024")
 	})
+}
+
+// A host that does not answer holds nobody up: hits go on, the core answers at
+// once, and it is said once. When it answers again, so does qwatch.
+func TestSilentHost(t *testing.T) {
+	for _, from := range []string{"the start", "later"} {
+		t.Run(from, func(t *testing.T) {
+			var silent chan struct{}
+			fake := &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}
+			onBench(t, fake, func(cfg *config.Config) {
+				cfg.Probe.Interval = time.Second
+				silent = make(chan struct{}) // in the bubble
+				if from == "the start" {
+					fake.silent = silent
+				}
+			}, func(b *bench) {
+				time.Sleep(time.Second)
+				synctest.Wait()
+				fake.set(func(h *fakeHost) { h.silent = silent })
+				time.Sleep(time.Second)
+				begin := time.Now()
+				for range 3 {
+					b.in.hits <- matcher.Hit{Socket: address, FD: 3, Length: 129, Limit: 128, Source: "app.log"}
+				}
+				for len(b.messages("is full: 3 records say so")) == 0 && time.Since(begin) < time.Minute {
+					time.Sleep(10 * time.Millisecond)
+				}
+				if took := time.Since(begin); took > silence+50*time.Millisecond {
+					t.Errorf("the incident came %v after the third record", took)
+				}
+				begin = time.Now()
+				s := b.statusNow()
+				if took := time.Since(begin); took != 0 || len(s.Incidents) != 1 {
+					t.Errorf("status after %v: %+v", took, s.Incidents)
+				}
+				if s.Sources[0].Error == nil || *s.Sources[0].Error != "no answer within 1s" {
+					t.Errorf("the probe's error: %v", s.Sources[0].Error)
+				}
+				b.hear(20, address)
+				b.wantHost("somaxconn 128; 127.0.0.1:5000 129 of 128")
+				b.wantMessages("the host has not answered", 1)
+				fake.set(func(h *fakeHost) { h.silent = nil })
+				close(silent)
+				b.hear(5, address)
+				b.wantHost("somaxconn 1024; 127.0.0.1:5000 129 of 1024")
+			})
+		})
+	}
 }
 
 // Raises that end nothing end themselves.

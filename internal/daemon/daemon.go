@@ -74,6 +74,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	// The core outlives the sources: what they have read is not lost.
 	sourcesDone := make(chan struct{})
 	g.Go(func() error { return d.core.loop(ctx, sourcesDone) })
+	g.Go(func() error { return d.core.observer.run(ctx) })
 	g.Go(func() error {
 		defer close(sourcesDone)
 		return d.follow(ctx)
@@ -233,7 +234,7 @@ func (d *Daemon) tellSystemd(ctx context.Context) error {
 	defer func() { d.notify(d.opts.Notifier.Stopping("stopping")) }()
 	var before string
 	for {
-		s, err := d.Status(ctx)
+		s, err := d.known(ctx)
 		if err != nil {
 			return nil // ctx ended
 		}
@@ -244,7 +245,7 @@ func (d *Daemon) tellSystemd(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.core.changed:
+		case <-d.core.report.changed:
 		}
 	}
 }

@@ -2,12 +2,12 @@ package daemon
 
 import (
 	"context"
-	"qwatch/remediate/facts"
 	"slices"
 	"time"
 
 	"qwatch/matcher"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
 const (
@@ -15,8 +15,9 @@ const (
 	signSpan = time.Minute
 	// looksApart is the least time between two observations that are kept for
 	// it, which bounds their number.
-	looksApart = 2 * time.Second
-	keepMarks  = 1024
+	looksApart   = 2 * time.Second
+	keepMarks    = 1024
+	keepReadings = 8192
 )
 
 // signs is what diagnoses are made from, the oldest first.

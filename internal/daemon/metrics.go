@@ -110,7 +110,7 @@ func one(b bool) float64 {
 // registry holds all metrics of a daemon.
 func (d *Daemon) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	c := d.core.counts
+	c := d.core.report.counts
 	r.MustRegister(c.hits, c.incidents, c.plans, c.actions, newCollector(d))
 	return r
 }

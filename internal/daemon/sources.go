@@ -42,7 +42,7 @@ type sources struct {
 }
 
 func newSources(c *core, log zerolog.Logger) *sources {
-	return &sources{out: c.hits, marks: c.marks, log: log, hits: map[string]uint64{}}
+	return &sources{out: c.in.hits, marks: c.in.marks, log: log, hits: map[string]uint64{}}
 }
 
 func (s *sources) all() []source {

@@ -48,7 +48,7 @@ func TestOverlappingFilesAreReadOnce(t *testing.T) {
 	write(3)
 	var got []string
 	for range 3 {
-		got = append(got, (<-core.hits).Socket)
+		got = append(got, (<-core.in.hits).Socket)
 	}
 	if diff := cmp.Diff([]string{"1", "2", "3"}, got); diff != "" {
 		t.Errorf("hits (-want +got):\n%s", diff)

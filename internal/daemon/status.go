@@ -5,20 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
-	"qwatch/remediate/facts"
 	"slices"
-	"sync"
 	"time"
 
-	"qwatch/internal/text"
 	"qwatch/matcher"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 	"qwatch/tailer"
 )
 
@@ -73,37 +68,36 @@ type IncidentStatus struct {
 const statusActions = 50
 
 // status fills in what the core knows. It runs in the core's goroutine.
-func (c *core) status(ctx context.Context, s *Status) {
-	now := time.Now()
-	c.look(ctx, now)
-	c.observe(ctx, now, observeLeast)
+func (c *core) status(s *Status) {
+	s.DryRun = c.settings.policy.DryRun
 	newest := map[facts.SocketID]facts.Sample{}
-	for _, r := range c.readings {
-		newest[r.ID] = r
+	for _, sample := range c.record.readings {
+		newest[sample.ID] = sample
 	}
-	for _, socket := range c.facts.Sockets {
-		if r, ok := newest[socket.ID]; ok && r.At.After(c.facts.At) {
-			socket.Length, socket.Limit = r.Length, r.Limit
+	for _, socket := range c.view.snapshot.Sockets {
+		if sample, ok := newest[socket.ID]; ok && sample.At.After(c.view.snapshot.At) {
+			socket.Length, socket.Limit = sample.Length, sample.Limit
 		}
-		s.Sockets = append(s.Sockets, SocketStatus{
+		status := SocketStatus{
 			Socket: socket.Name(), PID: socket.Master.PID, Unit: orNull(socket.Master.Unit),
-			Length: socket.Length, Limit: socket.Limit, Hits: c.socketHit[socket.ID],
-		})
+			Length: socket.Length, Limit: socket.Limit,
+		}
+		if q := c.queues.of[socket.ID]; q != nil {
+			status.Hits = q.hits
+		}
+		s.Sockets = append(s.Sockets, status)
 	}
 	for _, i := range c.closed {
 		s.Incidents = append(s.Incidents, c.incidentStatus(i, "closed"))
 	}
-	for _, oc := range c.cases {
+	for _, oc := range c.open {
 		s.Incidents = append(s.Incidents, c.incidentStatus(oc.incident, "open"))
 	}
 	slices.SortFunc(s.Incidents, func(a, b IncidentStatus) int { return a.First.Compare(b.First) })
-	if c.probe > 0 {
-		s.Sources = append(s.Sources, SourceStatus{Name: "probe", Kind: "probe", Hits: c.probeHits, Error: orNull(c.factsErr)})
+	if c.settings.probe > 0 {
+		s.Sources = append(s.Sources, SourceStatus{Name: "probe", Kind: "probe", Hits: c.queues.probeHits, Error: orNull(c.view.err)})
 	}
-	history, err := c.trail.History()
-	if err != nil {
-		c.log.Error().Err(err).Msg("cannot read what was done before")
-	}
+	history := c.view.history
 	s.Actions = append(s.Actions, history[max(0, len(history)-statusActions):]...)
 }
 
@@ -131,8 +125,28 @@ func sourceStatus(s tailer.Status, hits uint64) SourceStatus {
 	return out
 }
 
-// Status asks the daemon for its status.
+// statusWait is how long a status waits for a new look at the host.
+const statusWait = 300 * time.Millisecond
+
+// Status asks the daemon for its status, after a new look at the host if that
+// is to be had at once.
 func (d *Daemon) Status(ctx context.Context) (Status, error) {
+	looked := make(chan struct{})
+	err := d.core.call(ctx, func(context.Context) { d.core.afterLook(time.Now(), func() { close(looked) }) })
+	if err != nil {
+		return Status{}, err
+	}
+	select {
+	case <-looked:
+	case <-time.After(statusWait):
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
+	return d.known(ctx)
+}
+
+// known is the status without a new look.
+func (d *Daemon) known(ctx context.Context) (Status, error) {
 	s := Status{
 		Version: d.opts.Version, Started: d.started.UTC(),
 		Sources: []SourceStatus{}, Sockets: []SocketStatus{}, Incidents: []IncidentStatus{}, Actions: []remediate.Event{},
@@ -142,109 +156,8 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 			s.Sources = append(s.Sources, sourceStatus(t, d.sources.hitsOf(t.Name)))
 		}
 	}
-	err := d.core.call(ctx, func(ctx context.Context) {
-		s.DryRun = d.core.policy.DryRun
-		d.core.status(ctx, &s)
-	})
+	err := d.core.call(ctx, func(context.Context) { d.core.status(&s) })
 	return s, err
-}
-
-// serveStatus answers GET /status on a UNIX socket that only root and the
-// daemon's group can reach.
-func (d *Daemon) serveStatus(ctx context.Context, path string) error {
-	l, err := listenUnix(path)
-	if err != nil {
-		d.log.Warn().Err(err).Msg("no status: `qwatch status` will not reach this daemon")
-		return nil
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		status, err := d.Status(r.Context())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		// An error here is a client that has gone.
-		_ = json.NewEncoder(text.Writer(w)).Encode(status)
-	})
-	return serve(ctx, l, mux)
-}
-
-// listenUnix listens at path in place of a socket that a dead daemon left; a
-// living one keeps it.
-func listenUnix(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("another qwatch answers at %s", path)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
-// serve runs an HTTP server on l until ctx ends.
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	l = &few{Listener: l, free: make(chan struct{}, maxClients), done: ctx.Done()}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// maxClients is how many clients are served at a time. Any local user can
-// reach the metrics, and each connection costs 40 KiB.
-const maxClients = 32
-
-// few is a listener with at most cap(free) open connections.
-type few struct {
-	net.Listener
-	free chan struct{}
-	done <-chan struct{}
-}
-
-// Accept waits while too many are open.
-func (l *few) Accept() (net.Conn, error) {
-	select {
-	case l.free <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.free
-		return nil, err
-	}
-	return &client{Conn: c, gone: sync.OnceFunc(func() { <-l.free })}, nil
-}
-
-// client is a connection that makes room when it is closed.
-type client struct {
-	net.Conn
-	gone func()
-}
-
-// Close closes the connection.
-func (c *client) Close() error {
-	defer c.gone()
-	return c.Conn.Close()
 }
 
 // FetchStatus asks the daemon that listens at path.

@@ -3,13 +3,8 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"slices"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -33,7 +28,7 @@ func (oddNames) Status() []tailer.Status {
 // the metrics.
 func TestMetricsOfHostileNames(t *testing.T) {
 	h := newCrowd(1)
-	h.facts.Sockets[1].Address, h.facts.Sockets[1].Length = h.facts.Sockets[0].Address, 7
+	h.snapshot.Sockets[1].Address, h.snapshot.Sockets[1].Length = h.snapshot.Sockets[0].Address, 7
 	cfg := config.Default()
 	cfg.Probe.Interval = 0
 	d := New(Options{
@@ -42,6 +37,7 @@ func TestMetricsOfHostileNames(t *testing.T) {
 	})
 	d.sources.list = []source{oddNames{}}
 	done := make(chan struct{})
+	go d.core.observer.run(t.Context())
 	go d.core.loop(t.Context(), done)
 	defer close(done)
 	families, err := d.registry().Gather()
@@ -66,52 +62,5 @@ func TestMetricsOfHostileNames(t *testing.T) {
 		if !slices.Contains(got, want) {
 			t.Errorf("no %s in %q", want, got)
 		}
-	}
-}
-
-func TestFewClientsAtATime(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var open, most atomic.Int32
-	hold := make(chan struct{})
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- serve(ctx, l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-			most.Store(max(most.Load(), open.Add(1)))
-			<-hold
-			open.Add(-1)
-		}))
-	}()
-	const clients = 2 * maxClients
-	answers := make(chan error, clients)
-	for range clients {
-		go func() {
-			c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-			r, err := c.Get("http://" + l.Addr().String())
-			if err == nil {
-				_, err = io.Copy(io.Discard, r.Body)
-				r.Body.Close()
-			}
-			answers <- err
-		}()
-	}
-	for end := time.Now().Add(10 * time.Second); open.Load() < maxClients && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	close(hold)
-	for range clients {
-		if err := <-answers; err != nil {
-			t.Error(err)
-		}
-	}
-	if n := most.Load(); n > maxClients {
-		t.Errorf("%d clients at a time, want at most %d", n, maxClients)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }

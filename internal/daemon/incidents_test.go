@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"qwatch/remediate/facts"
 	"testing"
 	"time"
 
@@ -13,11 +12,12 @@ import (
 	"qwatch/internal/config"
 	"qwatch/matcher"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
 // crowd is a host where one user runs a thousand uWSGI whose queues are always
 // full, and where the last socket is somebody else's.
-type crowd struct{ facts facts.Snapshot }
+type crowd struct{ snapshot facts.Snapshot }
 
 func newCrowd(n int) crowd {
 	f := facts.Snapshot{At: time.Now(), Sysctl: map[string]int{"net.core.somaxconn": 4096}}
@@ -36,13 +36,13 @@ func newCrowd(n int) crowd {
 }
 
 func (h crowd) Observe(context.Context) (facts.Snapshot, error) {
-	h.facts.At = time.Now()
-	return h.facts, nil
+	h.snapshot.At = time.Now()
+	return h.snapshot, nil
 }
 
 func (h crowd) Sample(context.Context) ([]facts.Sample, error) {
 	var all []facts.Sample
-	for _, s := range h.facts.Sockets {
+	for _, s := range h.snapshot.Sockets {
 		all = append(all, facts.Sample{ID: s.ID, At: time.Now(), Length: s.Length, Limit: s.Limit})
 	}
 	return all, nil
@@ -66,28 +66,39 @@ func TestACrowdOfOneUserDelaysNobodyElse(t *testing.T) {
 	cfg := config.Default()
 	cfg.Policy.DryRun, cfg.Group.Threshold = false, 1
 	c.configure(cfg)
-	now := time.Now()
-	c.look(ctx, now)
-	c.observe(ctx, now, 0)
-	for _, s := range c.facts.Sockets {
-		c.enter(ctx, s.Key(), matcher.Hit{Socket: s.Name(), Length: 101, Limit: 100, Source: "probe"}, s.ID, nil, now)
+	snapshot, err := h.Observe(ctx)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := len(c.cases); n != admitted+1 {
+	c.newSnapshot(snapshot)
+	now := time.Now()
+	c.record.read(must(h.Sample(ctx)), now)
+	for _, s := range snapshot.Sockets {
+		c.enter(found{key: s.Key(), id: s.ID}, matcher.Hit{Socket: s.Name(), Length: 101, Limit: 100, Source: "probe"}, now)
+	}
+	if n := len(c.open); n != admitted+1 {
 		t.Errorf("%d incidents are open, want %d of the crowd and the real one", n, admitted)
 	}
-	last := h.facts.Sockets[1000].Name()
+	last := h.snapshot.Sockets[1000].Name()
 	for range 2 { // one turn for each user
-		if !c.acting {
+		if !c.actions.running {
 			c.consider(ctx, now)
 		}
-		if !c.acting {
+		if !c.actions.running {
 			t.Fatal("nothing is done at all")
 		}
-		a := <-c.acted
+		a := <-c.actions.done
 		c.finished(a)
 		if a.plan.Name == last {
 			return
 		}
 	}
 	t.Errorf("%s waits for the crowd", last)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

@@ -1,0 +1,249 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"qwatch/matcher"
+	"qwatch/remediate"
+	"qwatch/remediate/facts"
+)
+
+const (
+	// evidenceSpan is how far back samples count as evidence.
+	evidenceSpan = 15 * time.Second
+	// admitted is how many sockets of one user may have hits at a time.
+	admitted = 64
+	// keepClosed is how many closed incidents status shows.
+	keepClosed = 50
+)
+
+// incidents are the hits in groups, and what became of each group.
+type incidents struct {
+	book     *matcher.Book
+	open     map[string]*openCase // by incident id
+	closed   []matcher.Incident   // newest last
+	lastPlan map[string]string    // plan id by incident id
+	// raises counts the plans begun for each user since an incident was open.
+	raises map[int]int
+	// admitted are the sockets of each user that have hits, and when the last
+	// one came.
+	admitted   map[int]map[string]time.Time
+	considered time.Time // when all open ones were
+}
+
+// openCase is an open incident.
+type openCase struct {
+	incident matcher.Incident
+	found
+	uid  int                     // who runs the uWSGI, -1 where there is none
+	said map[remediate.Code]bool // plans that were logged since the last action
+	held time.Time               // no plan before: the trail took no word of the last one
+}
+
+// found is the socket of a hit, or why there is none.
+type found struct {
+	key  string // under which hits are grouped
+	id   facts.SocketID
+	lost error
+}
+
+func newIncidents() incidents {
+	return incidents{
+		open:     map[string]*openCase{},
+		lastPlan: map[string]string{},
+		raises:   map[int]int{},
+		admitted: map[int]map[string]time.Time{},
+	}
+}
+
+// undecided reports whether an incident is open that looking again may decide.
+func (c *core) undecided() bool {
+	if c.actions.running {
+		return false
+	}
+	for _, oc := range c.open {
+		if oc.lost == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// hit takes one record from a log. It waits for a look at the host where what
+// is known is old.
+func (c *core) hit(ctx context.Context, h matcher.Hit) {
+	now := time.Now()
+	c.report.counts.hits.Inc()
+	if len(c.pending.hits) == 0 {
+		c.pending.since = now
+	}
+	c.pending.hits = append(c.pending.hits, h)
+	if !c.view.recent(now) {
+		c.look(now, now.Sub(c.view.snapshot.At) >= snapshotAge)
+		return
+	}
+	if opened := c.drain(now); opened || now.Sub(c.considered) >= sampleAge {
+		c.consider(ctx, now)
+	}
+}
+
+// drain finds the sockets of the hits that have waited. It reports whether an
+// incident was opened.
+func (c *core) drain(now time.Time) (opened bool) {
+	hits := c.pending.hits
+	c.pending.hits = c.pending.hits[:0]
+	for _, h := range hits {
+		socket, err := facts.Locate(h, c.view.snapshot.Sockets)
+		// All records that fit no socket share one incident for each source:
+		// what strangers write must not fill the memory or the journal.
+		f := found{key: "lost/" + h.Source, lost: err}
+		if err != nil && c.view.err != "" {
+			f.lost = fmt.Errorf("the host cannot be seen: %s", c.view.err)
+		}
+		if err == nil {
+			f = found{key: socket.Key(), id: socket.ID}
+			h.Socket = socket.Name()
+			q := c.queues.get(socket.ID)
+			q.lastRecord = now
+			q.hits++
+		}
+		opened = c.enter(f, h, now) || opened
+	}
+	return opened
+}
+
+// enter puts a hit in the book. It reports whether an incident was opened.
+func (c *core) enter(f found, h matcher.Hit, now time.Time) (opened bool) {
+	// The book runs on the clock of this host: a record's own time can be
+	// anything.
+	h.At = now
+	uid := -1
+	if s, ok := c.view.snapshot.Find(f.id); ok {
+		uid = s.Master.UID
+	}
+	if !c.admit(uid, f.key, now) {
+		return false
+	}
+	incident, event := c.book.Add(f.key, h, now)
+	switch event {
+	case matcher.Opened:
+		oc := &openCase{incident: incident, found: f, uid: uid, said: map[remediate.Code]bool{}}
+		c.open[incident.ID] = oc
+		c.report.opened(oc, c.view.snapshot, h)
+		return true
+	case matcher.Updated:
+		oc := c.open[incident.ID]
+		oc.incident, oc.found = incident, f
+	}
+	return false
+}
+
+// admit lets in only so many sockets of one user, so that nobody can fill the
+// book and keep the loop busy with full queues that he makes himself.
+func (c *core) admit(uid int, key string, now time.Time) bool {
+	mine := c.admitted[uid]
+	if _, ok := mine[key]; !ok && len(mine) >= admitted {
+		maps.DeleteFunc(mine, func(_ string, last time.Time) bool { return now.Sub(last) > c.settings.quiet })
+		if len(mine) >= admitted {
+			return false
+		}
+	}
+	if mine == nil {
+		mine = map[string]time.Time{}
+		c.admitted[uid] = mine
+	}
+	mine[key] = now
+	return true
+}
+
+// expire closes the incidents that have been quiet.
+func (c *core) expire(now time.Time) {
+	for _, incident := range c.book.Expire(now) {
+		oc := c.open[incident.ID]
+		delete(c.open, incident.ID)
+		if c.closed = append(c.closed, incident); len(c.closed) > keepClosed {
+			delete(c.lastPlan, c.closed[0].ID)
+			c.closed = slices.Delete(c.closed, 0, 1)
+		}
+		oc.incident = incident
+		c.report.closed(oc, c.view.snapshot)
+	}
+	if len(c.open) == 0 {
+		clear(c.raises)
+	}
+}
+
+// consider decides about every open incident and begins to act on the first
+// that asks for it: the users in turn, and each user's incidents in the order
+// in which they began. Any user may run a thousand processes called uwsgi with
+// full queues; nobody else's uWSGI shall wait for all of them.
+func (c *core) consider(ctx context.Context, now time.Time) {
+	c.considered = now
+	open := slices.SortedFunc(maps.Values(c.open), func(a, b *openCase) int {
+		return cmp.Or(cmp.Compare(c.raises[a.uid], c.raises[b.uid]), a.incident.First.Compare(b.incident.First))
+	})
+	for _, oc := range open {
+		if c.actions.running || ctx.Err() != nil {
+			return
+		}
+		if now.Before(oc.held) {
+			continue
+		}
+		plan := c.decide(oc, now)
+		if plan.Verdict != remediate.Act {
+			c.report.plan(oc, plan)
+			continue
+		}
+		c.lastPlan[oc.incident.ID] = plan.ID
+		c.raises[oc.uid]++
+		clear(oc.said)
+		c.report.plan(oc, plan)
+		// After a raise it is no news that the queue is not full, nor that
+		// the next raise must wait.
+		oc.said[remediate.CodeUncorroborated], oc.said[remediate.CodeCooldown] = true, true
+		c.begin(ctx, plan)
+	}
+}
+
+func (c *core) decide(oc *openCase, now time.Time) remediate.Plan {
+	policy, snapshot := c.settings.policy, c.view.snapshot
+	cs := remediate.Case{Incident: oc.incident, Facts: snapshot, Lost: oc.lost}
+	if oc.lost == nil {
+		var ok bool
+		if cs.Socket, ok = snapshot.Find(oc.id); !ok {
+			cs.Lost = fmt.Errorf("%s is no longer listened on", oc.incident.Socket)
+		}
+		since := now.Add(-evidenceSpan)
+		if last, ok := c.view.history.LastRaise(cs.Socket); ok && last.After(since) && !last.After(now) {
+			since = last
+		}
+		cs.Evidence = facts.Weigh(oc.id, c.record.readings, since)
+		cs.Diagnosis = c.record.diagnose(policy, snapshot, cs.Socket, oc.incident.Peak == 0)
+	}
+	return remediate.Decide(policy, cs, c.view.history, now)
+}
+
+// keepLimits gives a restarted uWSGI the limit that its socket had, before the
+// queue is full again. Each new socket is looked at once.
+func (c *core) keepLimits(ctx context.Context, now time.Time) {
+	for _, s := range c.view.snapshot.Sockets {
+		if c.actions.running || ctx.Err() != nil {
+			return
+		}
+		q := c.queues.get(s.ID)
+		if q.keepTried {
+			continue
+		}
+		q.keepTried = true
+		plan := remediate.Keep(c.settings.policy, c.view.snapshot, s, c.view.history, now)
+		if plan.Verdict == remediate.Act {
+			c.report.kept(plan)
+			c.begin(ctx, plan)
+		}
+	}
+}

@@ -1,0 +1,209 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"qwatch/matcher"
+	"qwatch/remediate"
+	"qwatch/remediate/facts"
+	"qwatch/systemd"
+)
+
+// report says what happens: a line of log, its event, a count, and a token for
+// systemd's status line. What does not change is said once.
+type report struct {
+	log    zerolog.Logger
+	counts counts
+	// changed holds a token when something happened that a status line tells.
+	changed chan struct{}
+	said    map[string]string // the newest words about a subject
+}
+
+func newReport(log zerolog.Logger) report {
+	return report{log: log, counts: newCounts(), changed: make(chan struct{}, 1), said: map[string]string{}}
+}
+
+// maxSaid bounds what is remembered of what was said.
+const maxSaid = 1024
+
+// news reports whether this was not the last word about a subject.
+func (r *report) news(subject, words string) bool {
+	if r.said[subject] == words {
+		return false
+	}
+	if len(r.said) >= maxSaid {
+		clear(r.said)
+	}
+	r.said[subject] = words
+	return true
+}
+
+// refresh lets systemd's status line be made anew.
+func (r *report) refresh() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// unseen says that the host, or the trail, cannot be seen. It returns why, ""
+// where both can.
+func (r *report) unseen(ctx context.Context, host, history error) string {
+	text := ""
+	for _, e := range []struct {
+		subject, words string
+		err            error
+	}{
+		{"host", "cannot look at the host; nothing is done until that works", host},
+		{"trail", "cannot read what was done before; nothing is done until that works", history},
+	} {
+		switch {
+		case e.err == nil:
+			delete(r.said, e.subject)
+		case ctx.Err() == nil:
+			text = e.err.Error()
+			if r.news(e.subject, text) {
+				r.log.Error().Err(e.err).Msg(e.words)
+			}
+		}
+	}
+	return text
+}
+
+// silent says that the host does not answer.
+func (r *report) silent(since time.Duration) string {
+	text := fmt.Sprintf("no answer within %s", silence)
+	if r.news("host", text) {
+		r.log.Error().Dur("after", since).Msg("the host has not answered for a second (a slow /proc?); nothing is done until it does")
+	}
+	return text
+}
+
+// event begins a log line about an incident.
+func (r *report) event(level zerolog.Level, name string, oc *openCase, s facts.Snapshot) *zerolog.Event {
+	e := r.log.WithLevel(level).Str(eventField, name).
+		Str("socket", oc.incident.Socket).Str("incident", oc.incident.ID)
+	if socket, ok := s.Find(oc.id); ok {
+		return e.Int("length", socket.Length).Int("limit", socket.Limit)
+	}
+	return e.Int("length", oc.incident.Peak).Int("limit", oc.incident.Limit)
+}
+
+func (r *report) opened(oc *openCase, s facts.Snapshot, h matcher.Hit) {
+	r.refresh()
+	r.counts.incidents.Inc()
+	r.event(zerolog.WarnLevel, systemd.EventIncidentOpened, oc, s).Int("hits", oc.incident.Hits).Str("source", h.Source).
+		Msgf("listen queue of %s is full: %d records say so, the last one %d of %d", oc.incident.Socket, oc.incident.Hits, h.Length, h.Limit)
+}
+
+func (r *report) closed(oc *openCase, s facts.Snapshot) {
+	r.refresh()
+	i := oc.incident
+	r.event(zerolog.InfoLevel, systemd.EventIncidentClosed, oc, s).Int("hits", i.Hits).
+		Msgf("incident at %s is over: %d records in %s, longest queue %d", i.Socket, i.Hits, i.Last.Sub(i.First).Round(time.Second), i.Peak)
+}
+
+// plan says what was decided, each kind of answer once for each action taken:
+// an incident brings a hit each second, and the same answer to each.
+func (r *report) plan(oc *openCase, plan remediate.Plan) {
+	if oc.said[plan.Code] {
+		return
+	}
+	oc.said[plan.Code] = true
+	r.counts.plans.WithLabelValues(string(plan.Verdict), string(plan.Code)).Inc()
+	level, name := zerolog.InfoLevel, ""
+	switch {
+	case plan.Code == remediate.CodeGaveUp:
+		level, name = zerolog.ErrorLevel, systemd.EventGaveUp
+	case plan.Verdict == remediate.Refuse:
+		level, name = zerolog.WarnLevel, systemd.EventPlanRefused
+	}
+	e := r.log.WithLevel(level).Str("plan", plan.ID)
+	if name != "" {
+		e = e.Str(eventField, name)
+	}
+	r.told(e, plan)
+}
+
+func (r *report) kept(plan remediate.Plan) {
+	r.told(r.log.Warn().Str(eventField, systemd.EventLimitKept).Str("plan", plan.ID), plan)
+}
+
+func (r *report) startRefused(source string, plan remediate.Plan) {
+	if r.news("start of "+plan.Name, plan.Reason) || plan.Verdict == remediate.Act {
+		r.told(r.log.Error().Str(eventField, systemd.EventStartRefused).Str("plan", plan.ID).Str("source", source), plan)
+	}
+}
+
+// told ends a log line with a plan, and gives its advice.
+func (r *report) told(e *zerolog.Event, plan remediate.Plan) {
+	logPlan(e, plan).Msg(sentence(plan))
+	for _, a := range plan.Advice {
+		e := r.log.Info().Str("socket", plan.Name).Str("plan", plan.ID)
+		if plan.Incident != "" {
+			e = e.Str("incident", plan.Incident)
+		}
+		e.Msgf("advice for %s: %s", plan.Name, a)
+	}
+}
+
+func (r *report) bootLoss(loss remediate.BootLoss) {
+	if text := loss.String(); r.news("boot value of "+loss.Key, text) {
+		r.log.Warn().Str(eventField, systemd.EventBootLoses).Str("key", loss.Key).Str("file", loss.Winner.File).
+			Int("line", loss.Winner.Line).Int("from", loss.Ours).Int("to", loss.Winner.Value).Msg(text)
+	}
+}
+
+func (r *report) acted(outcomes []remediate.Outcome) {
+	r.refresh()
+	for _, o := range outcomes {
+		r.counts.actions.WithLabelValues(remediate.Describe(o.Action).Kind, string(o.Result.Status)).Inc()
+	}
+}
+
+func (r *report) recovered(begun, end remediate.Event) {
+	r.log.Warn().Str(eventField, systemd.EventActionRecovered).Str("socket", begun.Socket).Str("incident", begun.Incident).
+		Str("plan", begun.Plan).Str("action", begun.Action).Str("result", string(end.Result)).
+		Msgf("a former qwatch was interrupted at %s of %s: %s; it is not done again", begun.Action, begun.Target, end.Result)
+}
+
+// sentence is a plan as one that stands alone.
+func sentence(plan remediate.Plan) string {
+	if plan.Verdict == remediate.Act && strings.Contains(plan.Reason, plan.Name) {
+		return "plan: " + plan.Reason
+	}
+	return fmt.Sprintf("%s %s: %s", verdictWords[plan.Verdict], plan.Name, plan.Reason)
+}
+
+var verdictWords = map[remediate.Verdict]string{
+	remediate.Act:     "plan for",
+	remediate.Wait:    "waiting with",
+	remediate.Refuse:  "leaving alone",
+	remediate.Nothing: "nothing to do for",
+}
+
+// logPlan puts all members of a plan's JSON on a log line.
+func logPlan(e *zerolog.Event, plan remediate.Plan) *zerolog.Event {
+	text, err := json.Marshal(plan)
+	if err != nil {
+		return e.AnErr("plan_error", err)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return e.AnErr("plan_error", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if string(members[name]) != "null" {
+			e = e.RawJSON(name, members[name])
+		}
+	}
+	return e
+}

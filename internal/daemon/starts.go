@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"qwatch/matcher"
+	"qwatch/remediate"
+	"qwatch/remediate/facts"
+)
+
+const (
+	// refusedEvery is the least time between two looks at a uWSGI that would
+	// not start: systemd may try it again each second, and each try writes the
+	// line.
+	refusedEvery = 5 * time.Second
+	// refusedWait bounds one look.
+	refusedWait = 10 * time.Second
+	// maxRefused is how many of them are remembered.
+	maxRefused = 50
+)
+
+// starts are the uWSGI that say that they would not start.
+type starts struct {
+	tried map[string]time.Time // when one was looked at, by unit or source
+	found chan refusal
+	busy  bool // one is looked at
+}
+
+// refusal is what was found out about one of them.
+type refusal struct {
+	source  string
+	refusal remediate.Refusal
+	// snapshot and history are no older than the line.
+	snapshot facts.Snapshot
+	history  remediate.History
+	err      error // why there are none
+}
+
+func newStarts() starts {
+	return starts{tried: map[string]time.Time{}, found: make(chan refusal)}
+}
+
+// mark takes one of uWSGI's other lines.
+func (c *core) mark(ctx context.Context, m matcher.Mark) {
+	now := time.Now()
+	c.record.heard(m, now)
+	if m.Kind != matcher.MarkNoStart {
+		return
+	}
+	// All lines of one source that name no unit are one: strangers may write
+	// them.
+	key := m.Unit
+	if key == "" {
+		key = m.Source
+	}
+	s := &c.starts
+	if c.actions.running || s.busy || now.Sub(s.tried[key]) < refusedEvery {
+		return
+	}
+	if len(s.tried) >= maxRefused {
+		clear(s.tried)
+	}
+	s.tried[key], s.busy = now, true
+	go func() {
+		r := c.findRefusal(ctx, m)
+		select {
+		case s.found <- r:
+		case <-ctx.Done():
+		}
+	}()
+}
+
+// findRefusal looks at a unit that is down. It runs in a goroutine of its own.
+func (c *core) findRefusal(ctx context.Context, m matcher.Mark) refusal {
+	ctx, cancel := context.WithTimeout(ctx, refusedWait)
+	defer cancel()
+	r := refusal{source: m.Source, refusal: remediate.Refusal{Unit: m.Unit, Lost: errors.New("the line names no systemd unit")}}
+	if m.Unit != "" {
+		r.refusal.Listen, r.refusal.At, r.refusal.Lost = c.observer.host.Refused(ctx, m.Unit)
+	}
+	if r.snapshot, r.err = c.observer.host.Observe(ctx); r.err == nil {
+		r.history, r.err = c.observer.trail.History()
+	}
+	return r
+}
+
+// refused deals with a uWSGI that would not start: the app is down.
+func (c *core) refused(ctx context.Context, r refusal) {
+	c.starts.busy = false
+	if r.err != nil {
+		c.report.unseen(ctx, r.err, nil)
+		return
+	}
+	if c.actions.running {
+		return // the line comes again
+	}
+	plan := remediate.Revive(c.settings.policy, r.snapshot, r.refusal, r.history, time.Now())
+	if plan.Name == "" {
+		plan.Name = r.source
+	}
+	c.report.startRefused(r.source, plan)
+	if plan.Verdict == remediate.Act {
+		c.begin(ctx, plan)
+	}
+}
