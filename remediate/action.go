@@ -3,8 +3,9 @@ package remediate
 import (
 	"context"
 	"fmt"
-	"qwatch/remediate/facts"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 // Action is one change to the host, written down before it is made: what is,

@@ -3,8 +3,9 @@ package remediate
 import (
 	"fmt"
 	"maps"
-	"qwatch/remediate/facts"
 	"slices"
+
+	"qwatch/remediate/facts"
 )
 
 // BootLoss is a setting in qwatch's own sysctl.d file that the next boot would

@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"qwatch/remediate/facts"
 	"slices"
 	"time"
 
 	"qwatch/matcher"
+	"qwatch/remediate/facts"
 )
 
 // Case is one incident with all that is known of it.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"qwatch/matcher"
+	"qwatch/remediate/facts"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"time"
 
 	"qwatch/matcher"
+	"qwatch/remediate/facts"
 )
 
 // Kind says why an accept queue is full.

@@ -3,7 +3,6 @@ package remediate
 import (
 	"fmt"
 	"os"
-	"qwatch/remediate/facts"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"qwatch/matcher"
+	"qwatch/remediate/facts"
 )
 
 // signs are those of a TCP socket that was watched for so long at a constant

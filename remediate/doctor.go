@@ -3,6 +3,7 @@ package remediate
 import (
 	"cmp"
 	"fmt"
+
 	"qwatch/remediate/facts"
 )
 

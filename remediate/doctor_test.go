@@ -1,10 +1,11 @@
 package remediate
 
 import (
-	"qwatch/remediate/facts"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"qwatch/remediate/facts"
 )
 
 func TestExamine(t *testing.T) {

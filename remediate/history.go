@@ -2,11 +2,12 @@ package remediate
 
 import (
 	"fmt"
-	"qwatch/remediate/facts"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 // History is what was done before, as the audit trail tells it.

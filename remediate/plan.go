@@ -2,8 +2,9 @@ package remediate
 
 import (
 	"encoding/json"
-	"qwatch/remediate/facts"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 // Verdict is what Decide makes of an incident.

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
-	"qwatch/remediate/facts"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"qwatch/matcher"
+	"qwatch/remediate/facts"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")

@@ -2,8 +2,9 @@ package remediate
 
 import (
 	"fmt"
-	"qwatch/remediate/facts"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 // Refusal is a uWSGI that did not start because its configured listen backlog

@@ -2,11 +2,12 @@ package remediate
 
 import (
 	"errors"
-	"qwatch/remediate/facts"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"qwatch/remediate/facts"
 )
 
 func TestRevive(t *testing.T) {

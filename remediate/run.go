@@ -3,8 +3,9 @@ package remediate
 import (
 	"context"
 	"fmt"
-	"qwatch/remediate/facts"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 // Actor takes one action of a plan and leaves its mark in the audit trail.
@@ -16,7 +17,7 @@ type Actor interface {
 // after each action, and without a trail it does nothing.
 type Acting struct {
 	Applier Applier
-	Trail   *Trail
+	Trail   Recorder
 }
 
 // Do applies the action.
@@ -33,7 +34,7 @@ func (d Acting) Do(ctx context.Context, p Plan, a Action) Result {
 
 // Rehearsing is the Actor of a dry run: it has no way to change anything but
 // the trail.
-type Rehearsing struct{ Trail *Trail }
+type Rehearsing struct{ Trail Recorder }
 
 // Do answers Planned.
 func (d Rehearsing) Do(_ context.Context, p Plan, a Action) Result {

@@ -2,9 +2,10 @@ package remediate
 
 import (
 	"fmt"
-	"qwatch/remediate/facts"
 	"slices"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 // Stay is something that qwatch changed and that Undo leaves as it is.

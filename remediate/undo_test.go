@@ -1,11 +1,12 @@
 package remediate
 
 import (
-	"qwatch/remediate/facts"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"qwatch/remediate/facts"
 )
 
 // changed is an event that changed the host from one number to another.

@@ -11,18 +11,20 @@ import (
 )
 
 // TestLayers holds the product to its layers: imports point down only, the
-// daemon does not know the host, and package host alone reaches into other
-// processes, namespaces and /proc/sys.
+// daemon does not know the host, package host alone reaches into other
+// processes, namespaces and /proc/sys, and what decides knows no operating
+// system.
 func TestLayers(t *testing.T) {
 	may := map[string][]string{
-		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "internal/text", "matcher", "remediate", "remediate/facts", "systemd", "tailer/bulk"},
+		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/facts", "systemd", "tailer/bulk"},
 		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/facts", "systemd", "tailer"},
 		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "remediate/facts", "systemd"},
-		"remediate":          {"internal/text", "matcher", "remediate/facts"},
+		"remediate":          {"matcher", "remediate/facts"},
 		"remediate/facts":    {"internal/text", "matcher"},
 		"internal/config":    {"internal/text", "remediate"},
 		"internal/sysctld":   {"internal/text"},
 		"internal/text":      {},
+		"internal/trail":     {"internal/text", "remediate"},
 		"internal/uwsgiconf": {},
 		"matcher":            {},
 		"systemd":            {"internal/text"},
@@ -34,6 +36,7 @@ func TestLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	reaches := regexp.MustCompile(`unix\.(?:Pidfd\w+|Ptrace\w+|Setns|Unshare|Listen|Kill|Tgkill)\(|syscall\.Kill\(|"/proc/sys/`)
+	system := regexp.MustCompile(`^(?:os|net|syscall)(?:$|/)|^golang\.org/x/sys/`)
 	seen := 0
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
@@ -49,6 +52,9 @@ func TestLayers(t *testing.T) {
 		for _, path := range fields[2:] {
 			if below, ours := strings.CutPrefix(path, "qwatch/"); ours && !slices.Contains(allowed, below) {
 				t.Errorf("%s imports %s", name, below)
+			}
+			if (name == "remediate" || strings.HasPrefix(name, "remediate/")) && system.MatchString(path) && path != "net/netip" {
+				t.Errorf("%s imports %s: decisions are made from values alone", name, path)
 			}
 		}
 		files, err := filepath.Glob(filepath.Join(fields[1], "*.go"))

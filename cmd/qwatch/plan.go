@@ -12,6 +12,7 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/internal/daemon"
+	"qwatch/internal/trail"
 	"qwatch/matcher"
 	"qwatch/remediate"
 )
@@ -71,11 +72,11 @@ func newApply(e env) *cobra.Command {
 			return err
 		}
 		log := newLog(e, cfg.Log)
-		trail, err := openTrail(cfg, log)
+		audit, err := openTrail(cfg, log)
 		if err != nil {
 			return err
 		}
-		defer trail.Close()
+		defer audit.Close()
 		h, err := openHost(cfg)
 		if err != nil {
 			return err
@@ -104,7 +105,7 @@ func newApply(e env) *cobra.Command {
 			return &exit{exitFailed, errors.New("nothing was done: not confirmed"), "say yes, or use --yes"}
 		}
 		for _, p := range todo {
-			if err := outcome(p, daemon.Act(ctx, p, h, h.actor(cfg, trail), trail, log)); err != nil {
+			if err := outcome(p, daemon.Act(ctx, p, h, h.actor(cfg, audit), audit, log)); err != nil {
 				return err
 			}
 		}
@@ -140,7 +141,7 @@ func planAll(ctx context.Context, h outside, cfg *config.Config, address string)
 	if err != nil {
 		return nil, err
 	}
-	history, err := remediate.ReadHistory(filepath.Join(cfg.StateDir, auditFile))
+	history, err := trail.Read(filepath.Join(cfg.StateDir, auditFile))
 	if err != nil {
 		return nil, err
 	}

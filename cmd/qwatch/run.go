@@ -14,6 +14,7 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/internal/daemon"
+	"qwatch/internal/trail"
 	"qwatch/remediate"
 	"qwatch/systemd"
 )
@@ -74,16 +75,16 @@ func (r *runner) run(ctx context.Context) error {
 	for _, w := range cfg.Warnings() {
 		log.Warn().Msg(w)
 	}
-	trail, err := openTrail(cfg, log)
+	audit, err := openTrail(cfg, log)
 	if err != nil {
 		return err
 	}
-	defer trail.Close()
-	unlock, err := lockState(cfg.StateDir)
+	defer audit.Close()
+	unlock, err := trail.LockState(cfg.StateDir)
 	switch {
 	case err == nil:
 		defer unlock()
-	case cfg.Policy.DryRun && !errors.Is(err, errRunning):
+	case cfg.Policy.DryRun && !errors.Is(err, trail.ErrRunning):
 		log.Warn().Err(err).Msg("the dry run goes on without keeping positions")
 	default:
 		return &exit{exitFailed, err, "stop the other one, or set another state_dir"}
@@ -102,10 +103,10 @@ func (r *runner) run(ctx context.Context) error {
 	defer stop()
 	d := daemon.New(daemon.Options{
 		Version: version, Config: cfg, FromStart: r.fromStart, KeepState: unlock != nil,
-		Host: h, Trail: trail, Log: log,
+		Host: h, Trail: audit, Log: log,
 		Configure: func(cfg *config.Config) remediate.Actor {
 			h.Configure(h.options(cfg))
-			return h.actor(cfg, trail)
+			return h.actor(cfg, audit)
 		},
 		Notifier: systemd.NewNotifier(r.env.getenv), Watchdog: watchdog,
 		Reread: r.load, ConfigFile: *r.path,

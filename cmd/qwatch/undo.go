@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/daemon"
+	"qwatch/internal/trail"
 	"qwatch/remediate"
 )
 
@@ -40,7 +41,7 @@ listen backlog that is configured or running.`,
 		if err != nil {
 			return &exit{exitFailed, err, ""}
 		}
-		history, err := remediate.ReadHistory(filepath.Join(cfg.StateDir, auditFile))
+		history, err := trail.Read(filepath.Join(cfg.StateDir, auditFile))
 		if err != nil {
 			return &exit{exitFailed, err, "read it as root, or name the configuration that qwatch ran with: -c FILE"}
 		}
@@ -55,15 +56,15 @@ listen backlog that is configured or running.`,
 			return &exit{exitFailed, errors.New("nothing was done: not confirmed"), "say yes, or use --yes"}
 		}
 		log := newLog(e, cfg.Log)
-		trail, err := openTrail(cfg, log)
+		audit, err := openTrail(cfg, log)
 		if err != nil {
 			return err
 		}
-		defer trail.Close()
+		defer audit.Close()
 		// What was asked for by hand is done, also where the daemon is set to
 		// a dry run.
 		plan.DryRun = false
-		return outcome(plan, daemon.PutBack(ctx, plan, h.acting(trail), trail, log))
+		return outcome(plan, daemon.PutBack(ctx, plan, h.acting(audit), audit, log))
 	}
 	return cmd
 }

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,12 +9,12 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"qwatch/internal/config"
 	"qwatch/internal/host"
 	"qwatch/internal/text"
+	"qwatch/internal/trail"
 	"qwatch/remediate"
 	"qwatch/systemd"
 )
@@ -114,7 +111,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 }
 
 // actor is where acting and a dry run part.
-func (o outside) actor(cfg *config.Config, trail *remediate.Trail) remediate.Actor {
+func (o outside) actor(cfg *config.Config, trail remediate.Recorder) remediate.Actor {
 	if cfg.Policy.DryRun {
 		return remediate.Rehearsing{Trail: trail}
 	}
@@ -122,7 +119,7 @@ func (o outside) actor(cfg *config.Config, trail *remediate.Trail) remediate.Act
 }
 
 // acting is the actor that changes the host.
-func (o outside) acting(trail *remediate.Trail) remediate.Actor {
+func (o outside) acting(trail remediate.Recorder) remediate.Actor {
 	applier := remediate.Applier(o.Host)
 	if o.units != nil {
 		applier = o.WithUnits(o.units)
@@ -132,34 +129,14 @@ func (o outside) acting(trail *remediate.Trail) remediate.Actor {
 
 // openTrail opens the audit trail. A dry run that may not write there keeps it
 // in memory, and says so.
-func openTrail(cfg *config.Config, log zerolog.Logger) (*remediate.Trail, error) {
-	path := filepath.Join(cfg.StateDir, auditFile)
-	trail, err := remediate.OpenTrail(path)
+func openTrail(cfg *config.Config, log zerolog.Logger) (*trail.Trail, error) {
+	t, err := trail.Open(filepath.Join(cfg.StateDir, auditFile))
 	if err != nil && cfg.Policy.DryRun {
 		log.Warn().Err(err).Msg("the dry run goes on without an audit trail on disk")
-		return &remediate.Trail{}, nil
+		return &trail.Trail{}, nil
 	}
 	if err != nil {
 		return nil, &exit{exitFailed, err, "qwatch changes nothing that it cannot record; make state_dir writable"}
 	}
-	return trail, nil
+	return t, nil
 }
-
-// lockState keeps a second daemon out of a state directory.
-func lockState(dir string) (unlock func(), err error) {
-	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another qwatch runs with %s: %w", dir, errRunning)
-		}
-		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
-	}
-	return func() { f.Close() }, nil
-}
-
-var errRunning = errors.New("its state cannot be shared")

@@ -23,7 +23,7 @@ const (
 // Act carries a plan out, says each step, and where the host was changed
 // judges from the kernel's numbers whether it helped. `qwatch apply` and the
 // daemon share it.
-func Act(ctx context.Context, plan remediate.Plan, host Host, actor remediate.Actor, trail *remediate.Trail, log zerolog.Logger) []remediate.Outcome {
+func Act(ctx context.Context, plan remediate.Plan, host Host, actor remediate.Actor, trail remediate.Trail, log zerolog.Logger) []remediate.Outcome {
 	log = planLog(plan, log)
 	outcomes := carryOut(ctx, plan, actor, trail, log)
 	if !remediate.Changed(outcomes) {
@@ -50,7 +50,7 @@ func Act(ctx context.Context, plan remediate.Plan, host Host, actor remediate.Ac
 }
 
 // PutBack carries out the plan of an undo, which has no socket to judge by.
-func PutBack(ctx context.Context, plan remediate.Plan, actor remediate.Actor, trail *remediate.Trail, log zerolog.Logger) []remediate.Outcome {
+func PutBack(ctx context.Context, plan remediate.Plan, actor remediate.Actor, trail remediate.Trail, log zerolog.Logger) []remediate.Outcome {
 	return carryOut(ctx, plan, actor, trail, planLog(plan, log))
 }
 
@@ -66,7 +66,7 @@ func planLog(plan remediate.Plan, log zerolog.Logger) zerolog.Logger {
 }
 
 // carryOut takes the actions of a plan, unless another qwatch acted meanwhile.
-func carryOut(ctx context.Context, plan remediate.Plan, actor remediate.Actor, trail *remediate.Trail, log zerolog.Logger) []remediate.Outcome {
+func carryOut(ctx context.Context, plan remediate.Plan, actor remediate.Actor, trail remediate.Trail, log zerolog.Logger) []remediate.Outcome {
 	lock, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
 	unlock, err := trail.Lock(lock)

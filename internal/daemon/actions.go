@@ -13,7 +13,7 @@ import (
 // reload may take a minute, and hits go on meanwhile.
 type actions struct {
 	host     Host
-	trail    *remediate.Trail
+	trail    remediate.Trail
 	newActor func(*config.Config) remediate.Actor
 	actor    remediate.Actor
 	next     *config.Config // to be taken over when the action under way has ended

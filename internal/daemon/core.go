@@ -55,7 +55,7 @@ type pending struct {
 // whose text is still in its file.
 const maxPending = 4096
 
-func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail *remediate.Trail, log zerolog.Logger) *core {
+func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail remediate.Trail, log zerolog.Logger) *core {
 	return &core{
 		in: inputs{
 			hits:  make(chan matcher.Hit, 256),

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"qwatch/internal/config"
+	"qwatch/internal/trail"
 	"qwatch/matcher"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
@@ -164,7 +165,7 @@ func onBench(t *testing.T, fake *fakeHost, edit func(*config.Config), f func(*be
 			fake.somaxconn = 128
 		}
 		b := &bench{t: t, fake: fake}
-		trail := &remediate.Trail{}
+		trail := &trail.Trail{}
 		newActor := func(cfg *config.Config) remediate.Actor {
 			if cfg.Policy.DryRun {
 				return remediate.Rehearsing{Trail: trail}

@@ -35,7 +35,7 @@ type Options struct {
 	// it. It is called at the start and after each good Reread, never while
 	// an action is under way.
 	Configure func(*config.Config) remediate.Actor
-	Trail     *remediate.Trail
+	Trail     remediate.Trail
 	Log       zerolog.Logger
 	Notifier  *systemd.Notifier
 	// Watchdog is how long systemd waits for an answer, 0 if it does not.

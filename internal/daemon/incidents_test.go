@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"qwatch/internal/config"
+	"qwatch/internal/trail"
 	"qwatch/matcher"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
@@ -62,7 +63,7 @@ func (refused) Do(context.Context, remediate.Plan, remediate.Action) remediate.R
 func TestACrowdOfOneUserDelaysNobodyElse(t *testing.T) {
 	ctx := t.Context()
 	h := newCrowd(1000)
-	c := newCore(h, func(*config.Config) remediate.Actor { return refused{} }, &remediate.Trail{}, zerolog.Nop())
+	c := newCore(h, func(*config.Config) remediate.Actor { return refused{} }, &trail.Trail{}, zerolog.Nop())
 	cfg := config.Default()
 	cfg.Policy.DryRun, cfg.Group.Threshold = false, 1
 	c.configure(cfg)

@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"qwatch/internal/config"
+	"qwatch/internal/trail"
 	"qwatch/remediate"
 	"qwatch/tailer"
 )
@@ -32,7 +33,7 @@ func TestMetricsOfHostileNames(t *testing.T) {
 	cfg := config.Default()
 	cfg.Probe.Interval = 0
 	d := New(Options{
-		Config: cfg, Host: h, Trail: &remediate.Trail{}, Log: zerolog.Nop(),
+		Config: cfg, Host: h, Trail: &trail.Trail{}, Log: zerolog.Nop(),
 		Configure: func(*config.Config) remediate.Actor { return refused{} },
 	})
 	d.sources.list = []source{oddNames{}}

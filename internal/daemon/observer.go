@@ -36,7 +36,7 @@ type observation struct {
 // to. It looks once however often it was asked meanwhile.
 type observer struct {
 	host  Host
-	trail *remediate.Trail
+	trail remediate.Trail
 	seen  chan observation
 
 	asked chan struct{} // holds a token while a look is wanted
@@ -46,7 +46,7 @@ type observer struct {
 	known map[facts.SocketID]bool // the sockets of the newest snapshot
 }
 
-func newObserver(host Host, trail *remediate.Trail) *observer {
+func newObserver(host Host, trail remediate.Trail) *observer {
 	return &observer{host: host, trail: trail, seen: make(chan observation), asked: make(chan struct{}, 1)}
 }
 

@@ -1,15 +1,15 @@
-package remediate
+package trail
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"qwatch/remediate/facts"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +17,94 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"qwatch/matcher"
+	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func defaults() remediate.Policy {
+	return remediate.Policy{
+		Corroborate: true, Factor: 2, MinBacklog: 1024, MaxBacklog: 8192, Cooldown: time.Minute, GiveUpAfter: 3,
+		Sysctl: true, SysctlFile: "/etc/sysctl.d/90-qwatch.conf", Relisten: true, Reload: remediate.Always, ReloadHow: remediate.How{Method: remediate.MethodAuto},
+		ReloadTimeout: 90 * time.Second, ReloadCooldown: 10 * time.Minute, ReloadsPerHour: 4,
+	}
+}
+
+// full is the case of one uWSGI whose queue overflows.
+func full() remediate.Case {
+	s := facts.Socket{
+		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
+		Length: 129, Limit: 128, FD: 3, Somaxconn: 128,
+		Master:     facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: "app.service"},
+		Workers:    make([]facts.Worker, 4),
+		Configured: 128, ConfiguredAt: "/etc/uwsgi/app.ini:3",
+	}
+	return remediate.Case{
+		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},
+		Facts:    facts.Snapshot{At: now, Sockets: []facts.Socket{s}, Sysctl: map[string]int{"net.core.somaxconn": 128}},
+		Socket:   s,
+		Evidence: facts.Evidence{Samples: 4, Full: 3, Peak: 129, Limit: 128},
+	}
+}
+
+// wholePlan has an action of each kind.
+func wholePlan() remediate.Plan { return remediate.Decide(defaults(), full(), nil, now) }
+
+// past is an event about the socket of full, ago before now.
+func past(ago time.Duration, plan, action string, result remediate.Status) remediate.Event {
+	s := full().Socket
+	return remediate.Event{
+		Time: now.Add(-ago), Plan: plan, Incident: "inc-1", Socket: s.Name(), Action: action, Target: s.Name(),
+		PID: s.Master.PID, Start: s.Master.Start, Inode: s.ID.Inode, Result: result, Why: "test",
+	}
+}
+
+// works is an Applier that has done everything, and counts it.
+type works struct{ n int }
+
+func (w *works) Apply(context.Context, remediate.Action) remediate.Result {
+	w.n++
+	return remediate.Result{Status: remediate.Applied, Was: -1, Now: -1}
+}
+
+type applierFunc func(context.Context, remediate.Action) remediate.Result
+
+func (f applierFunc) Apply(ctx context.Context, a remediate.Action) remediate.Result {
+	return f(ctx, a)
+}
+
+func results(h remediate.History) (lines []string) {
+	for _, e := range h {
+		line := fmt.Sprintf("%s %s %s", e.Result, e.Action, e.Target)
+		if e.Error != "" {
+			line += ": " + e.Error
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func openTrail(t *testing.T, path string) *Trail {
+	t.Helper()
+	trail, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { trail.Close() })
+	return trail
+}
+
+func history(t *testing.T, trail *Trail) remediate.History {
+	t.Helper()
+	h, err := trail.History()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
 
 // The test binary runs itself to be killed, or to run out of disk.
 func TestMain(m *testing.M) {
@@ -42,21 +129,21 @@ var children = map[string]func(path string) error{
 // killed as by kill -9.
 func killedAt(target string) func(string) error {
 	return func(path string) error {
-		trail, err := OpenTrail(path)
+		trail, err := Open(path)
 		if err != nil {
 			return err
 		}
 		if _, err := trail.Lock(context.Background()); err != nil {
 			return err
 		}
-		host := newFakeHost()
-		Run(context.Background(), wholePlan(), Acting{applierFunc(func(ctx context.Context, a Action) Result {
-			if Describe(a).Target == target {
+		host := &works{}
+		remediate.Run(context.Background(), wholePlan(), remediate.Acting{Applier: applierFunc(func(ctx context.Context, a remediate.Action) remediate.Result {
+			if remediate.Describe(a).Target == target {
 				unix.Kill(os.Getpid(), unix.SIGKILL)
 				select {}
 			}
 			return host.Apply(ctx, a)
-		}), trail}, func(Outcome) {})
+		}), Trail: trail}, func(remediate.Outcome) {})
 		return nil
 	}
 }
@@ -64,7 +151,7 @@ func killedAt(target string) func(string) error {
 // fullDisk appends a line for which there is no room but for its first bytes,
 // and then, with room again, another.
 func fullDisk(path string) error {
-	trail, err := OpenTrail(path)
+	trail, err := Open(path)
 	if err != nil {
 		return err
 	}
@@ -73,7 +160,7 @@ func fullDisk(path string) error {
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &whole); err != nil {
 		return err
 	}
-	if err := trail.Append(past(3*time.Second, "inc-1.1", "relisten", Started)); err != nil {
+	if err := trail.Append(past(3*time.Second, "inc-1.1", "relisten", remediate.Started)); err != nil {
 		return err
 	}
 	info, err := os.Stat(path)
@@ -84,16 +171,16 @@ func fullDisk(path string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &small); err != nil {
 		return err
 	}
-	host := newFakeHost()
-	before, p := host.String(), wholePlan()
-	r := Acting{host, trail}.Do(context.Background(), p, p.Actions[0])
-	if r.Status != Failed || host.String() != before {
-		return fmt.Errorf("acted without a record: %+v, %s", r, host)
+	host := &works{}
+	p := wholePlan()
+	r := remediate.Acting{Applier: host, Trail: trail}.Do(context.Background(), p, p.Actions[0])
+	if r.Status != remediate.Failed || host.n != 0 {
+		return fmt.Errorf("acted without a record: %+v, %d actions", r, host.n)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &whole); err != nil {
 		return err
 	}
-	return trail.Append(past(time.Second, "inc-1.1", "relisten", Applied))
+	return trail.Append(past(time.Second, "inc-1.1", "relisten", remediate.Applied))
 }
 
 // runChild returns when the child has ended, however it did.
@@ -116,13 +203,14 @@ func TestTrailTwoProcesses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "state", "audit.jsonl")
 	a, b := openTrail(t, path), openTrail(t, path)
 	from, to := 128, 1024
-	first := past(time.Minute, "inc-1.1", "relisten", Applied)
+	first := past(time.Minute, "inc-1.1", "relisten", remediate.Applied)
 	first.From, first.To = &from, &to
-	second := failed(past(time.Second, "inc-1.2", "relisten", Failed), "a\nb \u2028 </script> \x00")
+	second := past(time.Second, "inc-1.2", "relisten", remediate.Failed)
+	second.Error = "a\nb \u2028 </script> \x00"
 	if err := a.Append(first); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(History{first}, history(t, b)); diff != "" {
+	if diff := cmp.Diff(remediate.History{first}, history(t, b)); diff != "" {
 		t.Errorf("b (-want +got)\n%s", diff)
 	}
 	if err := b.Append(second); err != nil {
@@ -130,7 +218,7 @@ func TestTrailTwoProcesses(t *testing.T) {
 	}
 	for name, trail := range map[string]*Trail{"a": a, "b": b} {
 		for range 2 { // the second time nothing is new
-			if diff := cmp.Diff(History{first, second}, history(t, trail)); diff != "" {
+			if diff := cmp.Diff(remediate.History{first, second}, history(t, trail)); diff != "" {
 				t.Errorf("%s (-want +got)\n%s", name, diff)
 			}
 		}
@@ -154,7 +242,7 @@ func TestTrailTwoProcesses(t *testing.T) {
 // What History returns is the caller's.
 func TestHistoryIsACopy(t *testing.T) {
 	trail := &Trail{}
-	if err := trail.Append(past(0, "inc-1.1", "relisten", Applied)); err != nil {
+	if err := trail.Append(past(0, "inc-1.1", "relisten", remediate.Applied)); err != nil {
 		t.Fatal(err)
 	}
 	history(t, trail)[0].Plan = "changed"
@@ -163,21 +251,9 @@ func TestHistoryIsACopy(t *testing.T) {
 	}
 }
 
-func TestEventJSON(t *testing.T) {
-	text, err := json.Marshal(eventOf(wholePlan(), wholePlan().Actions[4], now, Result{Status: Started}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := `{"time":"2026-03-01T12:00:00Z","plan":"inc-1.1","incident":"inc-1","socket":"127.0.0.1:5000","pid":1234,"start":99,"inode":77,` +
-		`"action":"reload","target":"uwsgi 1234 (app.service)","from":null,"to":null,"dry_run":false,"result":"started","why":"policy.reload.when is always"}`
-	if diff := cmp.Diff(want, string(text)); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
-}
-
 func TestTrailTornAndGarbage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
-	line, err := json.Marshal(past(time.Minute, "inc-1.1", "relisten", Applied))
+	line, err := json.Marshal(past(time.Minute, "inc-1.1", "relisten", remediate.Applied))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +265,7 @@ func TestTrailTornAndGarbage(t *testing.T) {
 	if n := len(history(t, trail)); n != 2 {
 		t.Errorf("%d events, want 2", n)
 	}
-	if err := trail.Append(past(0, "inc-1.2", "relisten", Applied)); err != nil {
+	if err := trail.Append(past(0, "inc-1.2", "relisten", remediate.Applied)); err != nil {
 		t.Fatal(err)
 	}
 	h := history(t, trail)
@@ -206,7 +282,7 @@ func TestTrailFullDisk(t *testing.T) {
 	if err := runChild(t, "full disk", path); err != nil {
 		t.Fatal(err)
 	}
-	h, err := ReadHistory(path)
+	h, err := Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +303,7 @@ func TestTrailReadsTheTail(t *testing.T) {
 	var text bytes.Buffer
 	n := 0
 	for ; text.Len() < 3<<20; n++ {
-		line, err := json.Marshal(past(time.Hour, fmt.Sprint("inc-1.", n), "relisten", Applied))
+		line, err := json.Marshal(past(time.Hour, fmt.Sprint("inc-1.", n), "relisten", remediate.Applied))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,11 +316,11 @@ func TestTrailReadsTheTail(t *testing.T) {
 	if least := int64(text.Len() - tailSize); trail.read < least {
 		t.Errorf("reads from byte %d on, not %d", trail.read, least)
 	}
-	read, err := ReadHistory(path)
+	read, err := Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, h := range map[string]History{"OpenTrail": history(t, trail), "ReadHistory": read} {
+	for name, h := range map[string]remediate.History{"Open": history(t, trail), "Read": read} {
 		if len(h) == 0 || len(h) > keepEvents || len(h) > n/2 {
 			t.Fatalf("%s: %d of %d events", name, len(h), n)
 		}
@@ -254,7 +330,7 @@ func TestTrailReadsTheTail(t *testing.T) {
 			}
 		}
 	}
-	if got := Decide(defaults(), full(), read, now).ID; got != fmt.Sprint("inc-1.", n) {
+	if got := remediate.Decide(defaults(), full(), read, now).ID; got != fmt.Sprint("inc-1.", n) {
 		t.Errorf("next plan %s after inc-1.%d", got, n-1)
 	}
 }
@@ -263,7 +339,7 @@ func TestTrailReadsTheTail(t *testing.T) {
 func TestTrailKeepsTheNewest(t *testing.T) {
 	trail := &Trail{}
 	for i := range keepEvents + 100 {
-		if err := trail.Append(past(0, fmt.Sprint("inc-1.", i), "relisten", Applied)); err != nil {
+		if err := trail.Append(past(0, fmt.Sprint("inc-1.", i), "relisten", remediate.Applied)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -279,7 +355,7 @@ func TestTrailCutShort(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
 	a, b := openTrail(t, path), openTrail(t, path)
 	for i := range 3 {
-		if err := a.Append(past(time.Hour, fmt.Sprint("inc-1.", i), "relisten", Applied)); err != nil {
+		if err := a.Append(past(time.Hour, fmt.Sprint("inc-1.", i), "relisten", remediate.Applied)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -289,7 +365,7 @@ func TestTrailCutShort(t *testing.T) {
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Append(past(0, "inc-1.3", "relisten", Applied)); err != nil {
+	if err := b.Append(past(0, "inc-1.3", "relisten", remediate.Applied)); err != nil {
 		t.Fatal(err)
 	}
 	h := history(t, a)
@@ -298,28 +374,28 @@ func TestTrailCutShort(t *testing.T) {
 	}
 }
 
-func TestReadHistory(t *testing.T) {
+func TestRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none", "audit.jsonl")
-	h, err := ReadHistory(path)
+	h, err := Read(path)
 	if h != nil || err != nil {
 		t.Errorf("%v, %v", h, err)
 	}
 	if _, err := os.Stat(filepath.Dir(path)); err == nil {
-		t.Error("reading made a folder")
+		t.Error("reading made a directory")
 	}
-	if _, err := ReadHistory(t.TempDir()); err == nil {
-		t.Error("a folder was read as a trail")
+	if _, err := Read(t.TempDir()); err == nil {
+		t.Error("a directory was read as a trail")
 	}
 }
 
-func TestOpenTrailErrors(t *testing.T) {
+func TestOpenErrors(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{dir, filepath.Join(file, "audit.jsonl")} {
-		if trail, err := OpenTrail(path); err == nil {
+		if trail, err := Open(path); err == nil {
 			trail.Close()
 			t.Errorf("opened %s", path)
 		} else if !strings.Contains(err.Error(), "audit trail") || !strings.Contains(err.Error(), file) && !strings.Contains(err.Error(), dir) {
@@ -381,18 +457,18 @@ func TestKilled(t *testing.T) {
 	tests := []struct {
 		child, action string
 		host          func(f *facts.Snapshot)
-		want          Status
+		want          remediate.Status
 		err, why      string
 	}{
-		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) {}, Failed, "interrupted before it took effect", ""},
-		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) { f.Sysctl["net.core.somaxconn"] = 1024 }, Applied, "",
+		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) {}, remediate.Failed, "interrupted before it took effect", ""},
+		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) { f.Sysctl["net.core.somaxconn"] = 1024 }, remediate.Applied, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) {}, Failed, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets = nil }, Failed, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit = 1024 }, Applied, "",
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) {}, remediate.Failed, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets = nil }, remediate.Failed, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit = 1024 }, remediate.Applied, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, Failed, "interrupted before it took effect", ""},
-		{"killed at reload", "reload", func(f *facts.Snapshot) {}, Failed, "interrupted; it is not known whether it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, remediate.Failed, "interrupted before it took effect", ""},
+		{"killed at reload", "reload", func(f *facts.Snapshot) {}, remediate.Failed, "interrupted; it is not known whether it took effect", ""},
 	}
 	for i, test := range tests {
 		t.Run(fmt.Sprint(i, " ", test.child), func(t *testing.T) {
@@ -416,7 +492,7 @@ func TestKilled(t *testing.T) {
 				snapshot.Sysctl["net.core.somaxconn"] = 1024 // that was done before
 			}
 			test.host(&snapshot)
-			end := Settle(open[0], snapshot)
+			end := remediate.Settle(open[0], snapshot)
 			want := open[0]
 			want.Time, want.Result, want.Error, want.Why = snapshot.At.UTC(), test.want, test.err, want.Why+test.why
 			if diff := cmp.Diff(want, end); diff != "" {
@@ -437,9 +513,9 @@ func TestKilled(t *testing.T) {
 				next.Socket = snapshot.Sockets[0]
 			}
 			p := defaults()
-			p.Reload = Always
-			plan := Decide(p, next, h, snapshot.At.Add(time.Hour))
-			inPlace := slices.ContainsFunc(plan.Actions, func(a Action) bool { _, ok := a.(Relisten); return ok })
+			p.Reload = remediate.Always
+			plan := remediate.Decide(p, next, h, snapshot.At.Add(time.Hour))
+			inPlace := slices.ContainsFunc(plan.Actions, func(a remediate.Action) bool { _, ok := a.(remediate.Relisten); return ok })
 			if plan.ID != "inc-1.2" || !inPlace {
 				t.Errorf("next plan %s: %s: %s", plan.ID, plan.Verdict, plan.Reason)
 			}
@@ -447,8 +523,11 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-func FuzzParseTrail(f *testing.F) {
-	line, err := json.Marshal(eventOf(wholePlan(), wholePlan().Actions[0], now, Result{Status: Applied}))
+func FuzzParse(f *testing.F) {
+	from, to := 128, 1024
+	applied := past(0, "inc-1.1", "sysctl", remediate.Applied)
+	applied.From, applied.To = &from, &to
+	line, err := json.Marshal(applied)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -457,18 +536,18 @@ func FuzzParseTrail(f *testing.F) {
 	f.Add([]byte("\n\n{}\n[]\nnull\n{\"action\":\"judge\",\"to\":null}\n"))
 	f.Add([]byte(`{"action":"relisten","result":"started","socket":"127.0.0.1:5000","plan":"inc-1.9223372036854775807","incident":"inc-1"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		h := History(parseTrail(text))
+		h := remediate.History(parse(text))
 		if len(h) > bytes.Count(text, []byte("\n"))+1 {
 			t.Errorf("%d events in %q", len(h), text)
 		}
 		// Whatever stands in a trail, a decision can be made, and what was
 		// begun can be brought to an end.
-		plan := Decide(defaults(), full(), h, now)
-		if (plan.Verdict == Act) != (len(plan.Actions) > 0) {
+		plan := remediate.Decide(defaults(), full(), h, now)
+		if (plan.Verdict == remediate.Act) != (len(plan.Actions) > 0) {
 			t.Errorf("%+v", plan)
 		}
 		for _, e := range h.Unfinished() {
-			h = append(h, Settle(e, full().Facts))
+			h = append(h, remediate.Settle(e, full().Facts))
 		}
 		if open := h.Unfinished(); len(open) > 0 {
 			t.Errorf("still unfinished: %v", open)
@@ -478,7 +557,7 @@ func FuzzParseTrail(f *testing.F) {
 			if err != nil {
 				continue // a year over 9999
 			}
-			again := parseTrail(line)
+			again := parse(line)
 			if len(again) != 1 {
 				t.Fatalf("%s is read as %v", line, again)
 			}
@@ -492,12 +571,12 @@ func FuzzParseTrail(f *testing.F) {
 // The trail is read on terminals, too.
 func TestTrailHoldsNoControlCharacters(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
-	trail, err := OpenTrail(path)
+	trail, err := Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer trail.Close()
-	e := past(time.Second, "inc-1.1", "relisten", Failed)
+	e := past(time.Second, "inc-1.1", "relisten", remediate.Failed)
 	e.Error = "open /run/\u202egol.kcos\x1b\u009b\xff"
 	if err := trail.Append(e); err != nil {
 		t.Fatal(err)
@@ -505,5 +584,133 @@ func TestTrailHoldsNoControlCharacters(t *testing.T) {
 	text, err := os.ReadFile(path)
 	if err != nil || strings.ContainsAny(string(text), "\u202e\x1b\u009b") || !strings.Contains(string(text), "/run/�gol.kcos") {
 		t.Errorf("the trail holds %q, %v", text, err)
+	}
+}
+
+// A trail that was rotated or removed while qwatch runs must still keep two of
+// them from acting at once, and keep on recording.
+func TestTrailRotatedWhileItRuns(t *testing.T) {
+	for _, away := range []func(path string) error{
+		os.Remove,
+		func(path string) error { return os.Rename(path, path+".1") },
+	} {
+		path := filepath.Join(t.TempDir(), "audit.jsonl")
+		daemon, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer daemon.Close()
+		before := past(2*time.Second, "inc-1.1", "relisten", remediate.Applied)
+		if err := daemon.Append(before); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := daemon.History(); err != nil {
+			t.Fatal(err)
+		}
+		if err := away(path); err != nil {
+			t.Fatal(err)
+		}
+		unlock, err := daemon.Lock(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer apply.Close()
+		soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, err := apply.Lock(soon); err == nil {
+			t.Error("both act at once")
+		}
+		if err := daemon.Append(past(time.Second, "inc-1.2", "relisten", remediate.Applied)); err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+		if h, err := apply.History(); err != nil || len(h) != 1 {
+			t.Errorf("the new trail holds %d events (%v), want 1", len(h), err)
+		}
+		if h, err := daemon.History(); err != nil || len(h) != 2 {
+			t.Errorf("%d events are known (%v), want 2", len(h), err)
+		}
+	}
+}
+func TestActingWritesBeforeAndAfter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state", "audit.jsonl")
+	trail := openTrail(t, path)
+	// At the time of each action the trail on the disk says that it began.
+	spy := applierFunc(func(_ context.Context, a remediate.Action) remediate.Result {
+		h, err := Read(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := remediate.Describe(a).Target
+		if open := h.Unfinished(); len(open) != 1 || open[0].Target != target {
+			t.Errorf("at %s the trail has begun %v", a, results(open))
+		}
+		if target == "127.0.0.1:5000" {
+			return remediate.Result{Status: remediate.Failed, Err: errors.New("the host says failed")}
+		}
+		return remediate.Result{Status: remediate.Applied}
+	})
+	remediate.Run(t.Context(), wholePlan(), remediate.Acting{Applier: spy, Trail: trail}, func(remediate.Outcome) {})
+	want := []string{
+		"started sysctl net.core.somaxconn", "applied sysctl net.core.somaxconn",
+		"started relisten 127.0.0.1:5000", "failed relisten 127.0.0.1:5000: the host says failed",
+	}
+	if diff := cmp.Diff(want, results(history(t, trail))); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestActingNeedsATrail(t *testing.T) {
+	trail := openTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"))
+	trail.Close()
+	host := &works{}
+	got := remediate.Run(t.Context(), wholePlan(), remediate.Acting{Applier: host, Trail: trail}, func(remediate.Outcome) {})
+	if len(got) != 1 || got[0].Result.Status != remediate.Failed {
+		t.Errorf("%+v", got)
+	}
+	if err := got[0].Result.Err; err == nil || !strings.HasPrefix(err.Error(), "nothing is changed that cannot be recorded: audit trail: ") {
+		t.Errorf("error %v", err)
+	}
+	if host.n != 0 {
+		t.Errorf("%d actions without a record", host.n)
+	}
+}
+
+// A trail that fails between the two lines of an action: the action was done,
+// and the error says that no record tells of it.
+func TestActingTrailFailsUnderWay(t *testing.T) {
+	trail := openTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"))
+	spy := applierFunc(func(context.Context, remediate.Action) remediate.Result {
+		trail.Close()
+		return remediate.Result{Status: remediate.Applied, Was: 128, Now: 1024}
+	})
+	p := wholePlan()
+	r := remediate.Acting{Applier: spy, Trail: trail}.Do(t.Context(), p, p.Actions[0])
+	if r.Status != remediate.Applied || r.Err == nil || !strings.HasPrefix(r.Err.Error(), "applied, but it could not be recorded: ") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestLockState(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := LockState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LockState(dir); !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a second lock: %v", err)
+	}
+	unlock()
+	again, err := LockState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+	if _, err := LockState(filepath.Join(dir, "none")); err == nil || errors.Is(err, ErrRunning) {
+		t.Errorf("a directory that is not there: %v", err)
 	}
 }

@@ -1,0 +1,66 @@
+package remediate
+
+import (
+	"context"
+	"time"
+)
+
+// The results that only a judge gives; the others are the Status of an action.
+const (
+	Fixed    Status = "fixed"     // the limit is raised and the queue no longer full
+	NoEffect Status = "no-effect" // it is still full, or its limit is as it was
+	Worse    Status = "worse"     // the socket or its master is gone, or its limit lower
+)
+
+// Event is one line of the audit trail.
+type Event struct {
+	Time     time.Time `json:"time"`
+	Plan     string    `json:"plan"`
+	Incident string    `json:"incident,omitempty"`
+	Socket   string    `json:"socket,omitempty"`
+	PID      int       `json:"pid,omitempty"`   // the uWSGI master
+	Start    uint64    `json:"start,omitempty"` // and when it started, as Process.Start
+	Inode    uint64    `json:"inode,omitempty"` // the socket
+	Action   string    `json:"action"`          // sysctl relisten reload start judge
+	Target   string    `json:"target"`
+	From     *int      `json:"from"`
+	To       *int      `json:"to"`
+	DryRun   bool      `json:"dry_run"`
+	Result   Status    `json:"result"`
+	Error    string    `json:"error,omitempty"`
+	Why      string    `json:"why"`
+}
+
+// eventOf is the audit line for an action of a plan.
+func eventOf(p Plan, a Action, at time.Time, r Result) Event {
+	d, socket := Describe(a), p.Socket
+	if r, ok := a.(Relisten); ok {
+		socket = r.Socket // an undo is about several
+	}
+	e := Event{
+		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
+		PID: socket.Master.PID, Start: socket.Master.Start, Inode: socket.ID.Inode,
+		Action: d.Kind, Target: d.Target, From: d.From, To: d.To, DryRun: p.DryRun,
+		Result: r.Status, Why: d.Why,
+	}
+	if r.Err != nil {
+		e.Error = r.Err.Error()
+	}
+	return e
+}
+
+// Recorder takes down what is done. An event is kept for good when Append
+// returns without an error.
+type Recorder interface {
+	Append(Event) error
+}
+
+// Trail is the audit trail of a host, which several qwatch processes share.
+type Trail interface {
+	Recorder
+	// History returns the newest events, the oldest first.
+	History() (History, error)
+	// Lock keeps the other processes from acting until unlock is called. It
+	// waits for them until ctx ends.
+	Lock(ctx context.Context) (unlock func(), err error)
+}

@@ -1,0 +1,39 @@
+package remediate
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestEventJSON(t *testing.T) {
+	text, err := json.Marshal(eventOf(wholePlan(), wholePlan().Actions[4], now, Result{Status: Started}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"time":"2026-03-01T12:00:00Z","plan":"inc-1.1","incident":"inc-1","socket":"127.0.0.1:5000","pid":1234,"start":99,"inode":77,` +
+		`"action":"reload","target":"uwsgi 1234 (app.service)","from":null,"to":null,"dry_run":false,"result":"started","why":"policy.reload.when is always"}`
+	if diff := cmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestEventOf(t *testing.T) {
+	p := wholePlan()
+	e := eventOf(p, p.Actions[0], now.In(time.FixedZone("", 3600)), Result{Status: Failed, Err: errors.New("read-only")})
+	from, to := 128, 1024
+	want := Event{
+		Time: now, Plan: "inc-1.1", Incident: "inc-1", Socket: "127.0.0.1:5000", PID: 1234, Start: 99, Inode: 77,
+		Action: "sysctl", Target: "net.core.somaxconn", From: &from, To: &to, Result: Failed, Error: "read-only",
+		Why: "the accept queue of 127.0.0.1:5000 holds 129 of 128",
+	}
+	if diff := cmp.Diff(want, e); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if zone := e.Time.Location(); zone != time.UTC {
+		t.Errorf("time in %s", zone)
+	}
+}
