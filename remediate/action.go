@@ -22,7 +22,7 @@ type SetSysctl struct {
 	Key      string
 	From, To int // the live value
 	// Space is a process in the namespace, zero for qwatch's own.
-	Space facts.Process
+	NetNSOf facts.Process
 	// File is the sysctl.d file to keep the value over a boot, "" for none;
 	// FileFrom is what it holds for Key now, 0 for nothing. A file that holds
 	// more than To is left as it is.
@@ -68,8 +68,8 @@ func (Reload) isAction()    {}
 func (Start) isAction()     {}
 
 func (a SetSysctl) String() string {
-	if a.Space != (facts.Process{}) {
-		return fmt.Sprintf("set %s from %d to %d in the namespace of %s", a.Key, a.From, a.To, a.Space)
+	if a.NetNSOf != (facts.Process{}) {
+		return fmt.Sprintf("set %s from %d to %d in the namespace of %s", a.Key, a.From, a.To, a.NetNSOf)
 	}
 	s := fmt.Sprintf("set %s from %d to %d", a.Key, a.From, a.To)
 	switch {
@@ -91,26 +91,74 @@ func (a Reload) String() string {
 
 func (a Start) String() string { return "start " + a.Unit }
 
-// Status is how an action ended.
-type Status string
+// ActionKind is an action in one word, as plans and the audit trail write it.
+type ActionKind string
+
+// The kinds of actions. A judge changes nothing: its event says what became of
+// the others.
+const (
+	ActionSysctl   ActionKind = "sysctl"
+	ActionRelisten ActionKind = "relisten"
+	ActionReload   ActionKind = "reload"
+	ActionStart    ActionKind = "start"
+	ActionJudge    ActionKind = "judge"
+)
+
+// Description is an action in the words of the audit trail.
+type Description struct {
+	Kind     ActionKind
+	Target   string // the key, the socket, the master or the unit
+	From, To *int   // nil where the action has no numbers
+	Why      string
+}
+
+// Describe puts an action into the words of the audit trail.
+func Describe(a Action) Description {
+	switch a := a.(type) {
+	case SetSysctl:
+		target := a.Key
+		if a.NetNSOf.PID != 0 { // not to be taken for qwatch's own key in the trail
+			target += " of " + a.NetNSOf.String()
+		}
+		return Description{ActionSysctl, target, &a.From, &a.To, a.Why}
+	case Relisten:
+		return Description{ActionRelisten, a.Socket.Name(), &a.From, &a.To, a.Why}
+	case Reload:
+		return Description{ActionReload, a.Socket.Master.String(), nil, nil, a.Why}
+	case Start:
+		return Description{ActionStart, a.Unit, nil, nil, a.Why}
+	}
+	panic("remediate: action of an unknown kind")
+}
+
+// Result is how an action ended, or what a judge says of a plan.
+type Result string
 
 // The results of an action, as the audit trail writes them.
 const (
-	Planned Status = "planned" // dry run: it would have been done
-	Started Status = "started" // about to be done
-	Applied Status = "applied" // done and read back
-	Skipped Status = "skipped" // nothing to do: the host already is so
-	Stale   Status = "stale"   // the host is no longer as the plan saw it
-	Failed  Status = "failed"
+	Planned Result = "planned" // dry run: it would have been done
+	Started Result = "started" // about to be done
+	Applied Result = "applied" // done and read back
+	Skipped Result = "skipped" // nothing to do: the host already is so
+	Stale   Result = "stale"   // the host is no longer as the plan saw it
+	Failed  Result = "failed"
 )
 
-// Result is an Applier's answer. Was and Now are the values before and after
-// as read back from the kernel, -1 where there is no number. Err is nil but
-// for Stale and Failed.
-type Result struct {
-	Status   Status
-	Was, Now int
-	Err      error
+// The results of a plan that changed the host, as its judge writes them.
+const (
+	Fixed    Result = "fixed"     // the limit is raised and the queue no longer full
+	NoEffect Result = "no-effect" // it is still full, or its limit is as it was
+	Worse    Result = "worse"     // the socket or its master is gone, or its limit lower
+)
+
+// Outcome is one action and how it ended. An Applier need not fill in Action.
+type Outcome struct {
+	Action Action
+	Result Result
+	// Now is the value as the kernel shows it afterwards, -1 where the action
+	// has no number or the value is not known.
+	Now int
+	Err error // why it is Stale, Failed or not recorded; nil for the rest
 	// Note says how it was done where that is not plain from the action
 	// ("2 new workers after 1.2s").
 	Note string
@@ -118,5 +166,5 @@ type Result struct {
 
 // Applier changes the host by one action.
 type Applier interface {
-	Apply(ctx context.Context, a Action) Result
+	Apply(ctx context.Context, a Action) Outcome
 }

@@ -32,7 +32,6 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		ID:       fmt.Sprintf("%s.%d", c.Incident.ID, h.lastPlan(c.Incident.ID)+1),
 		Incident: c.Incident.ID,
 		Name:     c.Incident.Socket,
-		At:       now,
 		DryRun:   p.DryRun,
 	}
 	if c.Incident.ID == "" {
@@ -53,10 +52,9 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	plan.Socket, plan.Name = s, s.Name()
 	plan.Seen = h.newest(plan.Name)
 	h = h.countedBy(p)
-	c.Evidence = c.Evidence.Of(s)
 
 	if s.OtherNetNS && !p.Containers {
-		return say(Refuse, CodeForeign, "the socket lives in another network namespace (%s), and policy.containers is off", s.Master)
+		return say(Refuse, CodeOtherNetNS, "the socket lives in another network namespace (%s), and policy.containers is off", s.Master)
 	}
 	garbage := c.Incident.ID != "" && c.Incident.Peak == 0
 	switch {
@@ -211,7 +209,7 @@ func sysctls(p Policy, s facts.Socket, f facts.Snapshot, h History, target int, 
 		if s.Somaxconn >= target {
 			return nil, s.Somaxconn
 		}
-		return []Action{SetSysctl{Key: somaxconn, From: s.Somaxconn, To: target, Space: s.Master, Why: why}}, target
+		return []Action{SetSysctl{Key: somaxconn, From: s.Somaxconn, To: target, NetNSOf: s.Master, Why: why}}, target
 	}
 	soon = s.Somaxconn
 	set := func(key string, to int, companion bool, why string) {

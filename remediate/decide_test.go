@@ -53,7 +53,7 @@ func full() Case {
 }
 
 // past is an event about the socket of full, ago before now.
-func past(ago time.Duration, plan, action string, result Status) Event {
+func past(ago time.Duration, plan string, action ActionKind, result Result) Event {
 	s := full().Socket
 	return Event{
 		Time: now.Add(-ago), Plan: plan, Incident: "inc-1", Socket: s.Name(), Action: action, Target: s.Name(),
@@ -177,10 +177,12 @@ func TestDecide(t *testing.T) {
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
 			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 128, limit 128), 37 overflows in its network namespace"}},
 		{"TCP's overflows say nothing of a UNIX socket", func(p *Policy, c *Case, h *History) {
-			c.Socket.Family, c.Socket.Address = facts.Unix, "/run/app.sock"
-			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
+			c.Socket.Family, c.Socket.Address, c.Socket.Length = facts.Unix, "/run/app.sock", 0
+			c.Evidence = facts.Weigh(c.Socket, []facts.Sample{
+				{ID: c.Socket.ID, At: now, Length: 64, Limit: 128}, {ID: c.Socket.ID, At: now.Add(time.Second), Limit: 128, Overflows: 37},
+			}, time.Time{})
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
-			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 64, limit 128), no overflows"}},
+			Reason: "the kernel does not show what the log says: 0 of 2 looks over 1s found the queue full (longest 64, limit 128), no overflows"}},
 		{"garbage in the log", func(p *Policy, c *Case, h *History) {
 			c.Incident.Peak = 0
 			c.Evidence = facts.Evidence{Samples: 4, Limit: 64, OthersCalm: true, Over: time.Second}
@@ -206,7 +208,7 @@ func TestDecide(t *testing.T) {
 			c.Socket, c.Lost = facts.Socket{}, errors.New(`no uWSGI listens on "10.9.8.7:1"`)
 		}, decided{Verdict: Refuse, Code: CodeNotFound, Reason: `the socket was not found: no uWSGI listens on "10.9.8.7:1"`}},
 		{"foreign", func(p *Policy, c *Case, h *History) { c.Socket.OtherNetNS = true },
-			decided{Verdict: Refuse, Code: CodeForeign,
+			decided{Verdict: Refuse, Code: CodeOtherNetNS,
 				Reason: "the socket lives in another network namespace (uwsgi 1234 (app.service)), and policy.containers is off"}},
 		{"foreign with containers on", func(p *Policy, c *Case, h *History) {
 			p.Containers, c.Socket.OtherNetNS, c.Socket.Master.Container = true, true, "web"
@@ -332,7 +334,7 @@ func TestDecide(t *testing.T) {
 		{"too many reloads this hour: the raise goes on without", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
 			for i := range 4 {
-				e := past(time.Duration(11+i)*time.Minute, fmt.Sprintf("inc-0.%d", i), "reload", []Status{Applied, Failed, Planned, Applied}[i])
+				e := past(time.Duration(11+i)*time.Minute, fmt.Sprintf("inc-0.%d", i), "reload", []Result{Applied, Failed, Planned, Applied}[i])
 				e.PID, e.Socket, e.Incident = 4000+i, fmt.Sprint("127.0.0.1:600", i), "inc-0"
 				*h = append(*h, e)
 			}
@@ -546,11 +548,11 @@ func TestDecideForgedNeighbour(t *testing.T) {
 			facts.Sample{ID: a.Socket.ID, At: at, Length: 80 + 49*(i%2), Limit: 128, Overflows: uint64(10 * i)},
 			facts.Sample{ID: b.Socket.ID, At: at, Length: 90, Limit: 128, Overflows: uint64(10 * i)})
 	}
-	b.Evidence = facts.Weigh(b.Socket.ID, readings, time.Time{})
+	b.Evidence = facts.Weigh(b.Socket, readings, time.Time{})
 	if got := Decide(defaults(), b, nil, now); got.Code != CodeUncorroborated {
 		t.Errorf("forged: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}
-	a.Evidence = facts.Weigh(a.Socket.ID, readings, time.Time{})
+	a.Evidence = facts.Weigh(a.Socket, readings, time.Time{})
 	if got := Decide(defaults(), a, nil, now); got.Verdict != Act {
 		t.Errorf("true: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}
@@ -558,7 +560,7 @@ func TestDecideForgedNeighbour(t *testing.T) {
 	for i := range readings {
 		readings[i].Length = min(readings[i].Length, 100)
 	}
-	b.Evidence = facts.Weigh(b.Socket.ID, readings, time.Time{})
+	b.Evidence = facts.Weigh(b.Socket, readings, time.Time{})
 	if got := Decide(defaults(), b, nil, now); got.Code != CodeUncorroborated {
 		t.Errorf("forged, bursts unseen: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}
@@ -571,7 +573,7 @@ func TestDecideNeverLowers(t *testing.T) {
 	pick := func(values ...int) int { return values[r.IntN(len(values))] }
 	coin := func() bool { return r.IntN(2) == 0 }
 	sizes := []int{0, 1, 3, 100, 127, 128, 129, 1000, 1023, 1024, 1025, 4096, 8191, 8192, 8193, 65535, 1<<31 - 1}
-	results := []Status{Planned, Started, Applied, Skipped, Stale, Failed, Fixed, NoEffect, Worse}
+	results := []Result{Planned, Started, Applied, Skipped, Stale, Failed, Fixed, NoEffect, Worse}
 	acted := 0
 	for range 20_000 {
 		p, c := defaults(), full()
@@ -601,7 +603,7 @@ func TestDecideNeverLowers(t *testing.T) {
 		var h History
 		for range r.IntN(5) {
 			h = append(h, past(time.Duration(r.IntN(7200)-3600)*time.Second, fmt.Sprint("inc-1.", r.IntN(3)),
-				[]string{"sysctl", "relisten", "reload", "judge"}[r.IntN(4)], results[r.IntN(len(results))]))
+				[]ActionKind{"sysctl", "relisten", "reload", "judge"}[r.IntN(4)], results[r.IntN(len(results))]))
 		}
 		plan := Decide(p, c, h, now)
 		if (plan.Verdict == Act) != (len(plan.Actions) > 0) {
@@ -623,7 +625,7 @@ func TestDecideNeverLowers(t *testing.T) {
 			if d.From != nil && *d.To <= *d.From {
 				t.Fatalf("lowers: %s", a)
 			}
-			place := map[string]int{"sysctl": 1, "relisten": 2, "reload": 3}[d.Kind]
+			place := map[ActionKind]int{"sysctl": 1, "relisten": 2, "reload": 3}[d.Kind]
 			if place < order {
 				t.Fatalf("out of order: %v", plan.Actions)
 			}

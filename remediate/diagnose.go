@@ -179,7 +179,7 @@ func newExam(signs Signs) exam {
 			e.own = append(e.own, r)
 		}
 	}
-	e.evidence = facts.Weigh(e.s.ID, e.Readings, time.Time{}).Of(e.s)
+	e.evidence = facts.Weigh(e.s, e.Readings, time.Time{})
 	for _, before := range e.earlier() {
 		apart := e.Now.At.Sub(before.At)
 		if !before.Socket.Master.Same(e.s.Master) || apart <= 0 {
@@ -216,7 +216,7 @@ func newExam(signs Signs) exam {
 				e.rate = e.most
 			}
 			if e.Alone {
-				e.dropped = float64(facts.Weigh(e.s.ID, e.own, since).Of(e.s).Overflows) / over.Seconds()
+				e.dropped = float64(facts.Weigh(e.s, e.own, since).Overflows) / over.Seconds()
 			}
 		}
 	}

@@ -7,27 +7,27 @@ import (
 	"qwatch/remediate/facts"
 )
 
-// Checkup is what `qwatch doctor` shows: what binds each queue, what a cold
+// Report is what `qwatch doctor` shows: what binds each queue, what a cold
 // start and a reboot would give, what qwatch may do here, and what is wrong.
-type Checkup struct {
+type Report struct {
 	Somaxconn int                 `json:"somaxconn"`
-	Boot      BootCheckup         `json:"boot"`
-	Sockets   []QueueCheck        `json:"sockets"`
+	Boot      BootReport          `json:"boot"`
+	Sockets   []QueueReport       `json:"sockets"`
 	Can       map[facts.Step]bool `json:"can"`
 	// Problems are sentences, each with its cure, the worst first.
 	Problems []string `json:"problems"`
 	Unseen   []string `json:"unseen"`
 }
 
-// BootCheckup is what a reboot would set somaxconn to, and which file; no file
+// BootReport is what a reboot would set somaxconn to, and which file; no file
 // means that the kernel's own default holds.
-type BootCheckup struct {
+type BootReport struct {
 	Somaxconn *int    `json:"somaxconn"`
 	File      *string `json:"file"`
 }
 
-// QueueCheck is one accept queue in a Checkup.
-type QueueCheck struct {
+// QueueReport is one accept queue in a Report.
+type QueueReport struct {
 	Socket       string       `json:"socket"`
 	Family       facts.Family `json:"family"`
 	PID          int          `json:"pid"`
@@ -45,7 +45,7 @@ type QueueCheck struct {
 	Advice       []string     `json:"advice"`
 }
 
-// Steps are those that a Checkup tells of, in the order of a remediation.
+// Steps are those that a Report tells of, in the order of a remediation.
 func Steps() []facts.Step {
 	return []facts.Step{facts.StepSysctl, facts.StepSysctlFile, facts.StepRelisten, facts.StepReload, facts.StepJournal}
 }
@@ -63,16 +63,16 @@ func (p Policy) wants(s facts.Step, journal bool) bool {
 	return journal
 }
 
-// Examine makes the checkup of a host from its facts and the diagnosis of each
+// MakeReport makes the report of a host from its facts and the diagnosis of each
 // of its sockets. journal says whether a journal is to be followed.
-func Examine(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]Diagnosis, journal bool) Checkup {
-	c := Checkup{
-		Somaxconn: f.Sysctl[somaxconn], Sockets: []QueueCheck{}, Can: map[facts.Step]bool{},
+func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]Diagnosis, journal bool) Report {
+	c := Report{
+		Somaxconn: f.Sysctl[somaxconn], Sockets: []QueueReport{}, Can: map[facts.Step]bool{},
 		Problems: []string{}, Unseen: append([]string{}, f.Unseen...),
 	}
 	boot, set := f.Boot[somaxconn]
 	if set {
-		c.Boot = BootCheckup{&boot.Value, &boot.File}
+		c.Boot = BootReport{&boot.Value, &boot.File}
 	} else if f.DefaultSomaxconn > 0 {
 		boot.Value = f.DefaultSomaxconn
 		c.Boot.Somaxconn = &boot.Value
@@ -80,7 +80,7 @@ func Examine(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]Diagnosis,
 	var full, risky []string
 	for _, s := range f.Sockets {
 		d := diagnoses[s.ID]
-		c.Sockets = append(c.Sockets, QueueCheck{
+		c.Sockets = append(c.Sockets, QueueReport{
 			Socket: s.Name(), Family: s.Family, PID: s.Master.PID, Unit: ptr(s.Master.Unit), Container: ptr(s.Master.Container),
 			NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Configured: ptr(s.Configured), ConfiguredAt: ptr(s.ConfiguredAt),
 			Binds: d.Binds, Workers: len(s.Workers), State: d.Kind, Reasons: append([]string{}, d.Reasons...), Advice: append([]string{}, d.Advice...),

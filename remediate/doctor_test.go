@@ -52,7 +52,7 @@ func TestExamine(t *testing.T) {
 			f := facts.Snapshot{Sysctl: map[string]int{key: 1024}, Boot: map[string]facts.BootValue{key: {Value: 1024, File: "/etc/sysctl.conf", Line: 2}}}
 			test.with(&p, &f, &s, &d)
 			f.Sockets = []facts.Socket{s}
-			got := Examine(p, f, map[facts.SocketID]Diagnosis{s.ID: d}, false)
+			got := MakeReport(p, f, map[facts.SocketID]Diagnosis{s.ID: d}, false)
 			if diff := cmp.Diff(test.want, got.Problems); diff != "" {
 				t.Errorf("problems (-want +got)\n%s", diff)
 			}

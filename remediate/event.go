@@ -5,34 +5,28 @@ import (
 	"time"
 )
 
-// The results that only a judge gives; the others are the Status of an action.
-const (
-	Fixed    Status = "fixed"     // the limit is raised and the queue no longer full
-	NoEffect Status = "no-effect" // it is still full, or its limit is as it was
-	Worse    Status = "worse"     // the socket or its master is gone, or its limit lower
-)
-
 // Event is one line of the audit trail.
 type Event struct {
-	Time     time.Time `json:"time"`
-	Plan     string    `json:"plan"`
-	Incident string    `json:"incident,omitempty"`
-	Socket   string    `json:"socket,omitempty"`
-	PID      int       `json:"pid,omitempty"`   // the uWSGI master
-	Start    uint64    `json:"start,omitempty"` // and when it started, as Process.Start
-	Inode    uint64    `json:"inode,omitempty"` // the socket
-	Action   string    `json:"action"`          // sysctl relisten reload start judge
-	Target   string    `json:"target"`
-	From     *int      `json:"from"`
-	To       *int      `json:"to"`
-	DryRun   bool      `json:"dry_run"`
-	Result   Status    `json:"result"`
-	Error    string    `json:"error,omitempty"`
-	Why      string    `json:"why"`
+	Time     time.Time  `json:"time"`
+	Plan     string     `json:"plan"`
+	Incident string     `json:"incident,omitempty"`
+	Socket   string     `json:"socket,omitempty"`
+	PID      int        `json:"pid,omitempty"`   // the uWSGI master
+	Start    uint64     `json:"start,omitempty"` // and when it started, as Process.Start
+	Inode    uint64     `json:"inode,omitempty"` // the socket
+	Action   ActionKind `json:"action"`
+	Target   string     `json:"target"`
+	From     *int       `json:"from"`
+	To       *int       `json:"to"`            // as planned; of a judge the socket's limit
+	Now      *int       `json:"now,omitempty"` // as read back from the kernel
+	DryRun   bool       `json:"dry_run"`
+	Result   Result     `json:"result"`
+	Error    string     `json:"error,omitempty"`
+	Why      string     `json:"why"`
 }
 
 // eventOf is the audit line for an action of a plan.
-func eventOf(p Plan, a Action, at time.Time, r Result) Event {
+func eventOf(p Plan, a Action, at time.Time, o Outcome) Event {
 	d, socket := Describe(a), p.Socket
 	if r, ok := a.(Relisten); ok {
 		socket = r.Socket // an undo is about several
@@ -41,10 +35,13 @@ func eventOf(p Plan, a Action, at time.Time, r Result) Event {
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
 		PID: socket.Master.PID, Start: socket.Master.Start, Inode: socket.ID.Inode,
 		Action: d.Kind, Target: d.Target, From: d.From, To: d.To, DryRun: p.DryRun,
-		Result: r.Status, Why: d.Why,
+		Result: o.Result, Why: d.Why,
 	}
-	if r.Err != nil {
-		e.Error = r.Err.Error()
+	if o.Now >= 0 {
+		e.Now = &o.Now
+	}
+	if o.Err != nil {
+		e.Error = o.Err.Error()
 	}
 	return e
 }

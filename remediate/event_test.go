@@ -10,7 +10,7 @@ import (
 )
 
 func TestEventJSON(t *testing.T) {
-	text, err := json.Marshal(eventOf(wholePlan(), wholePlan().Actions[4], now, Result{Status: Started}))
+	text, err := json.Marshal(eventOf(wholePlan(), wholePlan().Actions[4], now, Outcome{Result: Started, Now: -1}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,11 +23,11 @@ func TestEventJSON(t *testing.T) {
 
 func TestEventOf(t *testing.T) {
 	p := wholePlan()
-	e := eventOf(p, p.Actions[0], now.In(time.FixedZone("", 3600)), Result{Status: Failed, Err: errors.New("read-only")})
-	from, to := 128, 1024
+	e := eventOf(p, p.Actions[0], now.In(time.FixedZone("", 3600)), Outcome{Result: Failed, Now: 512, Err: errors.New("read-only")})
+	from, to, is := 128, 1024, 512
 	want := Event{
 		Time: now, Plan: "inc-1.1", Incident: "inc-1", Socket: "127.0.0.1:5000", PID: 1234, Start: 99, Inode: 77,
-		Action: "sysctl", Target: "net.core.somaxconn", From: &from, To: &to, Result: Failed, Error: "read-only",
+		Action: "sysctl", Target: "net.core.somaxconn", From: &from, To: &to, Now: &is, Result: Failed, Error: "read-only",
 		Why: "the accept queue of 127.0.0.1:5000 holds 129 of 128",
 	}
 	if diff := cmp.Diff(want, e); diff != "" {

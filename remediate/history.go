@@ -46,7 +46,7 @@ func (h History) raises(s facts.Socket) []Event {
 		if e.Socket != s.Name() || e.PID != s.Master.PID || e.Start != s.Master.Start || !e.ended() {
 			continue
 		}
-		if e.Action == "sysctl" && (e.Result == Applied || e.Result == Skipped || e.Error == interrupted) {
+		if e.Action == ActionSysctl && (e.Result == Applied || e.Result == Skipped || e.Error == interrupted) {
 			continue
 		}
 		if n := len(plans); n > 0 && plans[n-1].Plan == e.Plan {
@@ -108,7 +108,7 @@ func (h History) fruitless(s facts.Socket, incident string) (n int, last Event) 
 func (h History) relistenFailed(socket, incident string, master facts.Process) string {
 	for i := len(h) - 1; i >= 0; i-- {
 		e := h[i]
-		if e.Action == "relisten" && e.Socket == socket && e.Incident == incident &&
+		if e.Action == ActionRelisten && e.Socket == socket && e.Incident == incident &&
 			e.PID == master.PID && e.Start == master.Start && e.ended() {
 			if e.Result == Failed && e.Error != interrupted {
 				return e.Error
@@ -143,13 +143,13 @@ func (h History) reloadsWithin(now time.Time, span time.Duration) int {
 // reloads reports whether a master was asked to reload, or would have been. A
 // Failed reload counts: the signal may have been sent.
 func (e Event) reloads() bool {
-	return e.Action == "reload" && (e.Result == Applied || e.Result == Failed || e.Result == Planned)
+	return e.Action == ActionReload && (e.Result == Applied || e.Result == Failed || e.Result == Planned)
 }
 
-// Overtaken reports whether something was done about the plan's socket after
+// Stale reports whether something was done about the plan's socket after
 // the plan was made, by this qwatch or another: the plan is then out of date.
 // It does not ask the clock, which may have been set in between.
-func (h History) Overtaken(p Plan) bool { return h.newest(p.Name) != p.Seen }
+func (h History) Stale(p Plan) bool { return h.newest(p.Name) != p.Seen }
 
 // newest names the newest event about a socket that was more than planned, ""
 // if there is none.
@@ -165,7 +165,11 @@ func (h History) newest(socket string) string {
 // Unfinished returns the started actions of which the trail does not say how
 // they ended: qwatch was killed in between.
 func (h History) Unfinished() []Event {
-	type key struct{ plan, action, target string }
+	type key struct {
+		plan   string
+		action ActionKind
+		target string
+	}
 	open := map[key]int{}
 	for i, e := range h {
 		k := key{e.Plan, e.Action, e.Target}
@@ -188,20 +192,20 @@ func (h History) Unfinished() []Event {
 // effect: it says nothing of whether the action is possible.
 const interrupted = "interrupted before it took effect"
 
-// Settle tells how an action that was cut short ended, from what the host
+// Recover tells how an action that was cut short ended, from what the host
 // shows now. Nothing is done again.
-func Settle(e Event, f facts.Snapshot) Event {
+func Recover(e Event, f facts.Snapshot) Event {
 	e.Time = f.At.UTC()
 	e.Result, e.Error = Failed, interrupted
 	switch e.Action {
-	case "sysctl":
-		if e.To != nil && f.Sysctl[e.Target] == *e.To {
-			e.Result = Applied
+	case ActionSysctl:
+		if now, known := f.Sysctl[e.Target]; known {
+			e.Now = &now
 		}
-	case "relisten":
+	case ActionRelisten:
 		for _, s := range f.Sockets {
-			if s.ID.Inode == e.Inode && e.To != nil && s.Limit == *e.To {
-				e.Result = Applied
+			if s.ID.Inode == e.Inode {
+				e.Now = &s.Limit
 			}
 		}
 	default:
@@ -210,8 +214,8 @@ func Settle(e Event, f facts.Snapshot) Event {
 		// the policy.
 		e.Error = "interrupted; it is not known whether it took effect"
 	}
-	if e.Result == Applied {
-		e.Error = ""
+	if e.Now != nil && e.To != nil && *e.Now == *e.To {
+		e.Result, e.Error = Applied, ""
 		e.Why += " (qwatch was interrupted; the host shows that it took effect)"
 	}
 	return e

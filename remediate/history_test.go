@@ -25,16 +25,16 @@ func TestOvertaken(t *testing.T) {
 		{"judged since", History{old, past(-time.Second, "inc-1.1", "judge", Fixed)}, true},
 	}
 	for _, test := range tests {
-		if got := test.h.Overtaken(plan); got != test.want {
+		if got := test.h.Stale(plan); got != test.want {
 			t.Errorf("%s: %v", test.name, got)
 		}
 	}
 	// An event from before the clock was set back does not stop all plans.
 	ahead := History{past(-24*time.Hour, "inc-1.1", "relisten", Applied)}
-	if plan := Decide(defaults(), full(), ahead, now); ahead.Overtaken(plan) {
+	if plan := Decide(defaults(), full(), ahead, now); ahead.Stale(plan) {
 		t.Error("overtaken by what it knew")
 	}
-	if (History{}).Overtaken(Decide(defaults(), full(), nil, now)) {
+	if (History{}).Stale(Decide(defaults(), full(), nil, now)) {
 		t.Error("overtaken by nothing")
 	}
 }
@@ -42,7 +42,7 @@ func TestOvertaken(t *testing.T) {
 func TestUnfinished(t *testing.T) {
 	somaxconn, netdev := past(3*time.Second, "inc-1.1", "sysctl", Started), past(2*time.Second, "inc-1.1", "sysctl", Started)
 	somaxconn.Target, netdev.Target = "net.core.somaxconn", "net.core.netdev_max_backlog"
-	ended := func(e Event, s Status) Event { e.Result = s; return e }
+	ended := func(e Event, s Result) Event { e.Result = s; return e }
 	tests := []struct {
 		name string
 		h    History
@@ -70,7 +70,7 @@ func TestUnfinished(t *testing.T) {
 
 func TestLastReload(t *testing.T) {
 	master := full().Socket.Master
-	for status, want := range map[Status]bool{Applied: true, Failed: true, Planned: true, Started: false, Stale: false, Skipped: false} {
+	for status, want := range map[Result]bool{Applied: true, Failed: true, Planned: true, Started: false, Stale: false, Skipped: false} {
 		at, ok := History{past(time.Minute, "inc-1.1", "reload", status), past(0, "inc-1.1", "judge", Fixed)}.lastReload(master)
 		if ok != want || ok && !at.Equal(now.Add(-time.Minute)) {
 			t.Errorf("%s: %v %v", status, at, ok)

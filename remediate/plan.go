@@ -2,7 +2,6 @@ package remediate
 
 import (
 	"encoding/json"
-	"time"
 
 	"qwatch/remediate/facts"
 )
@@ -27,7 +26,7 @@ const (
 	CodeFull           Code = "full"
 	CodeNotFull        Code = "not-full"
 	CodeNotFound       Code = "not-found"
-	CodeForeign        Code = "foreign"
+	CodeOtherNetNS     Code = "foreign"
 	CodeGarbage        Code = "garbage"
 	CodeUncorroborated Code = "uncorroborated"
 	CodeCooldown       Code = "cooldown"
@@ -50,7 +49,6 @@ type Plan struct {
 	ID       string // the incident's id and a number
 	Incident string // the incident's id, "" for a plan that was asked for
 	Name     string // the socket, as Socket.Name gives it
-	At       time.Time
 	DryRun   bool
 	Verdict  Verdict
 	Code     Code
@@ -60,18 +58,18 @@ type Plan struct {
 	Target   int          // the limit to reach, 0 if none
 	Actions  []Action
 	// Seen is the trail's newest event about the socket when the plan was
-	// made, for Overtaken.
+	// made, for History.Stale.
 	Seen   string
 	Advice []string // what an administrator should do, each a sentence
 }
 
 // actionJSON is the shape of one action in a plan, as users script against it.
 type actionJSON struct {
-	Action string `json:"action"`
-	Target string `json:"target"`
-	From   *int   `json:"from"`
-	To     *int   `json:"to"`
-	Why    string `json:"why"`
+	Action ActionKind `json:"action"`
+	Target string     `json:"target"`
+	From   *int       `json:"from"`
+	To     *int       `json:"to"`
+	Why    string     `json:"why"`
 }
 
 // MarshalJSON writes the plan as `qwatch plan --json` and the daemon's log
@@ -111,31 +109,4 @@ func ptr[T comparable](v T) *T {
 		return nil
 	}
 	return &v
-}
-
-// Description is an action in the words of the audit trail.
-type Description struct {
-	Kind     string // sysctl, relisten, reload or start
-	Target   string // the key, the socket, the master or the unit
-	From, To *int   // nil where the action has no numbers
-	Why      string
-}
-
-// Describe puts an action into the words of the audit trail.
-func Describe(a Action) Description {
-	switch a := a.(type) {
-	case SetSysctl:
-		target := a.Key
-		if a.Space.PID != 0 { // not to be taken for qwatch's own key in the trail
-			target += " of " + a.Space.String()
-		}
-		return Description{"sysctl", target, &a.From, &a.To, a.Why}
-	case Relisten:
-		return Description{"relisten", a.Socket.Name(), &a.From, &a.To, a.Why}
-	case Reload:
-		return Description{"reload", a.Socket.Master.String(), nil, nil, a.Why}
-	case Start:
-		return Description{"start", a.Unit, nil, nil, a.Why}
-	}
-	panic("remediate: action of an unknown kind")
 }

@@ -17,10 +17,10 @@ type Refusal struct {
 	Lost   error // why Listen is not known, instead of it
 }
 
-// Revive plans to raise somaxconn to what the unit needs and to start it.
-func Revive(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) Plan {
+// PlanStart plans to raise somaxconn to what the unit needs and to start it.
+func PlanStart(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) Plan {
 	plan := Plan{
-		ID: fmt.Sprintf("start-%d.%d", now.Unix(), h.starts(r.Unit, now)+1), Name: r.Unit, At: now, DryRun: p.DryRun,
+		ID: fmt.Sprintf("start-%d.%d", now.Unix(), h.starts(r.Unit, now)+1), Name: r.Unit, DryRun: p.DryRun,
 		Unit: r.Unit, Seen: h.newest(r.Unit),
 	}
 	say := func(v Verdict, code Code, format string, args ...any) Plan {
@@ -59,7 +59,7 @@ func Revive(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) Pla
 func (h History) starts(unit string, now time.Time) int {
 	n := 0
 	for _, e := range h {
-		if e.Action == "start" && e.Target == unit && e.ended() && within(e.Time, now, time.Hour) {
+		if e.Action == ActionStart && e.Target == unit && e.ended() && within(e.Time, now, time.Hour) {
 			n++
 		}
 	}

@@ -54,7 +54,7 @@ func TestRevive(t *testing.T) {
 			r := Refusal{Unit: "app.service", Listen: 2048, At: "/etc/uwsgi/app.ini:3"}
 			var h History
 			test.edit(&p, &r, &h)
-			got := summary(Revive(p, facts.Snapshot{At: now, Sysctl: map[string]int{"net.core.somaxconn": 128}}, r, h, now))
+			got := summary(PlanStart(p, facts.Snapshot{At: now, Sysctl: map[string]int{"net.core.somaxconn": 128}}, r, h, now))
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}

@@ -3,6 +3,7 @@ package remediate
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"qwatch/remediate/facts"
@@ -10,7 +11,7 @@ import (
 
 // Actor takes one action of a plan and leaves its mark in the audit trail.
 type Actor interface {
-	Do(ctx context.Context, p Plan, a Action) Result
+	Do(ctx context.Context, p Plan, a Action) Outcome
 }
 
 // Acting is the Actor that changes the host. It writes the trail before and
@@ -21,32 +22,26 @@ type Acting struct {
 }
 
 // Do applies the action.
-func (d Acting) Do(ctx context.Context, p Plan, a Action) Result {
-	if err := d.Trail.Append(eventOf(p, a, time.Now(), Result{Status: Started})); err != nil {
-		return Result{Status: Failed, Was: -1, Now: -1, Err: fmt.Errorf("nothing is changed that cannot be recorded: %w", err)}
+func (d Acting) Do(ctx context.Context, p Plan, a Action) Outcome {
+	if err := d.Trail.Append(eventOf(p, a, time.Now(), Outcome{Result: Started, Now: -1})); err != nil {
+		return Outcome{Result: Failed, Now: -1, Err: fmt.Errorf("nothing is changed that cannot be recorded: %w", err)}
 	}
-	r := d.Applier.Apply(ctx, a)
-	if err := d.Trail.Append(eventOf(p, a, time.Now(), r)); err != nil && r.Err == nil {
-		r.Err = fmt.Errorf("%s, but it could not be recorded: %w", r.Status, err)
+	o := d.Applier.Apply(ctx, a)
+	if err := d.Trail.Append(eventOf(p, a, time.Now(), o)); err != nil && o.Err == nil {
+		o.Err = fmt.Errorf("%s, but it could not be recorded: %w", o.Result, err)
 	}
-	return r
+	return o
 }
 
-// Rehearsing is the Actor of a dry run: it has no way to change anything but
-// the trail.
-type Rehearsing struct{ Trail Recorder }
+// DryRun is the Actor of a dry run: it has no way to change anything but the
+// trail.
+type DryRun struct{ Trail Recorder }
 
 // Do answers Planned.
-func (d Rehearsing) Do(_ context.Context, p Plan, a Action) Result {
-	r := Result{Status: Planned, Was: -1, Now: -1}
-	r.Err = d.Trail.Append(eventOf(p, a, time.Now(), r))
-	return r
-}
-
-// Outcome is one action of a plan and how it ended.
-type Outcome struct {
-	Action Action
-	Result Result
+func (d DryRun) Do(_ context.Context, p Plan, a Action) Outcome {
+	o := Outcome{Result: Planned, Now: -1}
+	o.Err = d.Trail.Append(eventOf(p, a, time.Now(), o))
+	return o
 }
 
 // Run takes a plan's actions in their order: the kernel parameters first,
@@ -54,34 +49,30 @@ type Outcome struct {
 // smaller than the configured listen is fatal to uWSGI; then the running
 // socket; then the reload. After one that is Stale nothing later runs; after
 // one that Failed neither, but for companions, whose failure stops nothing.
-// done is called after each step.
+// done is called after each action.
 func Run(ctx context.Context, p Plan, actor Actor, done func(Outcome)) []Outcome {
-	var steps []Outcome
+	var outcomes []Outcome
 	for _, a := range p.Actions {
-		s := Outcome{a, actor.Do(ctx, p, a)}
-		steps = append(steps, s)
-		done(s)
+		o := actor.Do(ctx, p, a)
+		o.Action = a
+		outcomes = append(outcomes, o)
+		done(o)
 		set, isSet := a.(SetSysctl)
-		if s.Result.Status == Stale || s.Result.Status == Failed && !(isSet && set.Companion) {
+		if o.Result == Stale || o.Result == Failed && !(isSet && set.Companion) {
 			break
 		}
 	}
-	return steps
+	return outcomes
 }
 
-// Changed reports whether any step changed the host.
-func Changed(steps []Outcome) bool {
-	for _, s := range steps {
-		if s.Result.Status == Applied {
-			return true
-		}
-	}
-	return false
+// Changed reports whether any action changed the host.
+func Changed(outcomes []Outcome) bool {
+	return slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Result == Applied })
 }
 
 // Judgement is what the kernel shows after a plan was carried out.
 type Judgement struct {
-	Result Status // Fixed, NoEffect or Worse
+	Result Result // Fixed, NoEffect or Worse
 	Limit  int    // the socket's limit now, 0 if it is gone
 	Why    string
 }
@@ -97,7 +88,6 @@ func Judge(p Plan, after facts.Snapshot, e facts.Evidence) Judgement {
 		}
 		return Judgement{NoEffect, 0, p.Unit + " does not listen yet"}
 	}
-	e = e.Of(p.Socket)
 	s, ok := after.Find(p.Socket.ID)
 	if !ok {
 		// In http mode a reload binds uWSGI's backend socket anew, and its
@@ -128,7 +118,7 @@ func EventOfJudgement(p Plan, j Judgement, at time.Time) Event {
 	return Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
 		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Inode: p.Socket.ID.Inode,
-		Action: "judge", Target: p.Name, From: &p.Socket.Limit, To: &j.Limit,
+		Action: ActionJudge, Target: p.Name, From: &p.Socket.Limit, To: &j.Limit,
 		DryRun: p.DryRun, Result: j.Result, Why: j.Why,
 	}
 }

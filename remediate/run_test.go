@@ -19,17 +19,17 @@ type fakeHost struct {
 	sysctl  map[string]int
 	limit   int
 	reloads int
-	answer  map[string]Status // by Description.Target: instead of doing it
+	answer  map[string]Result // by Description.Target: instead of doing it
 }
 
 func newFakeHost() *fakeHost {
-	return &fakeHost{sysctl: maps.Clone(full().Facts.Sysctl), limit: 128, answer: map[string]Status{}}
+	return &fakeHost{sysctl: maps.Clone(full().Facts.Sysctl), limit: 128, answer: map[string]Result{}}
 }
 
-func (f *fakeHost) Apply(_ context.Context, a Action) Result {
+func (f *fakeHost) Apply(_ context.Context, a Action) Outcome {
 	d := Describe(a)
 	if status := f.answer[d.Target]; status != "" {
-		return Result{Status: status, Was: -1, Now: -1, Err: fmt.Errorf("the host says %s", status)}
+		return Outcome{Result: status, Now: -1, Err: fmt.Errorf("the host says %s", status)}
 	}
 	switch a := a.(type) {
 	case SetSysctl:
@@ -39,7 +39,7 @@ func (f *fakeHost) Apply(_ context.Context, a Action) Result {
 	case Reload:
 		f.reloads++
 	}
-	return Result{Status: Applied, Was: -1, Now: -1}
+	return Outcome{Result: Applied, Now: -1}
 }
 
 func (f *fakeHost) String() string {
@@ -61,7 +61,7 @@ func wholePlan() Plan {
 func steps(outcomes []Outcome) (lines []string) {
 	for _, o := range outcomes {
 		d := Describe(o.Action)
-		lines = append(lines, fmt.Sprintf("%s %s %s", o.Result.Status, d.Kind, d.Target))
+		lines = append(lines, fmt.Sprintf("%s %s %s", o.Result, d.Kind, d.Target))
 	}
 	return lines
 }
@@ -89,7 +89,7 @@ func TestRun(t *testing.T) {
 	const before = "netdev_max_backlog=1000 somaxconn=128 tcp_max_syn_backlog=512 limit=128 reloads=0"
 	tests := []struct {
 		name   string
-		answer map[string]Status
+		answer map[string]Result
 		steps  []string
 		host   string
 	}{
@@ -97,20 +97,20 @@ func TestRun(t *testing.T) {
 			"applied sysctl net.core.somaxconn", "applied sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
 			"applied relisten 127.0.0.1:5000", "applied reload uwsgi 1234 (app.service)",
 		}, "netdev_max_backlog=16384 somaxconn=1024 tcp_max_syn_backlog=8192 limit=1024 reloads=1"},
-		{"stale at first", map[string]Status{"net.core.somaxconn": Stale}, []string{"stale sysctl net.core.somaxconn"}, before},
-		{"failed at first", map[string]Status{"net.core.somaxconn": Failed}, []string{"failed sysctl net.core.somaxconn"}, before},
-		{"a companion fails", map[string]Status{"net.core.netdev_max_backlog": Failed}, []string{
+		{"stale at first", map[string]Result{"net.core.somaxconn": Stale}, []string{"stale sysctl net.core.somaxconn"}, before},
+		{"failed at first", map[string]Result{"net.core.somaxconn": Failed}, []string{"failed sysctl net.core.somaxconn"}, before},
+		{"a companion fails", map[string]Result{"net.core.netdev_max_backlog": Failed}, []string{
 			"applied sysctl net.core.somaxconn", "failed sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
 			"applied relisten 127.0.0.1:5000", "applied reload uwsgi 1234 (app.service)",
 		}, "netdev_max_backlog=1000 somaxconn=1024 tcp_max_syn_backlog=8192 limit=1024 reloads=1"},
-		{"a companion is stale", map[string]Status{"net.core.netdev_max_backlog": Stale}, []string{
+		{"a companion is stale", map[string]Result{"net.core.netdev_max_backlog": Stale}, []string{
 			"applied sysctl net.core.somaxconn", "stale sysctl net.core.netdev_max_backlog",
 		}, "netdev_max_backlog=1000 somaxconn=1024 tcp_max_syn_backlog=512 limit=128 reloads=0"},
-		{"skipped stops nothing", map[string]Status{"net.core.somaxconn": Skipped, "127.0.0.1:5000": Skipped}, []string{
+		{"skipped stops nothing", map[string]Result{"net.core.somaxconn": Skipped, "127.0.0.1:5000": Skipped}, []string{
 			"skipped sysctl net.core.somaxconn", "applied sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
 			"skipped relisten 127.0.0.1:5000", "applied reload uwsgi 1234 (app.service)",
 		}, "netdev_max_backlog=16384 somaxconn=128 tcp_max_syn_backlog=8192 limit=128 reloads=1"},
-		{"no reload of a socket that could not be raised", map[string]Status{"127.0.0.1:5000": Failed}, []string{
+		{"no reload of a socket that could not be raised", map[string]Result{"127.0.0.1:5000": Failed}, []string{
 			"applied sysctl net.core.somaxconn", "applied sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
 			"failed relisten 127.0.0.1:5000",
 		}, "netdev_max_backlog=16384 somaxconn=1024 tcp_max_syn_backlog=8192 limit=128 reloads=0"},
@@ -141,7 +141,7 @@ func TestRehearsing(t *testing.T) {
 	trail := &recorded{}
 	p := wholePlan()
 	p.DryRun = true
-	got := Run(t.Context(), p, Rehearsing{trail}, func(Outcome) {})
+	got := Run(t.Context(), p, DryRun{trail}, func(Outcome) {})
 	want := []string{
 		"planned sysctl net.core.somaxconn", "planned sysctl net.core.netdev_max_backlog", "planned sysctl net.ipv4.tcp_max_syn_backlog",
 		"planned relisten 127.0.0.1:5000", "planned reload uwsgi 1234 (app.service)",
@@ -158,7 +158,7 @@ func TestRehearsing(t *testing.T) {
 			t.Errorf("%s of %s is not marked as dry_run", e.Result, e.Target)
 		}
 	}
-	if Changed(got) || len(h.Unfinished()) > 0 || h.Overtaken(p) {
+	if Changed(got) || len(h.Unfinished()) > 0 || h.Stale(p) {
 		t.Error("a rehearsal counts as a change")
 	}
 }
@@ -182,8 +182,10 @@ func TestJudge(t *testing.T) {
 		{"full again", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, still, Judgement{NoEffect, 1024,
 			"the limit is 1024 now, yet the queue is full again: 7 of 10 looks over 2s found the queue full (longest 1025, limit 1024), 9 overflows in its network namespace"}},
 		{"only TCP overflows, beside a UNIX socket in good use", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 },
-			facts.Evidence{Samples: 10, Peak: 600, Limit: 1024, Overflows: 9, OthersCalm: true, Over: 2 * time.Second}, Judgement{Fixed, 1024,
-				"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 600, limit 1024), no overflows"}},
+			facts.Weigh(facts.Socket{ID: plan.Socket.ID, Family: facts.Unix}, []facts.Sample{
+				{ID: plan.Socket.ID, At: now, Length: 600, Limit: 1024}, {ID: plan.Socket.ID, At: now.Add(2 * time.Second), Limit: 1024, Overflows: 9},
+			}, time.Time{}), Judgement{Fixed, 1024,
+				"the limit is 1024 now, was 128; 0 of 2 looks over 2s found the queue full (longest 600, limit 1024), no overflows"}},
 		{"gone", func(s *facts.Socket, f *facts.Snapshot) { f.Sockets = nil }, calm, Judgement{Worse, 0, "no uWSGI listens on 127.0.0.1:5000 any more"}},
 		{"lower", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 100 }, calm, Judgement{Worse, 100, "the limit fell from 128 to 100"}},
 		{"bound anew by the same master (http mode)", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024,

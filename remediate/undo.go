@@ -8,25 +8,25 @@ import (
 	"qwatch/remediate/facts"
 )
 
-// Stay is something that qwatch changed and that Undo leaves as it is.
-type Stay struct {
+// LeftAlone is something that qwatch changed and that PlanUndo leaves as it is.
+type LeftAlone struct {
 	What string `json:"what"` // the key or the socket
 	Why  string `json:"why"`
 }
 
-// Undo plans to put back what qwatch changed on this host, the newest change
+// PlanUndo plans to put back what qwatch changed on this host, the newest change
 // first, as far as the host still is as qwatch left it and going back is safe:
 // never below the largest listen backlog that is configured or running, for
 // uWSGI would not survive its next start (uWSGI core/socket.c: "Listen queue
 // size is greater than the system max").
-func Undo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Stay) {
+func PlanUndo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []LeftAlone) {
 	plan := Plan{
-		ID: fmt.Sprintf("undo-%d", now.Unix()), At: now, DryRun: p.DryRun, Seen: h.newest(""),
+		ID: fmt.Sprintf("undo-%d", now.Unix()), DryRun: p.DryRun, Seen: h.newest(""),
 		Verdict: Nothing, Code: CodeUndo, Reason: "qwatch has changed nothing that is still so",
 	}
-	var stays []Stay
+	var stays []LeftAlone
 	stay := func(what, format string, args ...any) {
-		stays = append(stays, Stay{what, fmt.Sprintf(format, args...)})
+		stays = append(stays, LeftAlone{what, fmt.Sprintf(format, args...)})
 	}
 	running := map[facts.SocketID]int{} // limits as they will be
 	for _, s := range f.Sockets {
@@ -34,7 +34,7 @@ func Undo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Stay) {
 	}
 	for _, c := range slices.Backward(h.changes()) {
 		switch c.action {
-		case "relisten":
+		case ActionRelisten:
 			i := slices.IndexFunc(f.Sockets, func(s facts.Socket) bool {
 				return s.ID.Inode == c.inode && s.Name() == c.target
 			})
@@ -49,7 +49,7 @@ func Undo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Stay) {
 				plan.Actions = append(plan.Actions, Relisten{Socket: s, From: c.to, To: c.from, Undo: true,
 					Why: fmt.Sprintf("qwatch raised it %s", c.last.Format(time.RFC3339))})
 			}
-		case "sysctl":
+		case ActionSysctl:
 			live, known := f.Sysctl[c.target]
 			switch {
 			case !known:
@@ -93,10 +93,11 @@ func Undo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Stay) {
 
 // change is the sum of all that was done to one key or socket.
 type change struct {
-	action, target string
-	inode          uint64
-	from, to       int // before the first, after the last
-	last           time.Time
+	action   ActionKind
+	target   string
+	inode    uint64
+	from, to int // before the first, after the last
+	last     time.Time
 }
 
 // changes sums up what was applied and is not undone, in the order of the last
@@ -104,11 +105,11 @@ type change struct {
 func (h History) changes() []change {
 	var out []change
 	for _, e := range h {
-		if e.Result != Applied || e.From == nil || e.To == nil || e.Action != "sysctl" && e.Action != "relisten" {
+		if e.Result != Applied || e.From == nil || e.To == nil || e.Action != ActionSysctl && e.Action != ActionRelisten {
 			continue
 		}
 		c := change{e.Action, e.Target, e.Inode, *e.From, *e.To, e.Time}
-		if e.Action == "sysctl" {
+		if e.Action == ActionSysctl {
 			c.inode = 0
 		}
 		i := slices.IndexFunc(out, func(o change) bool {
@@ -134,7 +135,7 @@ func (h History) changes() []change {
 // not set. An administrator's later change wins.
 func (h History) steppedAside(key string, live int, booted time.Time) string {
 	for _, e := range slices.Backward(h) {
-		if e.Action != "sysctl" || e.Target != key || e.Result != Applied || e.To == nil {
+		if e.Action != ActionSysctl || e.Target != key || e.Result != Applied || e.To == nil {
 			continue
 		}
 		if e.Time.Before(booted) || *e.To <= live {
@@ -145,11 +146,11 @@ func (h History) steppedAside(key string, live int, booted time.Time) string {
 	return ""
 }
 
-// wish is the limit that qwatch last gave the socket with this name, 0 if it
+// raisedTo is the limit that qwatch last gave the socket with this name, 0 if it
 // gave none or took it back.
-func (h History) wish(name string) (limit int, master facts.Process) {
+func (h History) raisedTo(name string) (limit int, master facts.Process) {
 	for _, e := range slices.Backward(h) {
-		if e.Action != "relisten" || e.Target != name || e.Result != Applied || e.From == nil || e.To == nil {
+		if e.Action != ActionRelisten || e.Target != name || e.Result != Applied || e.From == nil || e.To == nil {
 			continue
 		}
 		if *e.To < *e.From {
@@ -160,16 +161,16 @@ func (h History) wish(name string) (limit int, master facts.Process) {
 	return 0, facts.Process{}
 }
 
-// Keep plans to give a restarted uWSGI the limit that qwatch once gave its
+// PlanKeep plans to give a restarted uWSGI the limit that qwatch once gave its
 // socket: a cold start falls back to the configured listen. It has nothing to
 // do for a socket that was not raised, or whose limit was changed while its
 // master lived on.
-func Keep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Time) Plan {
+func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Time) Plan {
 	plan := Plan{
-		ID: fmt.Sprintf("keep-%d-%d", s.Master.PID, now.Unix()), Name: s.Name(), At: now, DryRun: p.DryRun,
+		ID: fmt.Sprintf("keep-%d-%d", s.Master.PID, now.Unix()), Name: s.Name(), DryRun: p.DryRun,
 		Socket: s, Seen: h.newest(s.Name()), Verdict: Nothing, Code: CodeKept,
 	}
-	wish, raised := h.wish(plan.Name)
+	wish, raised := h.raisedTo(plan.Name)
 	wish = min(wish, p.MaxBacklog)
 	switch {
 	case !p.Keep, !p.Relisten, wish <= s.Limit, s.OtherNetNS && !p.Containers, raised.Same(s.Master), f.Cannot[facts.StepRelisten] != "":

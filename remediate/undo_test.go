@@ -10,7 +10,7 @@ import (
 )
 
 // changed is an event that changed the host from one number to another.
-func changed(ago time.Duration, plan, action, target string, from, to int) Event {
+func changed(ago time.Duration, plan string, action ActionKind, target string, from, to int) Event {
 	e := past(ago, plan, action, Applied)
 	e.Target, e.From, e.To = target, &from, &to
 	return e
@@ -28,7 +28,7 @@ func TestUndo(t *testing.T) {
 		name  string
 		with  func(f *facts.Snapshot, h *History)
 		want  []string
-		stays []Stay
+		stays []LeftAlone
 	}{
 		{"nothing was done", func(f *facts.Snapshot, h *History) { *h = nil }, nil, nil},
 		{"only planned", func(f *facts.Snapshot, h *History) { *h = History{past(0, "inc-1.1", "relisten", Planned)} }, nil, nil},
@@ -38,19 +38,19 @@ func TestUndo(t *testing.T) {
 		}, nil},
 		{"listen is configured higher", func(f *facts.Snapshot, h *History) { f.Sockets[0].Configured = 129 }, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
-		}, []Stay{{key, "a uWSGI here listens, or is configured to, with 129; under a somaxconn of 128 it would not come up again"}}},
+		}, []LeftAlone{{key, "a uWSGI here listens, or is configured to, with 129; under a somaxconn of 128 it would not come up again"}}},
 		{"a configuration could not be read", func(f *facts.Snapshot, h *History) {
 			f.Sockets[0].Configured, f.Sockets[0].Unread = 0, "function not implemented"
 		}, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
-		}, []Stay{{key, "the configuration of uwsgi 1234 (app.service) is not known (function not implemented); under a somaxconn below its listen it would not come up again"}}},
-		{"somebody else changed both", func(f *facts.Snapshot, h *History) { f.Sockets[0].Limit, f.Sysctl[key] = 4096, 8192 }, nil, []Stay{
+		}, []LeftAlone{{key, "the configuration of uwsgi 1234 (app.service) is not known (function not implemented); under a somaxconn below its listen it would not come up again"}}},
+		{"somebody else changed both", func(f *facts.Snapshot, h *History) { f.Sockets[0].Limit, f.Sysctl[key] = 4096, 8192 }, nil, []LeftAlone{
 			{name, "its limit is 4096, not the 2048 that qwatch set: somebody else's change stays"},
 			{key, "it is 8192, not the 2048 that qwatch set: somebody else's change stays"},
 		}},
 		{"the socket is gone", func(f *facts.Snapshot, h *History) { f.Sockets = nil }, []string{
 			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
-		}, []Stay{{name, "the socket that was raised is gone, and its limit with it"}}},
+		}, []LeftAlone{{name, "the socket that was raised is gone, and its limit with it"}}},
 		{"undone already", func(f *facts.Snapshot, h *History) {
 			*h = append(*h, changed(0, "undo-1", "relisten", name, 2048, 128), changed(0, "undo-1", "sysctl", key, 2048, 128))
 		}, nil, nil},
@@ -60,16 +60,16 @@ func TestUndo(t *testing.T) {
 		}, []string{"set net.core.somaxconn from 2048 to 1500, taken out of /etc/sysctl.d/90-qwatch.conf"},
 			nil},
 		{"another namespace's key is not ours", func(f *facts.Snapshot, h *History) {
-			set := SetSysctl{Key: key, From: 128, To: 2048, Space: f.Sockets[0].Master}
+			set := SetSysctl{Key: key, From: 128, To: 2048, NetNSOf: f.Sockets[0].Master}
 			*h = History{changed(time.Hour, "inc-1.1", "sysctl", Describe(set).Target, 128, 2048)}
-		}, nil, []Stay{{"net.core.somaxconn of uwsgi 1234 (app.service)", "it cannot be read from qwatch's network namespace"}}},
+		}, nil, []LeftAlone{{"net.core.somaxconn of uwsgi 1234 (app.service)", "it cannot be read from qwatch's network namespace"}}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			f, h := full().Facts, append(History(nil), raise...)
 			f.Sockets[0].Limit, f.Sysctl[key] = 2048, 2048
 			test.with(&f, &h)
-			plan, stays := Undo(defaults(), f, h, now)
+			plan, stays := PlanUndo(defaults(), f, h, now)
 			if diff := cmp.Diff(test.want, summary(plan).Actions); diff != "" {
 				t.Errorf("actions (-want +got)\n%s", diff)
 			}
@@ -100,7 +100,7 @@ func TestSteppedAside(t *testing.T) {
 		{"undone by qwatch", History{changed(2*time.Hour, "inc-0.1", "sysctl", key, 128, 1024), changed(time.Hour, "undo-1", "sysctl", key, 1024, 128)}, 9 * time.Hour,
 			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 		{"a container's somaxconn", History{changed(time.Hour, "inc-0.1", "sysctl",
-			Describe(SetSysctl{Key: key, From: 128, To: 1024, Space: facts.Process{PID: 30, Comm: "uwsgi", Container: "web"}}).Target, 128, 1024)}, 2 * time.Hour,
+			Describe(SetSysctl{Key: key, From: 128, To: 1024, NetNSOf: facts.Process{PID: 30, Comm: "uwsgi", Container: "web"}}).Target, 128, 1024)}, 2 * time.Hour,
 			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 	}
 	for _, test := range tests {
@@ -146,7 +146,7 @@ func TestKeep(t *testing.T) {
 			p, c, h := defaults(), full(), History{before}
 			p.Keep = true
 			test.with(&p, &c, &h)
-			if diff := cmp.Diff(test.want, summary(Keep(p, c.Facts, c.Socket, h, now))); diff != "" {
+			if diff := cmp.Diff(test.want, summary(PlanKeep(p, c.Facts, c.Socket, h, now))); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})

@@ -63,7 +63,7 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 	return cmd
 }
 
-func printCheckup(w io.Writer, c remediate.Checkup) error {
+func printCheckup(w io.Writer, c remediate.Report) error {
 	var b strings.Builder
 	for _, p := range c.Problems {
 		fmt.Fprintf(&b, "! %s\n", p)

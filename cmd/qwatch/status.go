@@ -92,7 +92,7 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 		if a.Error != "" {
 			result += ": " + a.Error
 		}
-		return strings.Join([]string{a.Action, a.Target, change, result, a.Time.Local().Format(time.DateTime)}, "\t")
+		return strings.Join([]string{string(a.Action), a.Target, change, result, a.Time.Local().Format(time.DateTime)}, "\t")
 	})
 	table("SOURCE\tKIND\tLINES\tHITS\tERROR", len(s.Sources), func(i int) string {
 		src := s.Sources[i]

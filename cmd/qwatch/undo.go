@@ -45,7 +45,7 @@ listen backlog that is configured or running.`,
 		if err != nil {
 			return &exit{exitFailed, err, "read it as root, or name the configuration that qwatch ran with: -c FILE"}
 		}
-		plan, stays := remediate.Undo(cfg.Policy, snapshot, history, time.Now())
+		plan, stays := remediate.PlanUndo(cfg.Policy, snapshot, history, time.Now())
 		if err := printUndo(e, plan, stays, *asJSON); err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ listen backlog that is configured or running.`,
 func outcome(plan remediate.Plan, outcomes []remediate.Outcome) error {
 	failed := len(outcomes) < len(plan.Actions)
 	for _, o := range outcomes {
-		failed = failed || o.Result.Err != nil
+		failed = failed || o.Err != nil
 	}
 	if failed {
 		return &exit{exitFailed, errors.New("not all of it could be done"), "the lines above say what failed and why"}
@@ -84,7 +84,7 @@ func outcome(plan remediate.Plan, outcomes []remediate.Outcome) error {
 // undoJSON is a plan and what stays beside it.
 type undoJSON struct {
 	remediate.Plan
-	stays []remediate.Stay
+	stays []remediate.LeftAlone
 }
 
 func (u undoJSON) MarshalJSON() ([]byte, error) {
@@ -99,10 +99,10 @@ func (u undoJSON) MarshalJSON() ([]byte, error) {
 	return fmt.Appendf(plan[:len(plan)-1], `,"stays":%s}`, stays), nil
 }
 
-func printUndo(e env, plan remediate.Plan, stays []remediate.Stay, asJSON bool) error {
+func printUndo(e env, plan remediate.Plan, stays []remediate.LeftAlone, asJSON bool) error {
 	if asJSON {
 		if stays == nil {
-			stays = []remediate.Stay{}
+			stays = []remediate.LeftAlone{}
 		}
 		return json.NewEncoder(e.stdout).Encode(undoJSON{plan, stays})
 	}

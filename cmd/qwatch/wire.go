@@ -113,7 +113,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 // actor is where acting and a dry run part.
 func (o outside) actor(cfg *config.Config, trail remediate.Recorder) remediate.Actor {
 	if cfg.Policy.DryRun {
-		return remediate.Rehearsing{Trail: trail}
+		return remediate.DryRun{Trail: trail}
 	}
 	return o.acting(trail)
 }

@@ -80,7 +80,7 @@ func carryOut(ctx context.Context, plan remediate.Plan, actor remediate.Actor, t
 		log.Error().Err(err).Msg("nothing was done: what was done before cannot be read")
 		return nil
 	}
-	if history.Overtaken(plan) {
+	if history.Stale(plan) {
 		log.Warn().Msg("nothing was done: another qwatch acted on this socket in the meantime")
 		return nil
 	}
@@ -109,13 +109,13 @@ func judge(ctx context.Context, plan remediate.Plan, host Host) (remediate.Judge
 		return remediate.Judgement{}, err
 	}
 	// The looks right after the change still see what came before it.
-	return remediate.Judge(plan, after, facts.Weigh(plan.Socket.ID, readings, begin.Add(settle/3))), nil
+	return remediate.Judge(plan, after, facts.Weigh(plan.Socket, readings, begin.Add(settle/3))), nil
 }
 
 func logOutcome(log zerolog.Logger, o remediate.Outcome) {
 	d := remediate.Describe(o.Action)
 	e := log.Info()
-	switch o.Result.Status {
+	switch o.Result {
 	case remediate.Applied:
 		e = e.Str(eventField, systemd.EventRaiseApplied)
 	case remediate.Failed:
@@ -123,19 +123,19 @@ func logOutcome(log zerolog.Logger, o remediate.Outcome) {
 	case remediate.Stale:
 		e = log.Warn()
 	}
-	e = e.Str("action", d.Kind).Str("result", string(o.Result.Status)).Str("why", d.Why)
+	e = e.Str("action", string(d.Kind)).Str("result", string(o.Result)).Str("why", d.Why)
 	if d.From != nil {
 		e = e.Int("from", *d.From)
 	}
 	if d.To != nil {
 		e = e.Int("to", *d.To)
 	}
-	if o.Result.Err != nil {
-		e = e.Err(o.Result.Err)
+	if o.Err != nil {
+		e = e.Err(o.Err)
 	}
-	text := string(o.Result.Status) + ": " + o.Action.String()
-	if o.Result.Note != "" {
-		text += " (" + o.Result.Note + ")"
+	text := string(o.Result) + ": " + o.Action.String()
+	if o.Note != "" {
+		text += " (" + o.Note + ")"
 	}
 	e.Msg(text)
 }

@@ -39,7 +39,7 @@ func (c *core) begin(ctx context.Context, plan remediate.Plan) {
 		outcomes := Act(ctx, plan, a.host, actor, a.trail, c.report.log)
 		history, err := a.trail.History()
 		// The core takes this also while it stops.
-		a.done <- acted{plan, outcomes, err != nil || !history.Overtaken(plan)}
+		a.done <- acted{plan, outcomes, err != nil || !history.Stale(plan)}
 	}()
 }
 
@@ -97,7 +97,7 @@ func (a *actions) settle(ctx context.Context, report *report) error {
 	}
 	var failed error
 	for _, e := range history.Unfinished() {
-		end := remediate.Settle(e, snapshot)
+		end := remediate.Recover(e, snapshot)
 		if err := a.trail.Append(end); err != nil {
 			failed = errors.Join(failed, err)
 			continue

@@ -80,19 +80,19 @@ func (h *fakeHost) Refused(context.Context, string) (int, string, error) {
 	return 0, "", errors.New("unknown")
 }
 
-func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Result {
+func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Outcome {
 	if _, ok := a.(remediate.Reload); ok {
 		select {
 		case <-time.After(h.reload):
 		case <-ctx.Done():
-			return remediate.Result{Status: remediate.Failed, Err: ctx.Err()}
+			return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: ctx.Err()}
 		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.applied = append(h.applied, a.String())
 	if h.refuse != nil {
-		return remediate.Result{Status: remediate.Failed, Err: h.refuse}
+		return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: h.refuse}
 	}
 	switch a := a.(type) {
 	case remediate.SetSysctl:
@@ -101,7 +101,7 @@ func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Resu
 		i := slices.IndexFunc(h.sockets, func(s facts.Socket) bool { return s.ID == a.Socket.ID })
 		h.sockets[i].Limit = a.To
 	}
-	return remediate.Result{Status: remediate.Applied}
+	return remediate.Outcome{Result: remediate.Applied, Now: -1}
 }
 
 func (h *fakeHost) set(f func(*fakeHost)) {
@@ -168,7 +168,7 @@ func onBench(t *testing.T, fake *fakeHost, edit func(*config.Config), f func(*be
 		trail := &trail.Trail{}
 		newActor := func(cfg *config.Config) remediate.Actor {
 			if cfg.Policy.DryRun {
-				return remediate.Rehearsing{Trail: trail}
+				return remediate.DryRun{Trail: trail}
 			}
 			return remediate.Acting{Applier: fake, Trail: trail}
 		}
@@ -384,9 +384,9 @@ func TestUnrecorded(t *testing.T) {
 // unrecorded is the actor of a full disk.
 type unrecorded struct{ tries *int }
 
-func (u unrecorded) Do(context.Context, remediate.Plan, remediate.Action) remediate.Result {
+func (u unrecorded) Do(context.Context, remediate.Plan, remediate.Action) remediate.Outcome {
 	*u.tries++
-	return remediate.Result{Status: remediate.Failed, Err: errors.New("no space left on device")}
+	return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: errors.New("no space left on device")}
 }
 
 // While an action is under way hits are taken, a new configuration waits, and

@@ -122,16 +122,16 @@ func NewSurvey(ctx context.Context, host Host, policy remediate.Policy) (*Survey
 func (s *Survey) Plan(socket facts.Socket, history remediate.History, serial int, now time.Time) remediate.Plan {
 	return remediate.Decide(s.policy, remediate.Case{
 		Facts: s.Facts, Socket: socket, Serial: serial,
-		Evidence:  facts.Weigh(socket.ID, s.signs.readings, time.Time{}),
+		Evidence:  facts.Weigh(socket, s.signs.readings, time.Time{}),
 		Diagnosis: s.signs.diagnose(s.policy, s.Facts, socket, false),
 	}, history, now)
 }
 
 // Checkup examines the host. journal says whether one is to be followed.
-func (s *Survey) Checkup(journal bool) remediate.Checkup {
+func (s *Survey) Checkup(journal bool) remediate.Report {
 	diagnoses := map[facts.SocketID]remediate.Diagnosis{}
 	for _, socket := range s.Facts.Sockets {
 		diagnoses[socket.ID] = s.signs.diagnose(s.policy, s.Facts, socket, false)
 	}
-	return remediate.Examine(s.policy, s.Facts, diagnoses, journal)
+	return remediate.MakeReport(s.policy, s.Facts, diagnoses, journal)
 }

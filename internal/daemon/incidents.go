@@ -222,7 +222,7 @@ func (c *core) decide(oc *openCase, now time.Time) remediate.Plan {
 		if last, ok := c.view.history.LastRaise(cs.Socket); ok && last.After(since) && !last.After(now) {
 			since = last
 		}
-		cs.Evidence = facts.Weigh(oc.id, c.record.readings, since)
+		cs.Evidence = facts.Weigh(cs.Socket, c.record.readings, since)
 		cs.Diagnosis = c.record.diagnose(policy, snapshot, cs.Socket, oc.incident.Peak == 0)
 	}
 	return remediate.Decide(policy, cs, c.view.history, now)
@@ -240,7 +240,7 @@ func (c *core) keepLimits(ctx context.Context, now time.Time) {
 			continue
 		}
 		q.keepTried = true
-		plan := remediate.Keep(c.settings.policy, c.view.snapshot, s, c.view.history, now)
+		plan := remediate.PlanKeep(c.settings.policy, c.view.snapshot, s, c.view.history, now)
 		if plan.Verdict == remediate.Act {
 			c.report.kept(plan)
 			c.begin(ctx, plan)

@@ -56,8 +56,8 @@ func (h crowd) Refused(context.Context, string) (int, string, error) {
 // refused is an actor that can do nothing, and so needs no judge.
 type refused struct{}
 
-func (refused) Do(context.Context, remediate.Plan, remediate.Action) remediate.Result {
-	return remediate.Result{Status: remediate.Failed, Err: errors.New("not here")}
+func (refused) Do(context.Context, remediate.Plan, remediate.Action) remediate.Outcome {
+	return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: errors.New("not here")}
 }
 
 func TestACrowdOfOneUserDelaysNobodyElse(t *testing.T) {

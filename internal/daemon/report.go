@@ -165,13 +165,13 @@ func (r *report) bootLoss(loss remediate.BootLoss) {
 func (r *report) acted(outcomes []remediate.Outcome) {
 	r.refresh()
 	for _, o := range outcomes {
-		r.counts.actions.WithLabelValues(remediate.Describe(o.Action).Kind, string(o.Result.Status)).Inc()
+		r.counts.actions.WithLabelValues(string(remediate.Describe(o.Action).Kind), string(o.Result)).Inc()
 	}
 }
 
 func (r *report) recovered(begun, end remediate.Event) {
 	r.log.Warn().Str(eventField, systemd.EventActionRecovered).Str("socket", begun.Socket).Str("incident", begun.Incident).
-		Str("plan", begun.Plan).Str("action", begun.Action).Str("result", string(end.Result)).
+		Str("plan", begun.Plan).Str("action", string(begun.Action)).Str("result", string(end.Result)).
 		Msgf("a former qwatch was interrupted at %s of %s: %s; it is not done again", begun.Action, begun.Target, end.Result)
 }
 

@@ -96,7 +96,7 @@ func (c *core) refused(ctx context.Context, r refusal) {
 	if c.actions.running {
 		return // the line comes again
 	}
-	plan := remediate.Revive(c.settings.policy, r.snapshot, r.refusal, r.history, time.Now())
+	plan := remediate.PlanStart(c.settings.policy, r.snapshot, r.refusal, r.history, time.Now())
 	if plan.Name == "" {
 		plan.Name = r.source
 	}

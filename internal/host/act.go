@@ -17,7 +17,7 @@ import (
 // nothing unless the host still is as the action says; the error of a failure
 // says what would allow it. It may run while the host is looked at. It knows no
 // systemd: see WithUnits.
-func (h *Host) Apply(ctx context.Context, action remediate.Action) remediate.Result {
+func (h *Host) Apply(ctx context.Context, action remediate.Action) remediate.Outcome {
 	return h.WithUnits(nil).Apply(ctx, action)
 }
 
@@ -34,13 +34,13 @@ type hand struct {
 }
 
 // Apply implements remediate.Applier.
-func (h hand) Apply(ctx context.Context, action remediate.Action) remediate.Result {
+func (h hand) Apply(ctx context.Context, action remediate.Action) remediate.Outcome {
 	if err := ctx.Err(); err != nil {
 		return failed(-1, err)
 	}
 	switch a := action.(type) {
 	case remediate.SetSysctl:
-		if a.Space == (facts.Process{}) {
+		if a.NetNSOf == (facts.Process{}) {
 			return setSysctl(a)
 		}
 		return setSysctlIn(a)
@@ -58,29 +58,29 @@ func (h hand) Apply(ctx context.Context, action remediate.Action) remediate.Resu
 // errGone is the error of a compare-and-swap whose object has changed or ended.
 var errGone = errors.New("changed since the plan")
 
-func failed(now int, err error) remediate.Result {
-	return remediate.Result{Status: remediate.Failed, Was: now, Now: now, Err: err}
+func failed(now int, err error) remediate.Outcome {
+	return remediate.Outcome{Result: remediate.Failed, Now: now, Err: err}
 }
 
 // failure is Stale for errGone and Failed for the rest.
-func failure(now int, err error) remediate.Result {
+func failure(now int, err error) remediate.Outcome {
 	r := failed(now, err)
 	if errors.Is(err, errGone) {
-		r.Status = remediate.Stale
+		r.Result = remediate.Stale
 	}
 	return r
 }
 
 // compare is the compare of compare-and-swap. ok is false where r is the
 // answer: the value already is what it shall be, or is not what the plan saw.
-func compare(what string, now, from, to int, undo bool) (r remediate.Result, ok bool) {
+func compare(what string, now, from, to int, undo bool) (r remediate.Outcome, ok bool) {
 	switch {
 	case to < from && !undo:
 		return failed(now, fmt.Errorf("refuses to lower %s from %d to %d", what, from, to)), false
 	case now == from:
-		return remediate.Result{}, true
+		return remediate.Outcome{}, true
 	case !undo && now >= to, undo && now <= to:
-		return remediate.Result{Status: remediate.Skipped, Was: now, Now: now, Note: fmt.Sprintf("%s already is %d", what, now)}, false
+		return remediate.Outcome{Result: remediate.Skipped, Now: now, Note: fmt.Sprintf("%s already is %d", what, now)}, false
 	default:
 		return failure(now, fmt.Errorf("%s is %d, not %d: %w", what, now, from, errGone)), false
 	}

@@ -17,14 +17,14 @@ import (
 )
 
 // apply acts with nothing but what the action says.
-func apply(t *testing.T, a remediate.Action) remediate.Result {
+func apply(t *testing.T, a remediate.Action) remediate.Outcome {
 	t.Helper()
 	return hand{processes: options.Processes}.Apply(t.Context(), a)
 }
 
 // show is a result as one line.
-func show(r remediate.Result) string {
-	s := fmt.Sprintf("%s %d→%d", r.Status, r.Was, r.Now)
+func show(r remediate.Outcome) string {
+	s := fmt.Sprintf("%s %d", r.Result, r.Now)
 	if r.Note != "" {
 		s += " (" + r.Note + ")"
 	}
@@ -36,7 +36,7 @@ func show(r remediate.Result) string {
 
 // wantResult compares the beginning of show, and each further part with what
 // is in it.
-func wantResult(t *testing.T, r remediate.Result, begin string, parts ...string) {
+func wantResult(t *testing.T, r remediate.Outcome, begin string, parts ...string) {
 	t.Helper()
 	got := show(r)
 	if !strings.HasPrefix(got, begin) {
@@ -47,7 +47,7 @@ func wantResult(t *testing.T, r remediate.Result, begin string, parts ...string)
 			t.Errorf("result %q, want %q in it", got, p)
 		}
 	}
-	if (r.Err != nil) != (r.Status == remediate.Stale || r.Status == remediate.Failed) {
+	if (r.Err != nil) != (r.Result == remediate.Stale || r.Result == remediate.Failed) {
 		t.Errorf("result %q: status and error do not fit", got)
 	}
 }
@@ -100,10 +100,10 @@ func TestApplyEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := hand{}.Apply(ctx, remediate.SetSysctl{Key: "net.core.somaxconn", From: 128, To: 1024})
-	if r.Status != remediate.Failed || !errors.Is(r.Err, context.Canceled) {
+	if r.Result != remediate.Failed || !errors.Is(r.Err, context.Canceled) {
 		t.Errorf("with an ended context: %s", show(r))
 	}
-	wantResult(t, apply(t, nil), "failed -1→-1: unknown action")
+	wantResult(t, apply(t, nil), "failed -1: unknown action")
 }
 
 // socketOf is the socket at addr as Observe shows it.

@@ -92,13 +92,13 @@ func TestRaiseInNamespace(t *testing.T) {
 	})
 	h := newHost(t, options)
 	s := socketsOf(observe(t, h), there.Pid)[0]
-	set := remediate.SetSysctl{Key: "net.core.somaxconn", From: 256, To: 1024, Space: s.Master}
-	for _, want := range []string{"applied 256→1024", "skipped 1024→1024 (net.core.somaxconn already is 1024)"} {
+	set := remediate.SetSysctl{Key: "net.core.somaxconn", From: 256, To: 1024, NetNSOf: s.Master}
+	for _, want := range []string{"applied 1024", "skipped 1024 (net.core.somaxconn already is 1024)"} {
 		if got := show(apply(t, set)); got != want {
 			t.Errorf("%s: %s, want %s", set, got, want)
 		}
 	}
-	if got := show(apply(t, remediate.Relisten{Socket: s, From: 200, To: 1024})); got != "applied 200→1024" {
+	if got := show(apply(t, remediate.Relisten{Socket: s, From: 200, To: 1024})); got != "applied 1024" {
 		t.Errorf("relisten: %s", got)
 	}
 	if n, err := testbed.Somaxconn(); n != testbed.StartSomaxconn || err != nil {

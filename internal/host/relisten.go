@@ -16,7 +16,7 @@ import (
 // relisten calls listen(2) on the running socket. On one that listens already
 // only the limit changes; the queue stays (__inet_listen_sk,
 // net/ipv4/af_inet.c; unix_listen, net/unix/af_unix.c).
-func relisten(a remediate.Relisten) remediate.Result {
+func relisten(a remediate.Relisten) remediate.Outcome {
 	s := a.Socket
 	fd, err := borrow(s)
 	if err != nil {
@@ -52,7 +52,7 @@ func relisten(a remediate.Relisten) remediate.Result {
 		r.Now = now
 		return r
 	}
-	return remediate.Result{Status: remediate.Applied, Was: was, Now: now}
+	return remediate.Outcome{Result: remediate.Applied, Now: now}
 }
 
 // spaceOf opens the network namespace in which the socket lives.

@@ -59,7 +59,7 @@ func TestRelistenAgainstTheProcess(t *testing.T) {
 		Master: facts.Process{PID: os.Getpid(), Start: self.start},
 	}
 	for range 2000 {
-		switch r := relisten(remediate.Relisten{Socket: s, From: 1, To: 100}); r.Status {
+		switch r := relisten(remediate.Relisten{Socket: s, From: 1, To: 100}); r.Result {
 		case remediate.Failed:
 			t.Fatalf("failed: %v", r.Err)
 		case remediate.Stale:

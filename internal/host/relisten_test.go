@@ -29,25 +29,25 @@ func TestRelisten(t *testing.T) {
 			somaxconn(t, 128)
 			u := testbed.Run(t, testbed.Options{Address: addr})
 			s := socketOf(t, addr)
-			act := func(from, to int, undo bool) remediate.Result {
+			act := func(from, to int, undo bool) remediate.Outcome {
 				t.Helper()
 				return apply(t, remediate.Relisten{Socket: s, From: from, To: to, Undo: undo})
 			}
-			wantResult(t, act(100, 1024, false), "failed 100→100: net.core.somaxconn of the socket's network namespace is 128")
+			wantResult(t, act(100, 1024, false), "failed 100: net.core.somaxconn of the socket's network namespace is 128")
 			somaxconn(t, 4096)
-			wantResult(t, act(128, 1024, false), "stale 100→100: the limit of "+addr+" is 100, not 128")
-			wantResult(t, act(100, 64, false), "failed 100→100: refuses to lower")
+			wantResult(t, act(128, 1024, false), "stale 100: the limit of "+addr+" is 100, not 128")
+			wantResult(t, act(100, 64, false), "failed 100: refuses to lower")
 			wantLimit(t, u.Address, 100)
-			wantResult(t, act(100, 1024, false), "applied 100→1024")
+			wantResult(t, act(100, 1024, false), "applied 1024")
 			wantLimit(t, u.Address, 1024)
-			wantResult(t, act(100, 1024, false), "skipped 1024→1024")
-			wantResult(t, act(1024, 100, true), "applied 1024→100")
+			wantResult(t, act(100, 1024, false), "skipped 1024")
+			wantResult(t, act(1024, 100, true), "applied 100")
 			wantLimit(t, u.Address, 100)
 
 			s.FD = 2 // not the socket: it is found by its inode
-			wantResult(t, act(100, 1024, false), "applied 100→1024")
+			wantResult(t, act(100, 1024, false), "applied 1024")
 			s.FD = -1
-			wantResult(t, act(1024, 2048, false), "applied 1024→2048")
+			wantResult(t, act(1024, 2048, false), "applied 2048")
 			wantLimit(t, u.Address, 2048)
 		})
 	}
@@ -72,14 +72,14 @@ func TestRelistenStale(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := s
 			tt.change(&s)
-			wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 1024}), "stale -1→-1: "+tt.want)
+			wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 1024}), "stale -1: "+tt.want)
 			wantLimit(t, u.Address, 100)
 		})
 	}
 	t.Run("uWSGI restarted", func(t *testing.T) {
 		u.Stop()
 		again := testbed.Run(t, testbed.Options{Address: u.Address})
-		wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 1024}), "stale -1→-1: uWSGI")
+		wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 1024}), "stale -1: uWSGI")
 		wantLimit(t, again.Address, 100)
 	})
 }
@@ -89,23 +89,23 @@ func TestRelistenRights(t *testing.T) {
 	somaxconn(t, 4096)
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5220", User: "nobody"})
 	s := socketOf(t, u.Address)
-	act := func() remediate.Result {
+	act := func() remediate.Outcome {
 		return apply(t, remediate.Relisten{Socket: s, From: 100, To: 1024})
 	}
 	as(t, 1000, nil, func() {
-		wantResult(t, act(), "failed -1→-1: pidfd_getfd of process", "operation not permitted; needs CAP_SYS_PTRACE")
+		wantResult(t, act(), "failed -1: pidfd_getfd of process", "operation not permitted; needs CAP_SYS_PTRACE")
 	})
 	wantLimit(t, u.Address, 100)
 	s.FD = -1 // where it may not be known
 	as(t, 1000, []int{unix.CAP_SYS_PTRACE}, func() {
-		wantResult(t, act(), "failed -1→-1: find socket", "permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
+		wantResult(t, act(), "failed -1: find socket", "permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
 	})
 	as(t, 1000, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, func() {
-		wantResult(t, act(), "applied 100→1024")
+		wantResult(t, act(), "applied 1024")
 	})
 	s = socketOf(t, u.Address)
 	as(t, 1000, []int{unix.CAP_SYS_PTRACE}, func() {
-		wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 1024, To: 2048}), "applied 1024→2048")
+		wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 1024, To: 2048}), "applied 2048")
 	})
 	wantLimit(t, u.Address, 2048)
 }
@@ -155,6 +155,6 @@ func TestRelistenForeign(t *testing.T) {
 	if !s.OtherNetNS {
 		t.Fatalf("not foreign: %+v", s)
 	}
-	wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 1024}), "failed 100→100: net.core.somaxconn of the socket's network namespace is 512")
-	wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 512}), "applied 100→512")
+	wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 1024}), "failed 100: net.core.somaxconn of the socket's network namespace is 512")
+	wantResult(t, apply(t, remediate.Relisten{Socket: s, From: 100, To: 512}), "applied 512")
 }

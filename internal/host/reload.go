@@ -39,7 +39,7 @@ const settle = 2 * time.Second
 // reload asks for a graceful reload and waits for its end, which uWSGI reports
 // to nobody: the old workers end, new ones come, the master is the same process
 // (it calls execve(2), so pid and start time stay) and its socket listens.
-func (h hand) reload(ctx context.Context, a remediate.Reload) remediate.Result {
+func (h hand) reload(ctx context.Context, a remediate.Reload) remediate.Outcome {
 	var cancel context.CancelFunc
 	ctx, cancel = context.WithTimeoutCause(ctx, a.Timeout, fmt.Errorf("not done after %s", a.Timeout))
 	defer cancel()
@@ -75,8 +75,8 @@ func (h hand) reload(ctx context.Context, a remediate.Reload) remediate.Result {
 	if err != nil {
 		return failed(-1, fmt.Errorf("reload of uWSGI %d (%s): %w", a.Socket.Master.PID, how, err))
 	}
-	return remediate.Result{
-		Status: remediate.Applied, Was: -1, Now: -1,
+	return remediate.Outcome{
+		Result: remediate.Applied, Now: -1,
 		Note: fmt.Sprintf("%s: %s after %s", how, plural(fresh, "new worker"), time.Since(began).Round(100*time.Millisecond)),
 	}
 }
@@ -475,7 +475,7 @@ func listens(s facts.Socket) error {
 	return nil
 }
 
-func (h hand) start(ctx context.Context, a remediate.Start) remediate.Result {
+func (h hand) start(ctx context.Context, a remediate.Start) remediate.Outcome {
 	if h.units == nil {
 		return failed(-1, errNoUnits)
 	}
@@ -487,5 +487,5 @@ func (h hand) start(ctx context.Context, a remediate.Start) remediate.Result {
 		}
 		return failed(-1, fmt.Errorf("start %s: %w", a.Unit, err))
 	}
-	return remediate.Result{Status: remediate.Applied, Was: -1, Now: -1}
+	return remediate.Outcome{Result: remediate.Applied, Now: -1}
 }

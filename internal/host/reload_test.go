@@ -62,7 +62,7 @@ func TestReload(t *testing.T) {
 			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5300", Args: tt.args})
 			before := pidsOfWorkers(t, u)
 			r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how(tt.how), Timeout: time.Minute})
-			wantResult(t, r, "applied -1→-1 ("+tt.want)
+			wantResult(t, r, "applied -1 ("+tt.want)
 			after := pidsOfWorkers(t, u)
 			if len(after) != 2 || slices.ContainsFunc(after, func(p int) bool { return slices.Contains(before, p) }) {
 				t.Errorf("workers %v, then %v, want other ones", before, after)
@@ -82,7 +82,7 @@ func TestReloadHTTP(t *testing.T) {
 		t.Fatalf("no backend socket in %+v", snapshot.Sockets)
 	}
 	r := apply(t, remediate.Reload{Socket: snapshot.Sockets[i], How: how("signal"), Timeout: time.Minute})
-	wantResult(t, r, "applied -1→-1 (signal: 2 new workers")
+	wantResult(t, r, "applied -1 (signal: 2 new workers")
 	stats, err := testbed.Flood(t.Context(), "127.0.0.1:5310", testbed.FloodOptions{Connections: 1, Request: "/"})
 	if err != nil || stats.Answered != 1 {
 		t.Errorf("after the reload: %v, %v", stats, err)
@@ -134,22 +134,22 @@ func TestReloadRefuses(t *testing.T) {
 		how    string
 		want   string
 	}{
-		{"recycled pid", with(func(s *facts.Socket) { s.Master.Start++ }), "signal", "stale -1→-1: process"},
-		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.start }), "signal", fmt.Sprintf("failed -1→-1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
+		{"recycled pid", with(func(s *facts.Socket) { s.Master.Start++ }), "signal", "stale -1: process"},
+		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.start }), "signal", fmt.Sprintf("failed -1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
 		{"listen over somaxconn", with(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 1024, "app.ini:3" }), "signal",
-			fmt.Sprintf("failed -1→-1: uWSGI %d is configured with listen = 1024 (app.ini:3) over net.core.somaxconn = 128", u.Pid)},
-		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1→-1: uWSGI %d has exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
-		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1→-1: the configuration of uWSGI %d is not known, and with exit-on-reload a reload would end it: command line: reading %s/gone.ini: open %s/gone.ini: no such file", gone.Pid, dir, dir)},
-		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1→-1: uWSGI %d runs without a master process", s.Workers[0].PID)},
-		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1→-1: %s is not open in uWSGI %d", other, u.Pid)},
-		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1→-1: " + dir + "/unread: nobody reads from it"},
-		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1→-1: " + dir + "/fifolink is a symbolic link"},
-		{"not a FIFO", s, "fifo:" + dir + "/file", "failed -1→-1: " + dir + "/file is no FIFO"},
-		{"touch of a link", s, "touch:" + dir + "/filelink", "failed -1→-1: " + dir + "/filelink is a symbolic link"},
-		{"touch of a folder", s, "touch:" + dir, "failed -1→-1: " + dir + " is no regular file"},
-		{"touch of nothing", s, "touch:" + dir + "/none", "failed -1→-1: open " + dir + "/none: no such file"},
-		{"no systemd", s, "systemd", "failed -1→-1: no connection to systemd"},
-		{"unknown way", s, "kill", `failed -1→-1: no way "kill" to reload`},
+			fmt.Sprintf("failed -1: uWSGI %d is configured with listen = 1024 (app.ini:3) over net.core.somaxconn = 128", u.Pid)},
+		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d has exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
+		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1: the configuration of uWSGI %d is not known, and with exit-on-reload a reload would end it: command line: reading %s/gone.ini: open %s/gone.ini: no such file", gone.Pid, dir, dir)},
+		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1: uWSGI %d runs without a master process", s.Workers[0].PID)},
+		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1: %s is not open in uWSGI %d", other, u.Pid)},
+		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1: " + dir + "/unread: nobody reads from it"},
+		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1: " + dir + "/fifolink is a symbolic link"},
+		{"not a FIFO", s, "fifo:" + dir + "/file", "failed -1: " + dir + "/file is no FIFO"},
+		{"touch of a link", s, "touch:" + dir + "/filelink", "failed -1: " + dir + "/filelink is a symbolic link"},
+		{"touch of a folder", s, "touch:" + dir, "failed -1: " + dir + " is no regular file"},
+		{"touch of nothing", s, "touch:" + dir + "/none", "failed -1: open " + dir + "/none: no such file"},
+		{"no systemd", s, "systemd", "failed -1: no connection to systemd"},
+		{"unknown way", s, "kill", `failed -1: no way "kill" to reload`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			wantResult(t, apply(t, remediate.Reload{Socket: tt.socket, How: how(tt.how), Timeout: time.Minute}), tt.want)
@@ -177,7 +177,7 @@ func TestReloadWithoutOpenat2(t *testing.T) {
 			t.Errorf("configured %d, unread %q; want 90 and all read", s.Configured, s.Unread)
 		}
 		r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
-		wantResult(t, r, fmt.Sprintf("failed -1→-1: uWSGI %d has exit-on-reload (%s:2)", u.Pid, ini))
+		wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d has exit-on-reload (%s:2)", u.Pid, ini))
 	})
 	if after := pidsOfWorkers(t, u); !slices.Equal(before, after) {
 		t.Errorf("workers %v, then %v, want the same", before, after)
@@ -224,7 +224,7 @@ func TestReloadWithoutMaster(t *testing.T) {
 	write(t, ini, "[uwsgi]\nmaster = false\nprocesses = 3\n")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5325", Workers: 2, Args: []string{"--ini", ini}})
 	r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how("signal"), Timeout: time.Minute})
-	wantResult(t, r, fmt.Sprintf("failed -1→-1: uWSGI %d runs without a master process: SIGHUP would end it", u.Pid))
+	wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d runs without a master process: SIGHUP would end it", u.Pid))
 }
 
 // A worker that is busy holds the reload up.
@@ -255,7 +255,7 @@ func TestReloadTimeout(t *testing.T) {
 	})
 	r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: 500 * time.Millisecond})
 	got := regexp.MustCompile(`\d+ \(`).ReplaceAllString(show(r), "PID (")
-	want := "failed -1→-1: reload of uWSGI PID (signal): not done after 500ms; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
+	want := "failed -1: reload of uWSGI PID (signal): not done after 500ms; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
 	if got != want {
 		t.Errorf("result %q, want %q", got, want)
 	}
@@ -269,25 +269,25 @@ func TestReloadEndsTheMaster(t *testing.T) {
 	somaxconn(t, 50)
 	s.Configured = 0 // as where it was not found
 	r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
-	wantResult(t, r, "failed -1→-1: reload of uWSGI", "the master has ended; its log says why")
+	wantResult(t, r, "failed -1: reload of uWSGI", "the master has ended; its log says why")
 }
 
 func TestReloadRights(t *testing.T) {
 	testbed.Needs(t, "root", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5350", User: "nobody"})
 	s := socketOf(t, u.Address)
-	act := func() remediate.Result {
+	act := func() remediate.Outcome {
 		return apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
 	}
 	// Whoever may not see how it is configured does not reload it.
 	as(t, 1000, []int{unix.CAP_KILL}, func() {
-		wantResult(t, act(), fmt.Sprintf("failed -1→-1: the configuration of uWSGI %d is not known", u.Pid))
+		wantResult(t, act(), fmt.Sprintf("failed -1: the configuration of uWSGI %d is not known", u.Pid))
 	})
 	as(t, 1000, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, func() {
-		wantResult(t, act(), "failed -1→-1: SIGHUP to process", "operation not permitted; needs the same user or CAP_KILL")
+		wantResult(t, act(), "failed -1: SIGHUP to process", "operation not permitted; needs the same user or CAP_KILL")
 	})
 	as(t, 1000, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL}, func() {
-		wantResult(t, act(), "applied -1→-1 (signal: 2 new workers")
+		wantResult(t, act(), "applied -1 (signal: 2 new workers")
 	})
 }
 
@@ -322,12 +322,12 @@ func TestReloadSystemd(t *testing.T) {
 		want            string
 		log             []string
 	}{
-		{"auto, ExecReload", "auto", "app.service", units{can: true}, "applied -1→-1 (systemd: 2 new workers", []string{"reload app.service"}},
-		{"auto, no ExecReload", "auto", "app.service", units{}, "applied -1→-1 (signal: 2 new workers", nil},
-		{"auto, no unit", "auto", "", units{can: true}, "applied -1→-1 (signal: 2 new workers", nil},
-		{"systemd", "systemd", "app.service", units{}, "applied -1→-1 (systemd: 2 new workers", []string{"reload app.service"}},
-		{"job failed", "systemd", "app.service", units{fail: errors.New("job failed")}, "failed -1→-1: job failed", []string{"reload app.service"}},
-		{"no unit", "systemd", "", units{}, "failed -1→-1: uWSGI", nil},
+		{"auto, ExecReload", "auto", "app.service", units{can: true}, "applied -1 (systemd: 2 new workers", []string{"reload app.service"}},
+		{"auto, no ExecReload", "auto", "app.service", units{}, "applied -1 (signal: 2 new workers", nil},
+		{"auto, no unit", "auto", "", units{can: true}, "applied -1 (signal: 2 new workers", nil},
+		{"systemd", "systemd", "app.service", units{}, "applied -1 (systemd: 2 new workers", []string{"reload app.service"}},
+		{"job failed", "systemd", "app.service", units{fail: errors.New("job failed")}, "failed -1: job failed", []string{"reload app.service"}},
+		{"no unit", "systemd", "", units{}, "failed -1: uWSGI", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5360"})
@@ -369,21 +369,21 @@ func TestReloadVassal(t *testing.T) {
 	s.Master.Unit = "emperor.service"
 	asked := &units{can: true}
 	r := hand{processes: options.Processes, units: asked}.Apply(t.Context(), remediate.Reload{Socket: s, How: how("auto"), Timeout: time.Minute})
-	wantResult(t, r, "applied -1→-1 (signal: 2 new workers")
+	wantResult(t, r, "applied -1 (signal: 2 new workers")
 	if len(asked.log) != 0 {
 		t.Errorf("systemd was asked %q", asked.log)
 	}
 }
 
 func TestStart(t *testing.T) {
-	act := func(u Units) remediate.Result {
+	act := func(u Units) remediate.Outcome {
 		return hand{units: u}.Apply(t.Context(), remediate.Start{Unit: "app.service", Timeout: time.Minute})
 	}
 	u := &units{}
-	wantResult(t, act(u), "applied -1→-1")
+	wantResult(t, act(u), "applied -1")
 	if !slices.Equal(u.log, []string{"start app.service"}) {
 		t.Errorf("systemd was asked %q", u.log)
 	}
-	wantResult(t, act(&units{fail: errors.New("job failed")}), "failed -1→-1: start app.service: job failed")
-	wantResult(t, act(nil), "failed -1→-1: no connection to systemd")
+	wantResult(t, act(&units{fail: errors.New("job failed")}), "failed -1: start app.service: job failed")
+	wantResult(t, act(nil), "failed -1: no connection to systemd")
 }

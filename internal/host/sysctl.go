@@ -21,29 +21,29 @@ var netKey = regexp.MustCompile(`^net(\.[a-zA-Z0-9_-]+)+$`)
 
 // setSysctlIn sets the live value in the network namespace of another process:
 // net.* of /proc/sys is that of the thread which opens it.
-func setSysctlIn(a remediate.SetSysctl) (r remediate.Result) {
+func setSysctlIn(a remediate.SetSysctl) (r remediate.Outcome) {
 	if a.File != "" {
-		return failed(-1, fmt.Errorf("no sysctl.d file of this host reaches the namespace of %s", a.Space))
+		return failed(-1, fmt.Errorf("no sysctl.d file of this host reaches the namespace of %s", a.NetNSOf))
 	}
-	pidfd, err := openProcess(a.Space)
+	pidfd, err := openProcess(a.NetNSOf)
 	if err != nil {
 		return failure(-1, err)
 	}
 	// As long as this is open the pid stays that process's.
 	defer unix.Close(pidfd)
-	err = inNamespaceOf(a.Space.PID, func() error {
+	err = inNamespaceOf(a.NetNSOf.PID, func() error {
 		r = setSysctl(a)
 		return nil
 	})
 	if err != nil {
-		return failed(-1, fmt.Errorf("network namespace of %s: %w; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", a.Space, err))
+		return failed(-1, fmt.Errorf("network namespace of %s: %w; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", a.NetNSOf, err))
 	}
 	return r
 }
 
 // setSysctl writes the file first: after a crash between the two a boot gives
 // what was wanted, and the next plan finds the live value still to be set.
-func setSysctl(a remediate.SetSysctl) remediate.Result {
+func setSysctl(a remediate.SetSysctl) remediate.Outcome {
 	if !netKey.MatchString(a.Key) {
 		return failed(-1, fmt.Errorf("sysctl %q is not a plain key below net", a.Key))
 	}
@@ -51,14 +51,14 @@ func setSysctl(a remediate.SetSysctl) remediate.Result {
 	was, err := readInt(live)
 	switch {
 	case errors.Is(err, os.ErrNotExist) && a.Companion:
-		return remediate.Result{Status: remediate.Skipped, Was: -1, Now: -1, Note: "this kernel or namespace has no " + a.Key}
+		return remediate.Outcome{Result: remediate.Skipped, Now: -1, Note: "this kernel or namespace has no " + a.Key}
 	case err != nil:
 		return failed(-1, err)
 	}
 	if r, ok := compare(a.Key, was, a.From, a.To, a.Undo); !ok {
 		return r
 	}
-	done := remediate.Result{Status: remediate.Applied, Was: was, Now: was}
+	done := remediate.Outcome{Result: remediate.Applied, Now: was}
 	putBack := func() error { return nil }
 	if a.File != "" {
 		var changed bool
@@ -66,7 +66,7 @@ func setSysctl(a remediate.SetSysctl) remediate.Result {
 			return failure(was, err)
 		}
 		if !changed && a.To == was {
-			done.Status = remediate.Skipped
+			done.Result = remediate.Skipped
 		}
 	}
 	if a.To == was {

@@ -39,30 +39,30 @@ func TestSetSysctl(t *testing.T) {
 		wantLive int
 		wantFile string
 	}{
-		{"raised", 128, "", raise, "applied 128→1024", 1024, fresh},
-		{"live only", 128, "", with(func(a *remediate.SetSysctl) { a.File = "" }), "applied 128→1024", 1024, ""},
-		{"other lines stay", 128, "# mine\nnet.core.rmem_max=5\n", raise, "applied 128→1024", 1024,
+		{"raised", 128, "", raise, "applied 1024", 1024, fresh},
+		{"live only", 128, "", with(func(a *remediate.SetSysctl) { a.File = "" }), "applied 1024", 1024, ""},
+		{"other lines stay", 128, "# mine\nnet.core.rmem_max=5\n", raise, "applied 1024", 1024,
 			"# mine\nnet.core.rmem_max=5\n" + strings.TrimPrefix(fresh, sysctld.Header)},
-		{"file has more", 128, key + "=4096\n", with(func(a *remediate.SetSysctl) { a.FileFrom = 4096 }), "applied 128→1024", 1024, key + "=4096\n"},
-		{"file only", 1024, "", with(func(a *remediate.SetSysctl) { a.From = 1024 }), "applied 1024→1024", 1024, string(sysctld.Set(nil, key, 1024, 1024, "full"))},
-		{"already, file too", 1024, fresh, with(func(a *remediate.SetSysctl) { a.From, a.FileFrom = 1024, 1024 }), "skipped 1024→1024", 1024, fresh},
-		{"raised by somebody else", 2048, "", raise, "skipped 2048→2048 (net.core.somaxconn already is 2048)", 2048, ""},
-		{"changed by somebody else", 512, "", raise, "stale 512→512: net.core.somaxconn is 512, not 128: changed since the plan", 512, ""},
-		{"file changed by somebody else", 128, key + "=300\n", raise, "stale 128→128: " + file + " sets net.core.somaxconn to 300, not 0", 128, key + "=300\n"},
-		{"lower", 1024, "", with(func(a *remediate.SetSysctl) { a.From, a.To = 1024, 128 }), "failed 1024→1024: refuses to lower net.core.somaxconn from 1024 to 128", 1024, ""},
-		{"undo", 1024, fresh, with(func(a *remediate.SetSysctl) { a.From, a.To, a.FileFrom, a.Undo = 1024, 128, 1024, true }), "applied 1024→128", 128, ""},
-		{"undo, done already", 128, fresh, with(func(a *remediate.SetSysctl) { a.From, a.To, a.FileFrom, a.Undo = 1024, 128, 1024, true }), "skipped 128→128", 128, fresh},
-		{"undo, changed by somebody else", 2048, fresh, with(func(a *remediate.SetSysctl) { a.From, a.To, a.FileFrom, a.Undo = 1024, 128, 1024, true }), "stale 2048→2048", 2048, fresh},
+		{"file has more", 128, key + "=4096\n", with(func(a *remediate.SetSysctl) { a.FileFrom = 4096 }), "applied 1024", 1024, key + "=4096\n"},
+		{"file only", 1024, "", with(func(a *remediate.SetSysctl) { a.From = 1024 }), "applied 1024", 1024, string(sysctld.Set(nil, key, 1024, 1024, "full"))},
+		{"already, file too", 1024, fresh, with(func(a *remediate.SetSysctl) { a.From, a.FileFrom = 1024, 1024 }), "skipped 1024", 1024, fresh},
+		{"raised by somebody else", 2048, "", raise, "skipped 2048 (net.core.somaxconn already is 2048)", 2048, ""},
+		{"changed by somebody else", 512, "", raise, "stale 512: net.core.somaxconn is 512, not 128: changed since the plan", 512, ""},
+		{"file changed by somebody else", 128, key + "=300\n", raise, "stale 128: " + file + " sets net.core.somaxconn to 300, not 0", 128, key + "=300\n"},
+		{"lower", 1024, "", with(func(a *remediate.SetSysctl) { a.From, a.To = 1024, 128 }), "failed 1024: refuses to lower net.core.somaxconn from 1024 to 128", 1024, ""},
+		{"undo", 1024, fresh, with(func(a *remediate.SetSysctl) { a.From, a.To, a.FileFrom, a.Undo = 1024, 128, 1024, true }), "applied 128", 128, ""},
+		{"undo, done already", 128, fresh, with(func(a *remediate.SetSysctl) { a.From, a.To, a.FileFrom, a.Undo = 1024, 128, 1024, true }), "skipped 128", 128, fresh},
+		{"undo, changed by somebody else", 2048, fresh, with(func(a *remediate.SetSysctl) { a.From, a.To, a.FileFrom, a.Undo = 1024, 128, 1024, true }), "stale 2048", 2048, fresh},
 		{"refused by the kernel: file put back", 128, "# mine\n", with(func(a *remediate.SetSysctl) { a.To = 1 << 40 }),
-			"failed 128→128: write /proc/sys/net/core/somaxconn: invalid argument; the kernel refuses 1099511627776", 128, "# mine\n"},
-		{"refused by the kernel: no file before", 128, "", with(func(a *remediate.SetSysctl) { a.To = 1 << 40 }), "failed 128→128: write", 128, ""},
+			"failed 128: write /proc/sys/net/core/somaxconn: invalid argument; the kernel refuses 1099511627776", 128, "# mine\n"},
+		{"refused by the kernel: no file before", 128, "", with(func(a *remediate.SetSysctl) { a.To = 1 << 40 }), "failed 128: write", 128, ""},
 		{"companion that is not here", 128, "", with(func(a *remediate.SetSysctl) { a.Key, a.Companion = "net.core.no_such_key", true }),
-			"skipped -1→-1 (this kernel or namespace has no net.core.no_such_key)", 128, ""},
-		{"key that is not here", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "net.core.no_such_key" }), "failed -1→-1: open /proc/sys/net/core/no_such_key: no such file", 128, ""},
-		{"key outside net", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "kernel.pid_max" }), `failed -1→-1: sysctl "kernel.pid_max" is not`, 128, ""},
-		{"key with dots", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "net...kernel.pid_max" }), `failed -1→-1: sysctl "net...kernel.pid_max" is not`, 128, ""},
-		{"key with a slash", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "net.core/../x" }), `failed -1→-1: sysctl "net.core/../x" is not`, 128, ""},
-		{"many numbers", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "net.ipv4.tcp_rmem" }), "failed -1→-1: /proc/sys/net/ipv4/tcp_rmem holds", 128, ""},
+			"skipped -1 (this kernel or namespace has no net.core.no_such_key)", 128, ""},
+		{"key that is not here", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "net.core.no_such_key" }), "failed -1: open /proc/sys/net/core/no_such_key: no such file", 128, ""},
+		{"key outside net", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "kernel.pid_max" }), `failed -1: sysctl "kernel.pid_max" is not`, 128, ""},
+		{"key with dots", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "net...kernel.pid_max" }), `failed -1: sysctl "net...kernel.pid_max" is not`, 128, ""},
+		{"key with a slash", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "net.core/../x" }), `failed -1: sysctl "net.core/../x" is not`, 128, ""},
+		{"many numbers", 128, "", with(func(a *remediate.SetSysctl) { a.Key = "net.ipv4.tcp_rmem" }), "failed -1: /proc/sys/net/ipv4/tcp_rmem holds", 128, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			somaxconn(t, tt.live)
@@ -99,7 +99,7 @@ func TestSetFileKeepsModeAndOwner(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
 	a := remediate.SetSysctl{Key: key, From: 128, To: 1024, File: file}
-	wantResult(t, apply(t, a), "applied 128→1024 (made the folder "+filepath.Dir(file)+")")
+	wantResult(t, apply(t, a), "applied 1024 (made the folder "+filepath.Dir(file)+")")
 	stat := func(mode uint32, uid uint32) {
 		t.Helper()
 		var st unix.Stat_t
@@ -112,7 +112,7 @@ func TestSetFileKeepsModeAndOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.From, a.To, a.FileFrom = 1024, 2048, 1024
-	wantResult(t, apply(t, a), "applied 1024→2048")
+	wantResult(t, apply(t, a), "applied 2048")
 	stat(0o644, 1234)
 }
 
@@ -151,7 +151,7 @@ func TestSetFileRefusesLinks(t *testing.T) {
 			}
 			before := tree(t, dir)
 			r := apply(t, remediate.SetSysctl{Key: key, From: 128, To: 1024, File: file})
-			wantResult(t, r, "failed 128→128: "+dir, "writes to regular files only")
+			wantResult(t, r, "failed 128: "+dir, "writes to regular files only")
 			if d := cmp.Diff(before, tree(t, dir)); d != "" {
 				t.Errorf("folder (-before +after):\n%s", d)
 			}
@@ -198,9 +198,9 @@ func TestSetSysctlErrors(t *testing.T) {
 		})
 		return dir
 	}
-	check := func(t *testing.T, r remediate.Result, errno error, hint string) {
+	check := func(t *testing.T, r remediate.Outcome, errno error, hint string) {
 		t.Helper()
-		wantResult(t, r, "failed 128→128", errno.Error(), hint)
+		wantResult(t, r, "failed 128", errno.Error(), hint)
 		if live, _ := testbed.Somaxconn(); live != 128 {
 			t.Errorf("live value %d, want it untouched", live)
 		}
@@ -242,7 +242,7 @@ func TestSetSysctlErrors(t *testing.T) {
 	t.Run("as a user with just CAP_NET_ADMIN", func(t *testing.T) {
 		somaxconn(t, 128)
 		as(t, 1000, []int{unix.CAP_NET_ADMIN}, func() {
-			wantResult(t, apply(t, raise("")), "applied 128→1024")
+			wantResult(t, apply(t, raise("")), "applied 1024")
 		})
 	})
 	t.Run("ProtectKernelTunables", func(t *testing.T) {
@@ -306,7 +306,7 @@ func TestKilledWriter(t *testing.T) {
 	if os.Getenv("QWATCH_TEST_WRITER") != "" {
 		for {
 			for _, a := range []remediate.SetSysctl{raise, undo} {
-				if r := apply(t, a); r.Status != remediate.Applied {
+				if r := apply(t, a); r.Result != remediate.Applied {
 					t.Fatal(show(r))
 				}
 			}
@@ -358,7 +358,7 @@ func TestKilledWriter(t *testing.T) {
 	t.Logf("%d temporary files left in 50 kills", left)
 	os.Remove(file)
 	somaxconn(t, 128)
-	wantResult(t, apply(t, raise), "applied 128→1024")
+	wantResult(t, apply(t, raise), "applied 1024")
 	if d := cmp.Diff([]string{"---------- 90-qwatch.conf " + full}, tree(t, filepath.Dir(file))); d != "" {
 		t.Errorf("after the next write (-want +got):\n%s", d)
 	}

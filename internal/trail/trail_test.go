@@ -54,7 +54,7 @@ func full() remediate.Case {
 func wholePlan() remediate.Plan { return remediate.Decide(defaults(), full(), nil, now) }
 
 // past is an event about the socket of full, ago before now.
-func past(ago time.Duration, plan, action string, result remediate.Status) remediate.Event {
+func past(ago time.Duration, plan string, action remediate.ActionKind, result remediate.Result) remediate.Event {
 	s := full().Socket
 	return remediate.Event{
 		Time: now.Add(-ago), Plan: plan, Incident: "inc-1", Socket: s.Name(), Action: action, Target: s.Name(),
@@ -65,14 +65,14 @@ func past(ago time.Duration, plan, action string, result remediate.Status) remed
 // works is an Applier that has done everything, and counts it.
 type works struct{ n int }
 
-func (w *works) Apply(context.Context, remediate.Action) remediate.Result {
+func (w *works) Apply(context.Context, remediate.Action) remediate.Outcome {
 	w.n++
-	return remediate.Result{Status: remediate.Applied, Was: -1, Now: -1}
+	return remediate.Outcome{Result: remediate.Applied, Now: -1}
 }
 
-type applierFunc func(context.Context, remediate.Action) remediate.Result
+type applierFunc func(context.Context, remediate.Action) remediate.Outcome
 
-func (f applierFunc) Apply(ctx context.Context, a remediate.Action) remediate.Result {
+func (f applierFunc) Apply(ctx context.Context, a remediate.Action) remediate.Outcome {
 	return f(ctx, a)
 }
 
@@ -137,7 +137,7 @@ func killedAt(target string) func(string) error {
 			return err
 		}
 		host := &works{}
-		remediate.Run(context.Background(), wholePlan(), remediate.Acting{Applier: applierFunc(func(ctx context.Context, a remediate.Action) remediate.Result {
+		remediate.Run(context.Background(), wholePlan(), remediate.Acting{Applier: applierFunc(func(ctx context.Context, a remediate.Action) remediate.Outcome {
 			if remediate.Describe(a).Target == target {
 				unix.Kill(os.Getpid(), unix.SIGKILL)
 				select {}
@@ -174,7 +174,7 @@ func fullDisk(path string) error {
 	host := &works{}
 	p := wholePlan()
 	r := remediate.Acting{Applier: host, Trail: trail}.Do(context.Background(), p, p.Actions[0])
-	if r.Status != remediate.Failed || host.n != 0 {
+	if r.Result != remediate.Failed || host.n != 0 {
 		return fmt.Errorf("acted without a record: %+v, %d actions", r, host.n)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &whole); err != nil {
@@ -455,20 +455,22 @@ func TestTrailLock(t *testing.T) {
 // trail what was begun, and from the host how it ended.
 func TestKilled(t *testing.T) {
 	tests := []struct {
-		child, action string
-		host          func(f *facts.Snapshot)
-		want          remediate.Status
-		err, why      string
+		child    string
+		action   remediate.ActionKind
+		host     func(f *facts.Snapshot)
+		want     remediate.Result
+		now      int // what the host shows, -1 where it shows nothing
+		err, why string
 	}{
-		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) {}, remediate.Failed, "interrupted before it took effect", ""},
-		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) { f.Sysctl["net.core.somaxconn"] = 1024 }, remediate.Applied, "",
+		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) {}, remediate.Failed, 128, "interrupted before it took effect", ""},
+		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) { f.Sysctl["net.core.somaxconn"] = 1024 }, remediate.Applied, 1024, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) {}, remediate.Failed, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets = nil }, remediate.Failed, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit = 1024 }, remediate.Applied, "",
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) {}, remediate.Failed, 128, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets = nil }, remediate.Failed, -1, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit = 1024 }, remediate.Applied, 1024, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, remediate.Failed, "interrupted before it took effect", ""},
-		{"killed at reload", "reload", func(f *facts.Snapshot) {}, remediate.Failed, "interrupted; it is not known whether it took effect", ""},
+		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, remediate.Failed, -1, "interrupted before it took effect", ""},
+		{"killed at reload", "reload", func(f *facts.Snapshot) {}, remediate.Failed, -1, "interrupted; it is not known whether it took effect", ""},
 	}
 	for i, test := range tests {
 		t.Run(fmt.Sprint(i, " ", test.child), func(t *testing.T) {
@@ -492,9 +494,12 @@ func TestKilled(t *testing.T) {
 				snapshot.Sysctl["net.core.somaxconn"] = 1024 // that was done before
 			}
 			test.host(&snapshot)
-			end := remediate.Settle(open[0], snapshot)
+			end := remediate.Recover(open[0], snapshot)
 			want := open[0]
 			want.Time, want.Result, want.Error, want.Why = snapshot.At.UTC(), test.want, test.err, want.Why+test.why
+			if test.now >= 0 {
+				want.Now = &test.now
+			}
 			if diff := cmp.Diff(want, end); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
@@ -547,7 +552,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%+v", plan)
 		}
 		for _, e := range h.Unfinished() {
-			h = append(h, remediate.Settle(e, full().Facts))
+			h = append(h, remediate.Recover(e, full().Facts))
 		}
 		if open := h.Unfinished(); len(open) > 0 {
 			t.Errorf("still unfinished: %v", open)
@@ -640,7 +645,7 @@ func TestActingWritesBeforeAndAfter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "audit.jsonl")
 	trail := openTrail(t, path)
 	// At the time of each action the trail on the disk says that it began.
-	spy := applierFunc(func(_ context.Context, a remediate.Action) remediate.Result {
+	spy := applierFunc(func(_ context.Context, a remediate.Action) remediate.Outcome {
 		h, err := Read(path)
 		if err != nil {
 			t.Fatal(err)
@@ -650,9 +655,9 @@ func TestActingWritesBeforeAndAfter(t *testing.T) {
 			t.Errorf("at %s the trail has begun %v", a, results(open))
 		}
 		if target == "127.0.0.1:5000" {
-			return remediate.Result{Status: remediate.Failed, Err: errors.New("the host says failed")}
+			return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: errors.New("the host says failed")}
 		}
-		return remediate.Result{Status: remediate.Applied}
+		return remediate.Outcome{Result: remediate.Applied, Now: -1}
 	})
 	remediate.Run(t.Context(), wholePlan(), remediate.Acting{Applier: spy, Trail: trail}, func(remediate.Outcome) {})
 	want := []string{
@@ -669,10 +674,10 @@ func TestActingNeedsATrail(t *testing.T) {
 	trail.Close()
 	host := &works{}
 	got := remediate.Run(t.Context(), wholePlan(), remediate.Acting{Applier: host, Trail: trail}, func(remediate.Outcome) {})
-	if len(got) != 1 || got[0].Result.Status != remediate.Failed {
+	if len(got) != 1 || got[0].Result != remediate.Failed {
 		t.Errorf("%+v", got)
 	}
-	if err := got[0].Result.Err; err == nil || !strings.HasPrefix(err.Error(), "nothing is changed that cannot be recorded: audit trail: ") {
+	if err := got[0].Err; err == nil || !strings.HasPrefix(err.Error(), "nothing is changed that cannot be recorded: audit trail: ") {
 		t.Errorf("error %v", err)
 	}
 	if host.n != 0 {
@@ -684,13 +689,13 @@ func TestActingNeedsATrail(t *testing.T) {
 // and the error says that no record tells of it.
 func TestActingTrailFailsUnderWay(t *testing.T) {
 	trail := openTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"))
-	spy := applierFunc(func(context.Context, remediate.Action) remediate.Result {
+	spy := applierFunc(func(context.Context, remediate.Action) remediate.Outcome {
 		trail.Close()
-		return remediate.Result{Status: remediate.Applied, Was: 128, Now: 1024}
+		return remediate.Outcome{Result: remediate.Applied, Now: 1024}
 	})
 	p := wholePlan()
 	r := remediate.Acting{Applier: spy, Trail: trail}.Do(t.Context(), p, p.Actions[0])
-	if r.Status != remediate.Applied || r.Err == nil || !strings.HasPrefix(r.Err.Error(), "applied, but it could not be recorded: ") {
+	if r.Result != remediate.Applied || r.Err == nil || !strings.HasPrefix(r.Err.Error(), "applied, but it could not be recorded: ") {
 		t.Errorf("%+v", r)
 	}
 }

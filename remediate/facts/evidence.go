@@ -7,28 +7,32 @@ import (
 
 // Evidence is what the kernel showed of one accept queue over some time.
 type Evidence struct {
-	Samples   int // readings
-	Full      int // readings that found the queue full
-	Peak      int // longest queue read
-	Limit     int // the limit at the newest reading
+	Samples   int // how many there are
+	Full      int // samples that found the queue full
+	Peak      int // longest queue
+	Limit     int // the limit at the newest sample
 	Overflows uint64
-	// Alone is true where no other uWSGI socket of the namespace was found at
-	// least half full, so that the namespace's overflows are likely this one's.
+	// OthersCalm is true where no other uWSGI socket of the namespace was found
+	// at least half full, so that the namespace's overflows are likely this
+	// one's.
 	OthersCalm bool
-	// Sole is Socket.Alone: no other socket could have overflowed.
+	// SoleListener is Socket.SoleListener: no other socket could have overflowed.
 	SoleListener bool
-	Over         time.Duration // from the first reading to the last
+	Over         time.Duration // from the first sample to the last
 }
 
-// Weigh draws the evidence about one socket from all readings taken at or
-// after since, in the order of time.
-func Weigh(id SocketID, readings []Sample, since time.Time) Evidence {
-	e := Evidence{OthersCalm: true}
+// Weigh draws the evidence about one socket from all samples taken at or after
+// since, in the order of time. ListenOverflows counts TCP only
+// (net/ipv4/tcp_ipv4.c tcp_v4_syn_recv_sock): a UNIX socket that is full
+// refuses connect(2) itself (net/unix/af_unix.c unix_stream_connect), so for
+// one there are none.
+func Weigh(s Socket, samples []Sample, since time.Time) Evidence {
+	e := Evidence{OthersCalm: true, SoleListener: s.SoleListener}
 	var first, last Sample
-	for _, r := range readings {
+	for _, r := range samples {
 		switch {
-		case r.At.Before(since) || r.ID.NetNS != id.NetNS:
-		case r.ID != id:
+		case r.At.Before(since) || r.ID.NetNS != s.ID.NetNS:
+		case r.ID != s.ID:
 			if HalfFull(r.Length, r.Limit) {
 				e.OthersCalm = false
 			}
@@ -47,14 +51,14 @@ func Weigh(id SocketID, readings []Sample, since time.Time) Evidence {
 	if e.Samples > 0 {
 		e.Limit = last.Limit
 		e.Over = last.At.Sub(first.At)
-		if last.Overflows > first.Overflows {
+		if last.Overflows > first.Overflows && s.Family != Unix {
 			e.Overflows = last.Overflows - first.Overflows
 		}
 	}
 	return e
 }
 
-// corroborates reports whether the kernel itself shows a full queue: a reading
+// Corroborates reports whether the kernel itself shows a full queue: a sample
 // found it so; or the namespace's overflow counter rose, and that can only have
 // been this queue's: no other socket accepts there, or no other queue of a
 // uWSGI was even half full and this one was.
@@ -62,19 +66,9 @@ func (e Evidence) Corroborates() bool {
 	return e.Full > 0 || e.Overflows > 0 && (e.SoleListener || e.OthersCalm && HalfFull(e.Peak, e.Limit))
 }
 
+// HalfFull reports whether a queue of this length holds at least half of its
+// limit, and at least one connection.
 func HalfFull(length, limit int) bool { return length > 0 && 2*length >= limit }
-
-// of adds what is known of the socket, and leaves out what says nothing of it:
-// ListenOverflows counts TCP only (net/ipv4/tcp_ipv4.c tcp_v4_syn_recv_sock),
-// and a UNIX socket that is full refuses connect(2) itself (net/unix/af_unix.c
-// unix_stream_connect).
-func (e Evidence) Of(s Socket) Evidence {
-	e.SoleListener = s.SoleListener
-	if s.Family == Unix {
-		e.Overflows = 0
-	}
-	return e
-}
 
 // String tells the evidence in words.
 func (e Evidence) String() string {

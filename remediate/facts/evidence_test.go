@@ -58,7 +58,7 @@ func TestWeigh(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got := Weigh(a, test.readings, at(test.since))
+			got := Weigh(Socket{ID: a}, test.readings, at(test.since))
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
@@ -77,6 +77,19 @@ func TestFull(t *testing.T) {
 	for length, want := range map[int]bool{0: false, 128: false, 129: true} {
 		if (Socket{Length: length, Limit: 128}).Full() != want || (Sample{Length: length, Limit: 128}).Full() != want {
 			t.Errorf("%d of 128 is full: %v", length, !want)
+		}
+	}
+}
+
+// ListenOverflows counts TCP only.
+func TestWeighUnix(t *testing.T) {
+	id := SocketID{1, 77}
+	begin := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	samples := []Sample{{ID: id, At: begin, Length: 64, Limit: 128}, {ID: id, At: begin.Add(time.Second), Limit: 128, Overflows: 9}}
+	for family, want := range map[Family]uint64{TCP: 9, TCP6: 9, Unix: 0} {
+		e := Weigh(Socket{ID: id, Family: family, SoleListener: true}, samples, time.Time{})
+		if e.Overflows != want || e.Corroborates() != (want > 0) || !e.SoleListener {
+			t.Errorf("%s: %+v", family, e)
 		}
 	}
 }

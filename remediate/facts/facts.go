@@ -99,10 +99,10 @@ type Socket struct {
 	// its records can come from.
 	Logs []string
 
-	// Alone is true where no other socket of the namespace accepts TCP
+	// SoleListener is true where no other socket of the namespace accepts TCP
 	// connections, of whatever program.
 	SoleListener bool
-	// Foreign is true where the socket lives in another network namespace
+	// OtherNetNS is true where the socket lives in another network namespace
 	// than qwatch.
 	OtherNetNS bool
 	// Somaxconn is net.core.somaxconn of the socket's namespace, 0 if it
@@ -223,7 +223,7 @@ func (f Snapshot) Find(id SocketID) (Socket, bool) {
 	return Socket{}, false
 }
 
-// Reading is one look at one accept queue.
+// Sample is the state of one accept queue at one moment.
 type Sample struct {
 	ID     SocketID
 	At     time.Time
@@ -235,5 +235,5 @@ type Sample struct {
 	Opens     uint64
 }
 
-// Full is Socket.Full at the time of the reading.
+// Full is Socket.Full at the time of the sample.
 func (r Sample) Full() bool { return r.Length > r.Limit }

@@ -74,7 +74,7 @@ func (s Socket) AnswersTo(name string) bool {
 		return true
 	}
 	if s.Family == Unix {
-		// A relative path was taken from the master's folder at start-up,
+		// A relative path was taken from the master's directory at start-up,
 		// which it may have left.
 		return !strings.HasPrefix(s.Address, "@") && !path.IsAbs(name) && name != "" &&
 			strings.HasSuffix(s.Address, "/"+path.Clean(name))

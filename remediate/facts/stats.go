@@ -15,10 +15,13 @@ type Stats struct {
 	Queue    int // listen_queue: the longest queue of its TCP sockets
 }
 
+// Stopped reports whether a signal or a debugger holds the worker.
 func (w Worker) Stopped() bool { return w.State == 'T' || w.State == 't' }
-func (w Worker) Dead() bool    { return w.State == 'Z' || w.State == 'X' }
 
-// helpless reports whether only somebody else can let the worker go on.
+// Dead reports whether the worker has ended and is not yet replaced.
+func (w Worker) Dead() bool { return w.State == 'Z' || w.State == 'X' }
+
+// Helpless reports whether only somebody else can let the worker go on.
 func (w Worker) Helpless() bool {
 	return w.Stopped() || w.Dead() || w.State == 'D' || w.Waits != ""
 }
