@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"qwatch/matcher"
+	"qwatch/remediate/diagnose"
 	"qwatch/remediate/facts"
 )
 
@@ -19,7 +20,7 @@ type Case struct {
 	Lost     error        // why there is none, instead of Socket
 	Evidence facts.Evidence
 	// Diagnosis says why the queue is full; the zero one says nothing.
-	Diagnosis Diagnosis
+	Diagnosis diagnose.Diagnosis
 	// Serial tells plans apart that are asked for in one second; those of an
 	// incident are numbered by the history.
 	Serial int
@@ -74,12 +75,13 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		plan.Advice = capacityAdvice(s)
 		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
 	}
-	if forbids, why := c.Diagnosis.forbids(); forbids {
-		plan.Advice = c.Diagnosis.Advice
-		if c.Diagnosis.Kind == Respawn {
-			return say(Wait, CodeRespawn, "a longer queue is no cure yet: %s", why)
-		}
-		return say(Refuse, CodeStall, "a longer queue is no cure: %s", why)
+	switch d := c.Diagnosis; d.Kind {
+	case diagnose.Respawn:
+		plan.Advice = d.Advice
+		return say(Wait, CodeRespawn, "a longer queue is no cure yet: %s", d.Reasons[0])
+	case diagnose.Stall, diagnose.FalseAlarm:
+		plan.Advice = d.Advice
+		return say(Refuse, CodeStall, "a longer queue is no cure: %s", d.Reasons[0])
 	}
 	if c.Diagnosis.Doubt != "" {
 		return say(Wait, CodeUnproven, "a longer queue may be no cure: %s", c.Diagnosis.Doubt)
@@ -152,8 +154,13 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 
 const somaxconn = "net.core.somaxconn"
 
+// Bounds are the numbers of the policy that a diagnosis of the socket needs.
+func (p Policy) Bounds(s facts.Socket) diagnose.Bounds {
+	return diagnose.Bounds{MaxBacklog: p.MaxBacklog, MaxWait: p.MaxWait, Target: p.Target(s.Limit), SysctlFile: p.SysctlFile}
+}
+
 // reach is the limit that a raise of the socket aims at, or why it cannot grow.
-func (p Policy) reach(s facts.Socket, d Diagnosis) (target int, code Code, cannotGrow string) {
+func (p Policy) reach(s facts.Socket, d diagnose.Diagnosis) (target int, code Code, cannotGrow string) {
 	target = p.Target(s.Limit)
 	if target <= s.Limit {
 		return 0, CodeCeiling, fmt.Sprintf("the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)

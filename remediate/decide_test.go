@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"qwatch/matcher"
+	"qwatch/remediate/diagnose"
 	"qwatch/remediate/facts"
 )
 
@@ -235,25 +236,25 @@ func TestDecide(t *testing.T) {
 
 		// The diagnosis.
 		{"stall", func(p *Policy, c *Case, h *History) {
-			c.Diagnosis = Diagnosis{Kind: Stall, Reasons: []string{"nothing takes connections"}, Advice: []string{"set harakiri"}}
+			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Stall, Reasons: []string{"nothing takes connections"}, Advice: []string{"set harakiri"}}
 		}, decided{Verdict: Refuse, Code: CodeStall, Reason: "a longer queue is no cure: nothing takes connections", Advice: []string{"set harakiri"}}},
 		{"respawn", func(p *Policy, c *Case, h *History) {
-			c.Diagnosis = Diagnosis{Kind: Respawn, Reasons: []string{"uWSGI is reloading"}}
+			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Respawn, Reasons: []string{"uWSGI is reloading"}}
 		}, decided{Verdict: Wait, Code: CodeRespawn, Reason: "a longer queue is no cure yet: uWSGI is reloading"}},
 		{"it may be a stall", func(p *Policy, c *Case, h *History) {
-			c.Diagnosis = Diagnosis{Kind: Burst, Reasons: []string{"many at once"}, Doubt: "all 2 workers are waiting"}
+			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Burst, Reasons: []string{"many at once"}, Doubt: "all 2 workers are waiting"}
 		}, decided{Verdict: Wait, Code: CodeUnproven, Reason: "a longer queue may be no cure: all 2 workers are waiting"}},
 		{"overload, bounded", func(p *Policy, c *Case, h *History) {
-			c.Diagnosis = Diagnosis{Kind: Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 300}
+			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 300}
 		}, decided{Verdict: Act, Code: CodeFull, Target: 300, Reason: strings.Replace(fullReason, "raise it to 1024", "raise it to 300", 1),
 			Actions: []string{strings.Replace(setSomaxconn, "1024", "300", 1), setNetdev, setSyn, strings.Replace(relist, "1024", "300", 1)}}},
 		{"overload, at max_wait", func(p *Policy, c *Case, h *History) {
 			p.MaxWait = 10 * time.Second
-			c.Diagnosis = Diagnosis{Kind: Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 100, Advice: []string{"more workers"}}
+			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 100, Advice: []string{"more workers"}}
 		}, decided{Verdict: Refuse, Code: CodeMaxWait, Advice: []string{"more workers"},
 			Reason: "a longer queue is no cure: more comes than the workers take; in more than 100 connections the last would wait longer than policy.max_wait 10s"}},
 		{"burst", func(p *Policy, c *Case, h *History) {
-			c.Diagnosis = Diagnosis{Kind: Burst, Reasons: []string{"many at once"}}
+			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Burst, Reasons: []string{"many at once"}}
 		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 
 		// The target.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 
+	"qwatch/remediate/advice"
+	"qwatch/remediate/diagnose"
 	"qwatch/remediate/facts"
 )
 
@@ -28,21 +30,21 @@ type BootReport struct {
 
 // QueueReport is one accept queue in a Report.
 type QueueReport struct {
-	Socket       string       `json:"socket"`
-	Family       facts.Family `json:"family"`
-	PID          int          `json:"pid"`
-	Unit         *string      `json:"unit"`
-	Container    *string      `json:"container"`
-	NetNS        uint64       `json:"netns"`
-	Length       int          `json:"length"`
-	Limit        int          `json:"limit"`
-	Configured   *int         `json:"configured"`
-	ConfiguredAt *string      `json:"configured_at"`
-	Binds        Bind         `json:"binds"`
-	Workers      int          `json:"workers"`
-	State        Kind         `json:"state"`
-	Reasons      []string     `json:"reasons"`
-	Advice       []string     `json:"advice"`
+	Socket       string        `json:"socket"`
+	Family       facts.Family  `json:"family"`
+	PID          int           `json:"pid"`
+	Unit         *string       `json:"unit"`
+	Container    *string       `json:"container"`
+	NetNS        uint64        `json:"netns"`
+	Length       int           `json:"length"`
+	Limit        int           `json:"limit"`
+	Configured   *int          `json:"configured"`
+	ConfiguredAt *string       `json:"configured_at"`
+	Binds        diagnose.Bind `json:"binds"`
+	Workers      int           `json:"workers"`
+	State        diagnose.Kind `json:"state"`
+	Reasons      []string      `json:"reasons"`
+	Advice       []string      `json:"advice"`
 }
 
 // Steps are those that a Report tells of, in the order of a remediation.
@@ -65,7 +67,7 @@ func (p Policy) wants(s facts.Step, journal bool) bool {
 
 // MakeReport makes the report of a host from its facts and the diagnosis of each
 // of its sockets. journal says whether a journal is to be followed.
-func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]Diagnosis, journal bool) Report {
+func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnose.Diagnosis, journal bool) Report {
 	c := Report{
 		Somaxconn: f.Sysctl[somaxconn], Sockets: []QueueReport{}, Can: map[facts.Step]bool{},
 		Problems: []string{}, Unseen: append([]string{}, f.Unseen...),
@@ -85,7 +87,7 @@ func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]Diagnos
 			NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Configured: ptr(s.Configured), ConfiguredAt: ptr(s.ConfiguredAt),
 			Binds: d.Binds, Workers: len(s.Workers), State: d.Kind, Reasons: append([]string{}, d.Reasons...), Advice: append([]string{}, d.Advice...),
 		})
-		if d.Kind != Idle && d.Kind != False {
+		if d.Kind != diagnose.Idle && d.Kind != diagnose.FalseAlarm {
 			full = append(full, fmt.Sprintf("the accept queue of %s is full, %d of %d (%s): %s", s.Name(), s.Length, s.Limit, d.Kind,
 				cmp.Or(first(d.Advice), "see qwatch plan")))
 		}
@@ -118,7 +120,7 @@ func risks(s facts.Socket, boot int) []string {
 	}
 	if s.Configured > 0 && s.Configured < s.Limit && s.SocketUnit == "" {
 		out = append(out, fmt.Sprintf("a restart of %s brings the limit of %s back from %d to %d: %s",
-			s.Master, s.Name(), s.Limit, s.Configured, setListen(s, s.Limit)))
+			s.Master, s.Name(), s.Limit, s.Configured, advice.SetListen(s, s.Limit)))
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"qwatch/remediate/diagnose"
 	"qwatch/remediate/facts"
 )
 
@@ -15,44 +16,44 @@ func TestExamine(t *testing.T) {
 	)
 	tests := []struct {
 		name string
-		with func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis)
+		with func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis)
 		want []string
 	}{
-		{"all is well", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) {}, []string{}},
-		{"full", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) {
-			*d = Diagnosis{Kind: Burst, Advice: []string{"do this", "and that"}}
+		{"all is well", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {}, []string{}},
+		{"full", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
+			*d = diagnose.Diagnosis{Kind: diagnose.Burst, Advice: []string{"do this", "and that"}}
 		},
 			[]string{"the accept queue of 127.0.0.1:5000 is full, 3 of 128 (burst): do this"}},
-		{"a restart lowers it", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) { s.Limit = 1024 }, []string{lost}},
-		{"but not where systemd holds it", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) {
+		{"a restart lowers it", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) { s.Limit = 1024 }, []string{lost}},
+		{"but not where systemd holds it", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
 			s.Limit, s.SocketUnit = 1024, "app.socket"
 		}, []string{}},
-		{"it would not start", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) { s.Configured = 2048 },
+		{"it would not start", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) { s.Configured = 2048 },
 			[]string{"uwsgi 1234 (app.service) would not start again: " + down + "is 1024: raise somaxconn before you restart it"}},
-		{"nor after a reboot", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) {
+		{"nor after a reboot", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
 			s.Configured, s.Somaxconn = 2048, 4096
 		},
 			[]string{"after a reboot uwsgi 1234 (app.service) would not start: " + down + "would be 1024: set net.core.somaxconn = 2048 in a file of /etc/sysctl.d"}},
-		{"a boot loses what was raised", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) {
+		{"a boot loses what was raised", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
 			f.File, f.WinningFile = map[string]int{key: 2048}, "/etc/sysctl.d/99-qwatch.conf"
 		}, []string{`a reboot would set net.core.somaxconn to 1024, not to 2048: /etc/sysctl.conf:2 is read after /etc/sysctl.d/90-qwatch.conf; change that line, or set policy.sysctl.file = "/etc/sysctl.d/99-qwatch.conf"`}},
-		{"a right is missing", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) {
+		{"a right is missing", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
 			f.Cannot = map[facts.Step]string{facts.StepRelisten: "needs CAP_SYS_PTRACE"}
 		},
 			[]string{"qwatch cannot do relisten here: needs CAP_SYS_PTRACE"}},
-		{"one that the policy does not ask for", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *Diagnosis) {
+		{"one that the policy does not ask for", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
 			p.Relisten, p.Reload, p.Sysctl = false, Never, false
 			f.Cannot = map[facts.Step]string{facts.StepRelisten: "x", facts.StepReload: "x", facts.StepSysctl: "x", facts.StepSysctlFile: "x", facts.StepJournal: "x"}
 		}, []string{}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			p, s, d := defaults(), full().Socket, Diagnosis{Kind: Idle}
+			p, s, d := defaults(), full().Socket, diagnose.Diagnosis{Kind: diagnose.Idle}
 			s.Length, s.Somaxconn = 3, 1024
 			f := facts.Snapshot{Sysctl: map[string]int{key: 1024}, Boot: map[string]facts.BootValue{key: {Value: 1024, File: "/etc/sysctl.conf", Line: 2}}}
 			test.with(&p, &f, &s, &d)
 			f.Sockets = []facts.Socket{s}
-			got := MakeReport(p, f, map[facts.SocketID]Diagnosis{s.ID: d}, false)
+			got := MakeReport(p, f, map[facts.SocketID]diagnose.Diagnosis{s.ID: d}, false)
 			if diff := cmp.Diff(test.want, got.Problems); diff != "" {
 				t.Errorf("problems (-want +got)\n%s", diff)
 			}

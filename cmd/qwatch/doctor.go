@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/config"
-	"qwatch/internal/daemon"
 	"qwatch/remediate"
+	"qwatch/remediate/diagnose"
 )
 
 func newDoctor(e env) *cobra.Command {
@@ -41,21 +41,21 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 		options := h.options(cfg)
 		options.AssumeRights = false
 		h.Configure(options)
-		survey, err := daemon.NewSurvey(cmd.Context(), h, cfg.Policy)
+		survey, err := newSurvey(cmd.Context(), h, cfg.Policy)
 		if err != nil {
 			return &exit{exitFailed, err, ""}
 		}
 		journal := slices.ContainsFunc(cfg.Sources, func(src config.Source) bool { return len(src.Journal) > 0 })
-		checkup := survey.Checkup(journal)
+		report := survey.report(journal)
 		if *asJSON {
-			err = json.NewEncoder(e.stdout).Encode(checkup)
+			err = json.NewEncoder(e.stdout).Encode(report)
 		} else {
-			err = printCheckup(e.stdout, checkup)
+			err = printReport(e.stdout, report)
 		}
 		if err != nil {
 			return &exit{exitFailed, err, ""}
 		}
-		if len(checkup.Problems) > 0 {
+		if len(report.Problems) > 0 {
 			return &exit{status: exitProblem}
 		}
 		return nil
@@ -63,7 +63,7 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 	return cmd
 }
 
-func printCheckup(w io.Writer, c remediate.Report) error {
+func printReport(w io.Writer, c remediate.Report) error {
 	var b strings.Builder
 	for _, p := range c.Problems {
 		fmt.Fprintf(&b, "! %s\n", p)
@@ -124,11 +124,11 @@ func printCheckup(w io.Writer, c remediate.Report) error {
 	return err
 }
 
-var bindingWords = map[remediate.Bind]string{
-	remediate.BindListen:    "uWSGI's own listen",
-	remediate.BindSomaxconn: "somaxconn",
-	remediate.BindUnit:      "Backlog= of its .socket unit",
-	remediate.BindUnknown:   "none of its settings",
+var bindingWords = map[diagnose.Bind]string{
+	diagnose.BindListen:    "uWSGI's own listen",
+	diagnose.BindSomaxconn: "somaxconn",
+	diagnose.BindUnit:      "Backlog= of its .socket unit",
+	diagnose.BindUnknown:   "none of its settings",
 }
 
 // bar draws a queue in 20 columns.

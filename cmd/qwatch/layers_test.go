@@ -16,10 +16,12 @@ import (
 // system.
 func TestLayers(t *testing.T) {
 	may := map[string][]string{
-		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/facts", "systemd", "tailer/bulk"},
-		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/facts", "systemd", "tailer"},
+		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
+		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer"},
 		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "remediate/facts", "systemd"},
-		"remediate":          {"matcher", "remediate/facts"},
+		"remediate":          {"matcher", "remediate/advice", "remediate/diagnose", "remediate/facts"},
+		"remediate/advice":   {"remediate/facts"},
+		"remediate/diagnose": {"matcher", "remediate/advice", "remediate/facts"},
 		"remediate/facts":    {"internal/text", "matcher"},
 		"internal/config":    {"internal/text", "remediate"},
 		"internal/sysctld":   {"internal/text"},

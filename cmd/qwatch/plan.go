@@ -137,7 +137,7 @@ func makePlans(ctx context.Context, h outside, cfg *config.Config, address strin
 
 func planAll(ctx context.Context, h outside, cfg *config.Config, address string) ([]remediate.Plan, error) {
 	policy := cfg.Policy
-	survey, err := daemon.NewSurvey(ctx, h, policy)
+	survey, err := newSurvey(ctx, h, policy)
 	if err != nil {
 		return nil, err
 	}
@@ -145,11 +145,11 @@ func planAll(ctx context.Context, h outside, cfg *config.Config, address string)
 	if err != nil {
 		return nil, err
 	}
-	snapshot, now := survey.Facts, time.Now()
+	snapshot, now := survey.facts, time.Now()
 	var plans []remediate.Plan
 	for i, s := range snapshot.Sockets {
 		if address == "" || s.AnswersTo(address) || s.Name() == address {
-			plans = append(plans, survey.Plan(s, history, i+1, now))
+			plans = append(plans, survey.plan(s, history, i+1, now))
 		}
 	}
 	if len(plans) > 0 {

@@ -9,6 +9,7 @@ import (
 	"qwatch/internal/config"
 	"qwatch/matcher"
 	"qwatch/remediate"
+	"qwatch/remediate/diagnose"
 )
 
 // core owns what changes while qwatch runs: what was read of the host, the
@@ -20,7 +21,7 @@ type core struct {
 	observer *observer
 	settings settings
 	view     view
-	record   signs
+	record   diagnose.Record
 	queues   queues
 	probe    probe
 	incidents

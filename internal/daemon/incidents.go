@@ -222,8 +222,8 @@ func (c *core) decide(oc *openCase, now time.Time) remediate.Plan {
 		if last, ok := c.view.history.LastRaise(cs.Socket); ok && last.After(since) && !last.After(now) {
 			since = last
 		}
-		cs.Evidence = facts.Weigh(cs.Socket, c.record.readings, since)
-		cs.Diagnosis = c.record.diagnose(policy, snapshot, cs.Socket, oc.incident.Peak == 0)
+		cs.Evidence = facts.Weigh(cs.Socket, c.record.Samples(), since)
+		cs.Diagnosis = c.record.Diagnose(snapshot, cs.Socket, policy.Bounds(cs.Socket), oc.incident.Peak == 0)
 	}
 	return remediate.Decide(policy, cs, c.view.history, now)
 }

@@ -73,7 +73,7 @@ func TestACrowdOfOneUserDelaysNobodyElse(t *testing.T) {
 	}
 	c.newSnapshot(snapshot)
 	now := time.Now()
-	c.record.read(must(h.Sample(ctx)), now)
+	c.record.AddSamples(must(h.Sample(ctx)), now)
 	for _, s := range snapshot.Sockets {
 		c.enter(found{key: s.Key(), id: s.ID}, matcher.Hit{Socket: s.Name(), Length: 101, Limit: 100, Source: "probe"}, now)
 	}

@@ -171,7 +171,7 @@ func (c *core) see(ctx context.Context, seen observation) {
 	v.err = c.report.unseen(ctx, seen.err, seen.historyErr)
 	if seen.err == nil {
 		v.sampled = seen.begun
-		c.record.read(seen.samples, now)
+		c.record.AddSamples(seen.samples, now)
 	}
 	if seen.historyErr == nil {
 		v.history = seen.history
@@ -209,7 +209,7 @@ func (v *view) answer() {
 // newSnapshot takes a snapshot over.
 func (c *core) newSnapshot(s facts.Snapshot) {
 	c.view.snapshot = s
-	c.record.saw(s)
+	c.record.AddSnapshot(s)
 	c.queues.retain(s)
 	for _, loss := range remediate.BootLosses(c.settings.policy, s) {
 		c.report.bootLoss(loss)

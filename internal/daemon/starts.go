@@ -45,7 +45,7 @@ func newStarts() starts {
 // mark takes one of uWSGI's other lines.
 func (c *core) mark(ctx context.Context, m matcher.Mark) {
 	now := time.Now()
-	c.record.heard(m, now)
+	c.record.AddMark(m, now)
 	if m.Kind != matcher.MarkNoStart {
 		return
 	}

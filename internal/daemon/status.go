@@ -71,7 +71,7 @@ const statusActions = 50
 func (c *core) status(s *Status) {
 	s.DryRun = c.settings.policy.DryRun
 	newest := map[facts.SocketID]facts.Sample{}
-	for _, sample := range c.record.readings {
+	for _, sample := range c.record.Samples() {
 		newest[sample.ID] = sample
 	}
 	for _, socket := range c.view.snapshot.Sockets {

@@ -15,7 +15,7 @@ import (
 
 	"qwatch/internal/testbed"
 	"qwatch/matcher"
-	"qwatch/remediate"
+	"qwatch/remediate/diagnose"
 )
 
 // watch samples a socket as the daemon does and diagnoses it each time.
@@ -25,7 +25,7 @@ type watch struct {
 	addr  string
 	every time.Duration
 
-	looks    []remediate.Look
+	looks    []diagnose.Moment
 	readings []facts.Sample
 }
 
@@ -34,7 +34,7 @@ func newWatch(t *testing.T, u *testbed.UWSGI) *watch {
 }
 
 // next takes one sample and one look, and diagnoses.
-func (w *watch) next() remediate.Diagnosis {
+func (w *watch) next() diagnose.Diagnosis {
 	w.t.Helper()
 	r, err := w.h.Sample(w.t.Context())
 	if err != nil {
@@ -46,18 +46,20 @@ func (w *watch) next() remediate.Diagnosis {
 	if i < 0 {
 		w.t.Fatalf("no socket %s in %+v", w.addr, snapshot.Sockets)
 	}
-	w.looks = append(w.looks, remediate.Look{At: snapshot.At, Booted: snapshot.Booted, Socket: snapshot.Sockets[i]})
-	signs := remediate.Signs{
-		Now: w.looks[len(w.looks)-1], Before: w.looks[0], Between: w.looks[1:], Readings: w.readings, Alone: true,
-		Policy: remediate.Policy{Factor: 2, MinBacklog: 1024, MaxBacklog: 8192, MaxWait: 10 * time.Second},
-	}
-	return remediate.Diagnose(signs)
+	s := snapshot.Sockets[i]
+	s.SoleListener = true // of those that take connections
+	w.looks = append(w.looks, diagnose.Moment{At: snapshot.At, Booted: snapshot.Booted, Socket: s})
+	last := len(w.looks) - 1
+	return diagnose.Diagnose(diagnose.Input{
+		Now: w.looks[last], Earlier: w.looks[:last], Samples: w.readings,
+		Bounds: diagnose.Bounds{MaxBacklog: 8192, MaxWait: 10 * time.Second, Target: 1024},
+	})
 }
 
 // until waits for a diagnosis of this kind, and fails on one that is in never.
-func (w *watch) until(kind remediate.Kind, never ...remediate.Kind) remediate.Diagnosis {
+func (w *watch) until(kind diagnose.Kind, never ...diagnose.Kind) diagnose.Diagnosis {
 	w.t.Helper()
-	var d remediate.Diagnosis
+	var d diagnose.Diagnosis
 	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(w.every) {
 		if d = w.next(); d.Kind == kind {
 			return d
@@ -70,7 +72,7 @@ func (w *watch) until(kind remediate.Kind, never ...remediate.Kind) remediate.Di
 	return d
 }
 
-func wantReason(t *testing.T, d remediate.Diagnosis, part string) {
+func wantReason(t *testing.T, d diagnose.Diagnosis, part string) {
 	t.Helper()
 	if !strings.Contains(d.Reasons[0], part) {
 		t.Errorf("reason %q, want %q in it", d.Reasons[0], part)
@@ -125,14 +127,14 @@ func TestDiagnoseStopped(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5150", Listen: 20})
 	w := newWatch(t, u)
-	w.until(remediate.Idle)
+	w.until(diagnose.Idle)
 	for _, pid := range workers(t, u) {
 		if err := syscall.Kill(pid, unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
 	}
 	flood(t, u.Address, testbed.FloodOptions{Connections: 60})
-	wantReason(t, w.until(remediate.Stall), "all 2 workers are stopped")
+	wantReason(t, w.until(diagnose.Stall), "all 2 workers are stopped")
 }
 
 const lockApp = `
@@ -149,7 +151,7 @@ func TestDiagnoseDeadlock(t *testing.T) {
 		u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5151+i), Listen: 20, Args: args, App: lockApp})
 		w := newWatch(t, u)
 		flood(t, u.Address, testbed.FloodOptions{Connections: 60, Request: "/", Timeout: time.Minute})
-		wantReason(t, w.until(remediate.Stall, remediate.Overload), "(deadlock)")
+		wantReason(t, w.until(diagnose.Stall, diagnose.Overload), "(deadlock)")
 	}
 }
 
@@ -167,7 +169,7 @@ func TestDiagnoseThunderLock(t *testing.T) {
 	}
 	w := newWatch(t, u)
 	flood(t, u.Address, testbed.FloodOptions{Connections: 60})
-	wantReason(t, w.until(remediate.Stall, remediate.Overload), "1 of 2 workers have waited")
+	wantReason(t, w.until(diagnose.Stall, diagnose.Overload), "1 of 2 workers have waited")
 }
 
 // Workers that sleep in their requests look much like stuck ones, and are not.
@@ -195,13 +197,13 @@ def application(environ, start_response):
 			Args: []string{"--thunder-lock", "--enable-threads"}})
 		flood(t, u.Address, testbed.FloodOptions{Connections: 60, Request: "/?ms=5000", Timeout: time.Minute})
 		w := newWatch(t, u)
-		w.until(remediate.Burst, remediate.Stall, remediate.Respawn)
+		w.until(diagnose.Burst, diagnose.Stall, diagnose.Respawn)
 		watched := 5 * time.Second
 		if i == 0 {
 			watched *= 2
 		}
 		for end := time.Now().Add(watched); time.Now().Before(end); time.Sleep(w.every) {
-			if d := w.next(); d.Kind != remediate.Burst && d.Kind != remediate.Overload {
+			if d := w.next(); d.Kind != diagnose.Burst && d.Kind != diagnose.Overload {
 				t.Fatalf("app %d: %+v\nof %+v", i, d, w.looks[len(w.looks)-1].Socket)
 			}
 		}
@@ -224,7 +226,7 @@ def application(environ, start_response):
 	answered := func() int { return strings.Count(u.Log(), "[pid: ") }
 	flood(t, u.Address, testbed.FloodOptions{Connections: 20000, Rate: 150, Request: "/", Timeout: time.Minute})
 	before, start := answered(), time.Now()
-	d := w.until(remediate.Overload, remediate.Stall, remediate.Respawn)
+	d := w.until(diagnose.Overload, diagnose.Stall, diagnose.Respawn)
 	rate := float64(answered()-before) / time.Since(start).Seconds()
 	if d.AcceptRate < 0.7*rate || d.AcceptRate > 1.3*rate {
 		t.Errorf("accept rate %.1f, the log shows %.1f", d.AcceptRate, rate)
@@ -239,13 +241,13 @@ func TestDiagnoseBurst(t *testing.T) {
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5161", Listen: 20})
 	w := newWatch(t, u)
 	w.every = 20 * time.Millisecond
-	w.until(remediate.Idle)
+	w.until(diagnose.Idle)
 	flood(t, u.Address, testbed.FloodOptions{Connections: 60, Request: "/?ms=100", Timeout: time.Minute})
-	if d := w.until(remediate.Burst, remediate.Stall, remediate.Respawn, remediate.Overload); d.Sure {
+	if d := w.until(diagnose.Burst, diagnose.Stall, diagnose.Respawn, diagnose.Overload); d.Sure {
 		t.Errorf("sure at once: %+v", d)
 	}
 	for {
-		if d := w.until(remediate.Burst); d.Sure {
+		if d := w.until(diagnose.Burst); d.Sure {
 			wantReason(t, d, "the queue drains again")
 			return
 		}
@@ -265,11 +267,11 @@ def application(environ, start_response):
 	w := newWatch(t, u)
 	// 100 a second are half of what 4 workers can do.
 	flood(t, u.Address, testbed.FloodOptions{Connections: 20000, Rate: 100, Request: "/", Timeout: time.Minute})
-	w.until(remediate.Idle)
+	w.until(diagnose.Idle)
 	if err := u.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	wantReason(t, w.until(remediate.Respawn, remediate.Stall, remediate.Overload), "no worker is there yet")
+	wantReason(t, w.until(diagnose.Respawn, diagnose.Stall, diagnose.Overload), "no worker is there yet")
 }
 
 // What matcher.ScanMarks looks for is what uWSGI writes.
