@@ -60,11 +60,8 @@ type Diagnosis struct {
 	Binds Bind
 	// AtCeiling says that the limit is at Bounds.MaxBacklog or over it.
 	AtCeiling bool
-	// Sure is false where Kind is only what is left: later signs may show
-	// another one.
-	Sure    bool
-	Reasons []string // each a sentence; the first says why it is this Kind
-	Advice  []string // what an administrator should do, each a sentence
+	Reasons   []string // each a sentence; the first says why it is this Kind
+	Advice    []string // what an administrator should do, each a sentence
 	// AcceptRate is how many connections the workers take each second, -1
 	// where that is not known.
 	AcceptRate float64
@@ -101,7 +98,7 @@ func Diagnose(in Input) Diagnosis {
 	d := Diagnosis{AcceptRate: m.rate, AtCeiling: m.socket.Limit >= m.Bounds.MaxBacklog}
 	var reason, bindReason string
 	d.Binds, bindReason = binds(m.socket)
-	d.Kind, d.Sure, reason = m.kind()
+	d.Kind, reason = m.kind()
 	if d.Kind == Burst || d.Kind == Overload {
 		d.Doubt = m.doubt()
 	}
@@ -121,52 +118,51 @@ func Diagnose(in Input) Diagnosis {
 }
 
 // kind finds out why the queue is full, and says it.
-func (m measured) kind() (kind Kind, sure bool, reason string) {
+func (m measured) kind() (kind Kind, reason string) {
 	full := m.evidence.Corroborates() || m.socket.Full()
 	holds := fmt.Sprintf("it holds %d of %d", m.socket.Length, m.socket.Limit)
 	if m.Garbage && !full && m.evidence.Samples >= falseSamples {
-		return FalseAlarm, true, fmt.Sprintf("the log's numbers cannot be true, and the kernel shows no full queue: %s", m.evidence)
+		return FalseAlarm, fmt.Sprintf("the log's numbers cannot be true, and the kernel shows no full queue: %s", m.evidence)
 	}
 	if !full && !facts.HalfFull(m.socket.Length, m.socket.Limit) {
-		return Idle, m.evidence.Samples > 0, "the queue is not full: " + holds
+		return Idle, "the queue is not full: " + holds
 	}
 	if why := m.stalled(); why != "" {
-		return Stall, true, "nothing takes connections from the queue: " + why
+		return Stall, "nothing takes connections from the queue: " + why
 	}
 	if why := m.respawning(); why != "" {
-		return Respawn, true, "the queue filled while workers were starting: " + why
+		return Respawn, "the queue filled while workers were starting: " + why
 	}
 	if !full {
-		return Idle, m.evidence.Samples > 0, "the queue is not full, though " + holds
+		return Idle, "the queue is not full, though " + holds
 	}
-	if why, sure := m.overloaded(); why != "" {
-		return Overload, sure, "more comes than the workers take: " + why
+	if why := m.overloaded(); why != "" {
+		return Overload, "more comes than the workers take: " + why
 	}
 	if m.drained() {
-		return Burst, true, "the queue drains again: the connections came in a burst"
+		return Burst, "the queue drains again: the connections came in a burst"
 	}
 	state := "is"
 	if !m.socket.Full() {
 		state = "was"
 	}
-	return Burst, false, fmt.Sprintf("the queue %s full; watched for %s, which shows no other reason than many connections at once", state, short(m.evidence.Over))
+	return Burst, fmt.Sprintf("the queue %s full; watched for %s, which shows no other reason than many connections at once", state, short(m.evidence.Over))
 }
 
 // overloaded says what shows that the queue fills faster than it is emptied, ""
-// where that is not shown. It is not sure where the rate is not known.
-func (m measured) overloaded() (why string, sure bool) {
-	if m.pile < overloadProof {
-		return "", false
-	}
+// where that is not shown.
+func (m measured) overloaded() string {
 	since := m.pile.Round(time.Second)
-	if m.rate > 0 {
-		return fmt.Sprintf("at least half full for %s, while they take %s connections a second", since, number(m.rate)), true
-	}
-	if m.rate < 0 && m.most > 0 && m.short.working() {
+	switch {
+	case m.pile < overloadProof:
+		return ""
+	case m.rate > 0:
+		return fmt.Sprintf("at least half full for %s, while they take %s connections a second", since, number(m.rate))
+	case m.rate < 0 && m.most > 0 && m.short.working():
 		return fmt.Sprintf("at least half full for %s, while they take no more than %s connections a second (all that its network namespace takes)",
-			since, number(m.most)), false
+			since, number(m.most))
 	}
-	return "", false
+	return ""
 }
 
 // drained reports whether the queue was less than half full after it was full.

@@ -177,8 +177,8 @@ var complaints = []struct {
 
 func (d Diagnosis) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, sure %v, binds %s, ceiling %v, accepts %.1f/s, wait %s, target at most %d\n",
-		d.Kind, d.Sure, d.Binds, d.AtCeiling, d.AcceptRate, d.Wait.Round(100*time.Millisecond), d.MaxTarget)
+	fmt.Fprintf(&b, "%s, binds %s, ceiling %v, accepts %.1f/s, wait %s, target at most %d\n",
+		d.Kind, d.Binds, d.AtCeiling, d.AcceptRate, d.Wait.Round(100*time.Millisecond), d.MaxTarget)
 	for _, r := range d.Reasons {
 		fmt.Fprintf(&b, "  because %s\n", r)
 	}
@@ -321,7 +321,7 @@ func TestDiagnoseMaxTarget(t *testing.T) {
 		}
 	}
 	others := input(20*time.Second, 129, 128, accepting(5, 1), earlier(10*time.Second, 0.5), func(g *Input) { g.Now.Socket.SoleListener = false })
-	if d := Diagnose(others); d.MaxTarget != 50 || d.AcceptRate != -1 || d.Sure {
+	if d := Diagnose(others); d.MaxTarget != 50 || d.AcceptRate != -1 {
 		t.Errorf("not alone: %s", d.text())
 	}
 	unbound := input(20*time.Second, 129, 128, accepting(5, 1))
@@ -331,8 +331,7 @@ func TestDiagnoseMaxTarget(t *testing.T) {
 	}
 }
 
-// Whatever the numbers, a diagnosis has its reason, its rate is a number, and
-// only what is proven forbids a raise.
+// Whatever the numbers, a diagnosis has its reason, and its rate is a number.
 func FuzzDiagnose(f *testing.F) {
 	f.Add(uint8(20), 129, 128, 100, 128, byte('S'), uint64(5), uint64(9), true)
 	f.Add(uint8(3), 0, 64, 0, 0, byte('Z'), uint64(0), uint64(1<<63), false)
@@ -345,9 +344,6 @@ func FuzzDiagnose(f *testing.F) {
 		d := Diagnose(g)
 		if len(d.Reasons) == 0 || d.Reasons[0] == "" || d.AcceptRate != -1 && !(d.AcceptRate >= 0) || d.Wait < 0 || d.MaxTarget < 0 {
 			t.Errorf("%+v", d)
-		}
-		if (d.Kind == Stall || d.Kind == Respawn || d.Kind == FalseAlarm) && !d.Sure {
-			t.Errorf("a guess forbids a raise: %+v", d)
 		}
 	})
 }
