@@ -201,7 +201,8 @@ func (p *parser) backlogs(lo, hi int) {
 		"a raise aims at no less than min_backlog and at no more than max_backlog")
 }
 
-// also reads the companions of somaxconn, whose names are the administrator's.
+// also reads the keys that are raised with somaxconn; their names are the
+// administrator's.
 func (p *parser) also(path string, to *map[string]int) {
 	p.know(path, true)
 	table, ok := p.doc.values[path].(map[string]any)

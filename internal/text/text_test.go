@@ -54,9 +54,11 @@ func TestWriter(t *testing.T) {
 	}
 }
 
+var sink string
+
 func TestNothingIsAllocated(t *testing.T) {
 	for _, s := range []string{"", "127.0.0.1:5000", "/run/队列-🐢.sock", "a\ufffdb"} {
-		if n := testing.AllocsPerRun(100, func() { Line(s); Lines(s) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { sink = Line(s) + Lines(s)[:0] }); n != 0 {
 			t.Errorf("%q: %v allocations", s, n)
 		}
 	}
