@@ -48,7 +48,7 @@ demo:
 	@dist/demo dist/qwatch dist/standin
 
 bench:
-	@scripts/need $(UWSGI) ss=iproute2 rg=ripgrep mtail=mtail gzip=gzip
+	@scripts/need $(UWSGI) ss=iproute2 hyperfine=hyperfine rg=ripgrep mtail=mtail gzip=gzip /usr/bin/time=time
 	@mkdir -p dist
 	@go build -trimpath -ldflags '-s -w' -o dist/qwatch ./cmd/qwatch
 	@go run ./internal/bench $(BENCH)

@@ -74,30 +74,19 @@ func (l *lines) record() []byte {
 }
 
 // writeLog writes a log of some size with one record in 10,000 lines.
-func writeLog(path string, size int64) (err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-	}()
-	w := bufio.NewWriterSize(f, 1<<20)
+func writeLog(path string, size int64) {
+	file := must(os.Create(path))
+	defer file.Close()
+	w := bufio.NewWriterSize(file, 1<<20)
 	l := newLines(1)
 	for written := int64(0); written < size; {
 		text := l.next()
 		if l.n%10_000 == 0 {
 			text = l.record()
 		}
-		n, err := w.Write(text)
-		if err != nil {
-			return err
-		}
-		written += int64(n)
+		written += int64(must(w.Write(text)))
 	}
-	return w.Flush()
+	check(w.Flush())
 }
 
 const (
@@ -119,7 +108,7 @@ func pace(ctx context.Context, w io.Writer, span time.Duration, record []byte) (
 	for i := range blocks {
 		for n := 0; n < blockLines; {
 			text := l.next()
-			if lines := countLines(text); n+lines <= blockLines {
+			if lines := bytes.Count(text, []byte{'\n'}); n+lines <= blockLines {
 				blocks[i] = append(blocks[i], text...)
 				n += lines
 			}
@@ -148,5 +137,3 @@ func pace(ctx context.Context, w io.Writer, span time.Duration, record []byte) (
 	}
 	return records, nil
 }
-
-func countLines(text []byte) int { return bytes.Count(text, []byte{'\n'}) }

@@ -1,22 +1,46 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/prometheus/procfs"
 
-	"qwatch/internal/host"
 	"qwatch/internal/testbed"
 )
+
+// idling measures two daemons that have nothing to do, side by side.
+func (b *bench) idling() {
+	sleepers := []struct {
+		work  string
+		files int
+		bar   uint64 // for its memory, in bytes
+	}{{"idle, 1 file", 1, 15 << 20}, {"idle, 1,000 files", 1000, 30 << 20}}
+	var daemons []*daemon
+	for _, s := range sleepers {
+		dir := filepath.Join(b.dir, fmt.Sprintf("logs-%d", s.files))
+		check(os.Mkdir(dir, 0o755))
+		for i := range s.files {
+			check(os.WriteFile(filepath.Join(dir, fmt.Sprintf("app%04d.log", i)), []byte("*** Starting uWSGI ***\n"), 0o644))
+		}
+		d := b.start(b.daemonOf(fmt.Sprintf("idle-%d", s.files), "0s", filepath.Join(dir, "*.log")))
+		defer d.stop()
+		daemons = append(daemons, d)
+	}
+	b.wait(5 * time.Second) // the first positions are written, and the start's garbage is collected
+	used := b.used(b.idle, daemons...)
+	for i, s := range sleepers {
+		status := must(must(procfs.NewProc(daemons[i].Process.Pid)).NewStatus())
+		b.memory(s.work+": memory", fmt.Sprintf("%.1f MiB (at most %.1f)", mib(status.VmRSS), mib(status.VmHWM)), status.VmHWM, s.bar)
+		b.add(row{Work: fmt.Sprintf("%s: CPU in %.0f s", s.work, b.idle.Seconds()),
+			Result: fmt.Sprintf("%d ticks (%.3f ms)", used[i].ticks, ms(used[i].cpu)), Bar: "0 ticks", Met: met(used[i].ticks == 0)})
+	}
+}
 
 const (
 	// established is the number of TCP sockets in the state ESTABLISHED. Both
@@ -27,226 +51,83 @@ const (
 	// may be 20,000.
 	connectionsEach = 5000
 	sleeping        = 2000 // processes
-	appAddress      = "127.0.0.1:5000"
 )
 
 // host runs the part that needs namespaces in a process of its own.
-func (b *bench) host(short bool) error {
-	if !have("uwsgi") && !have("uwsgi-core") {
-		fmt.Fprintln(os.Stderr, "bench: no uWSGI here: what the probe costs is left out")
-		return nil
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	args := []string{"-inside", "-qwatch", b.qwatch}
-	if short {
-		args = append(args, "-short")
-	}
-	cmd := exec.CommandContext(b.ctx, self, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
-	}
+func (b *bench) host() {
+	tests := filepath.Join(b.dir, "host.test")
+	b.output("go", "test", "-c", "-o", tests, "./internal/host")
 	var rows []row
-	if err := json.Unmarshal(out, &rows); err != nil {
-		return err
-	}
+	out := b.output("/proc/self/exe", "-inside", tests, "-qwatch", b.qwatch, fmt.Sprintf("-short=%v", b.sizes == brief))
+	check(json.Unmarshal([]byte(out), &rows))
 	b.rows = append(b.rows, rows...)
-	return nil
 }
 
 // hostInside measures what looking at a busy host costs.
-func (b *bench) hostInside() error {
-	uwsgi, err := testbed.StartUWSGI(b.ctx, testbed.Options{Address: appAddress, Workers: 4})
-	if err != nil {
-		return err
+func (b *bench) hostInside(tests string) {
+	crowd := func(name string, command ...string) (stop func() time.Duration) {
+		return b.start(tool{name: name, command: command, ready: func(d *daemon) bool { return d.said("ready") }}).stop
 	}
-	defer uwsgi.Stop()
-	crowds := [][]string{
-		{"sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do sleep 300 & i=$((i+1)); done; echo; wait", sleeping)},
+	defer crowd("sleepers", "sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do sleep 300 & i=$((i+1)); done; echo ready; wait", sleeping))()
+	for i := range established / 2 / connectionsEach {
+		// Not in this process: to start another one copies the table of files,
+		// and ss would have to pay for that.
+		defer crowd(fmt.Sprintf("connections-%d", i), "/proc/self/exe", "-connect", strconv.Itoa(connectionsEach))()
 	}
-	// Not in this process: to start another one copies the table of files,
-	// and ss would have to pay for that.
-	for range established / 2 / connectionsEach {
-		crowds = append(crowds, []string{"/proc/self/exe", "-connect", strconv.Itoa(connectionsEach)})
-	}
-	for _, crowd := range crowds {
-		stop, err := b.crowd(crowd)
-		if err != nil {
-			return err
-		}
-		defer stop()
-	}
-	if err := b.looks(); err != nil {
-		return err
-	}
-	if err := b.probe(); err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(b.rows)
+	b.glances(tests)
+	b.probe()
+	check(json.NewEncoder(os.Stdout).Encode(b.rows))
 }
 
-// looks compares single looks with what people type.
-func (b *bench) looks() error {
-	h, err := host.New(host.Options{Processes: []string{"uwsgi", "uwsgi-core"}, Sysctls: []string{"net.core.somaxconn"}})
-	if err != nil {
-		return err
+// glances compares single samples and observations with what people type, by
+// their CPU time.
+func (b *bench) glances(tests string) {
+	single := map[string][]cost{} // each of these starts a uWSGI of its own
+	for _, r := range b.benchmarks(tests, "-test.run", "^$", "-test.bench", "Sample|Observe", "-test.count", strconv.Itoa(b.runs)) {
+		single[r.name] = append(single[r.name], cost{time.Duration(r.figures["ns/op"]), time.Duration(r.figures["cpu-ns/op"])})
 	}
-	defer h.Close()
-	look := func(name string, look func() (int, error)) contender {
-		return contender{name, func() (cost, error) {
-			before, began := selfCPU(), time.Now()
-			n, err := look()
-			if err == nil && n == 0 {
-				err = errors.New("it did not see uWSGI's socket")
-			}
-			return cost{wall: time.Since(began), cpu: selfCPU() - before}, err
-		}}
-	}
-	contenders := []contender{
-		look("sample", func() (int, error) { r, err := h.Sample(b.ctx); return len(r), err }),
-		look("observe", func() (int, error) { f, err := h.Observe(b.ctx); return len(f.Sockets), err }),
-		b.command("ltn", "ss", "-ltn"),
-		b.command("tan", "ss", "-tan"),
-	}
-	help, err := exec.CommandContext(b.ctx, b.qwatch, "help").Output()
-	if err != nil {
-		return err
-	}
-	doctor := bytes.Contains(help, []byte("\n  doctor "))
-	if doctor {
-		contenders = append(contenders, contender{"doctor", func() (cost, error) {
-			c, err := b.costOf(nil, b.qwatch, "doctor", "--json")
-			var exit *exec.ExitError
-			if errors.As(err, &exit) && exit.ExitCode() == 3 { // it found a problem
-				return c.add(exit.ProcessState), nil
-			}
-			return c, err
-		}})
-	}
-	got, err := b.interleave(2*b.runs+1, contenders...)
-	if err != nil {
-		return err
-	}
-	compare := func(name, work string) {
-		c := got[name]
-		result := fmt.Sprintf("%.2f ms (%.2f ms CPU)", ms(c.wall), ms(c.cpu))
-		for _, ss := range []string{"ltn", "tan"} {
-			o := got[ss]
-			b.ratio(work, result, fmt.Sprintf("ss -%s: %.2f ms (%.2f ms CPU)", ss, ms(o.wall), ms(o.cpu)), c.cpu, o.cpu, 0)
+	uwsgi := must(testbed.StartUWSGI(b.ctx, testbed.Options{Address: "127.0.0.1:5000", Workers: 4}))
+	defer uwsgi.Stop()
+	typed := []command{{line: "ss -ltn", sink: "null"}, {line: "ss -tan", sink: "null"}}
+	costs := b.hyperfine(2*b.runs+1, append(typed, command{line: b.qwatch + " doctor --json", sink: "null"})...)
+	took := func(c cost) string { return fmt.Sprintf("%.2f ms (%.2f ms CPU)", ms(c.wall), ms(c.cpu)) }
+	compare := func(work string, c cost) {
+		for i, ss := range typed {
+			b.ratio(work, took(c), ss.line+": "+took(costs[i]), c.cpu, costs[i].cpu, 0)
 		}
 	}
-	compare("sample", "one look of the probe")
-	compare("observe", "one look at everything")
-	if doctor {
-		compare("doctor", "qwatch doctor")
-	}
-	return nil
+	compare("one sample of the probe", median(single["Sample"]))
+	compare("one observation of the host", median(single["Observe"]))
+	compare("qwatch doctor", costs[2])
 }
 
 // probe measures the daemon with nothing to do but its probe.
-func (b *bench) probe() error {
-	log := filepath.Join(b.dir, "app.log")
-	if err := os.WriteFile(log, nil, 0o644); err != nil {
-		return err
-	}
-	config, err := b.settings("probe", "1s", log)
-	if err != nil {
-		return err
-	}
-	d, err := b.runQwatch(config)
+func (b *bench) probe() {
+	uwsgi := must(testbed.StartUWSGI(b.ctx, testbed.Options{Address: "127.0.0.1:5000", Workers: 4}))
+	defer uwsgi.Stop()
+	d := b.start(b.daemonOf("probe", "1s", filepath.Join(b.dir, "app.log")))
 	defer d.stop()
-	if err != nil {
-		return err
-	}
-	if err := b.wait(3 * time.Second); err != nil {
-		return err
-	}
-	before, err := usageOf(d.Process.Pid)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	if err := b.wait(b.probing); err != nil {
-		return err
-	}
-	after, err := usageOf(d.Process.Pid)
-	if err != nil {
-		return err
-	}
-	share := 100 * (after.cpu - before.cpu).Seconds() / time.Since(began).Seconds()
+	b.wait(3 * time.Second)
+	share := 100 * b.used(b.probing, d)[0].cpu.Seconds() / b.probing.Seconds()
 	b.add(row{
 		Work:   fmt.Sprintf("probe at 1 s for %.0f s, %d connections, %d processes", b.probing.Seconds(), established, sleeping),
 		Result: fmt.Sprintf("%.2f %% of a core", share), Bar: "≤ 0.3 %", Met: met(share <= 0.3),
 	})
-	return nil
 }
 
 // connect makes TCP connections from this process to itself and keeps them
-// until it is killed.
-func connect(n int) error {
-	server, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	if err := unix.Bind(server, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		return err
-	}
-	if err := unix.Listen(server, 128); err != nil {
-		return err
-	}
-	address, err := unix.Getsockname(server)
-	if err != nil {
-		return err
-	}
+// until the run is ended.
+func (b *bench) connect(n int) {
+	// Keep-alive probes would be work for the kernel.
+	listen, dial := net.ListenConfig{KeepAlive: -1}, net.Dialer{KeepAlive: -1}
+	server := must(listen.Listen(b.ctx, "tcp", "127.0.0.1:0"))
+	var held []net.Conn
 	for range n {
-		client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		if err := unix.Connect(client, address); err != nil {
-			return err
-		}
-		if _, _, err := unix.Accept4(server, unix.SOCK_CLOEXEC); err != nil {
-			return err
-		}
+		held = append(held, must(dial.DialContext(b.ctx, "tcp", server.Addr().String())), must(server.Accept()))
 	}
-	fmt.Println("connected")
-	return unix.Pause()
-}
-
-// crowd starts a command in a process group of its own and waits until it has
-// printed something.
-func (b *bench) crowd(command []string) (stop func(), err error) {
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
+	fmt.Println("ready")
+	<-b.ctx.Done()
+	for _, c := range held {
+		c.Close()
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	stop = func() {
-		unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-		cmd.Wait()
-	}
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		stop()
-		return nil, fmt.Errorf("%s: %w", cmd, err)
-	}
-	return stop, nil
-}
-
-// selfCPU is what this process has used so far.
-func selfCPU() time.Duration {
-	var r unix.Rusage
-	unix.Getrusage(unix.RUSAGE_SELF, &r)
-	return time.Duration(unix.TimevalToNsec(r.Utime) + unix.TimevalToNsec(r.Stime))
 }

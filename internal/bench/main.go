@@ -1,24 +1,28 @@
 // Command bench measures what docs/performance.md shows: qwatch beside the
-// tools that people would use instead, interleaved in one run, as medians with
-// their ratios and the bars that they are held to.
+// tools that people would use instead, in one run, as medians with their ratios
+// and the bars that they are held to.
 //
 // Usage: bench [-short] [-only PART[,PART...]] [-qwatch BINARY]. The parts are
-// matcher, scan, follow, latency, idle and host.
+// matcher, scan, latency, follow, idle and host.
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"qwatch/internal/testbed"
 )
@@ -28,15 +32,24 @@ type bench struct {
 	ctx    context.Context
 	qwatch string // the binary
 	dir    string // for the data, deleted at the end
+	rows   []row
+	sizes
+}
 
+// sizes say how much is measured.
+type sizes struct {
 	runs    int           // of each contender
 	logSize int64         // bytes, of the log that is scanned
 	span    time.Duration // of following
 	idle    time.Duration
 	probing time.Duration
-	latency int // lines
-	rows    []row
+	latency int // records
 }
+
+var (
+	long  = sizes{5, 1 << 30, 20 * time.Second, time.Minute, 30 * time.Second, 1000}
+	brief = sizes{3, 128 << 20, 8 * time.Second, 5 * time.Second, 5 * time.Second, 200}
+)
 
 // row is one line of the table.
 type row struct {
@@ -47,74 +60,100 @@ func main() {
 	short := flag.Bool("short", false, "fewer and shorter runs, to see that it works")
 	only := flag.String("only", "", "only these `parts`")
 	qwatch := flag.String("qwatch", "dist/qwatch", "the `binary` to measure")
-	inside := flag.Bool("inside", false, "measure the part host, in namespaces, and print its rows as JSON (bench runs itself like this)")
+	inside := flag.String("inside", "", "measure the part host, in namespaces, with this test `binary`, and print its rows as JSON (bench runs itself like this)")
 	connections := flag.Int("connect", 0, "hold this many connections (bench runs itself like this)")
 	flag.Parse()
-	if *connections > 0 {
-		fail(connect(*connections))
-	}
-	if *inside {
-		if err := testbed.Enter(); err != nil {
-			fail(err)
+	err := run(func(b *bench) {
+		if *short {
+			b.sizes = brief
 		}
+		b.qwatch = must(filepath.Abs(*qwatch))
+		switch {
+		case *connections > 0:
+			b.connect(*connections)
+		case *inside != "":
+			check(testbed.Enter())
+			b.hostInside(*inside)
+		default:
+			b.all(*only)
+		}
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
 	}
+}
+
+// failure is what check panics with.
+type failure struct{ error }
+
+// check ends the run where something has failed; what is deferred ends the
+// processes and deletes the files.
+func check(err error) {
+	if err != nil {
+		panic(failure{err})
+	}
+}
+
+func must[T any](value T, err error) T {
+	check(err)
+	return value
+}
+
+// run gives a bench its context and directory, and takes them away again.
+func run(do func(*bench)) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	b := &bench{
-		ctx: ctx, runs: 5, logSize: 1 << 30, span: 20 * time.Second, idle: time.Minute,
-		probing: 30 * time.Second, latency: 1000,
+	os.Setenv("LC_ALL", "C") // spares the other tools what a locale costs them
+	dir, err := os.MkdirTemp("", "qwatch-bench-")
+	if err != nil {
+		return err
 	}
-	if *short {
-		b.runs, b.logSize, b.span, b.idle, b.probing, b.latency = 3, 128<<20, 8*time.Second, 5*time.Second, 5*time.Second, 200
-	}
-	var err error
-	if b.qwatch, err = filepath.Abs(*qwatch); err != nil {
-		fail(err)
-	}
-	if b.dir, err = os.MkdirTemp("", "qwatch-bench-"); err != nil {
-		fail(err)
-	}
-	if *inside {
-		err = b.hostInside()
-	} else {
-		err = b.all(*only, *short)
-	}
-	if err := errors.Join(err, os.RemoveAll(b.dir)); err != nil {
-		fail(err)
-	}
+	defer func() {
+		caught := recover()
+		if f, ok := caught.(failure); ok {
+			err = f.error
+		} else if caught != nil {
+			panic(caught)
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	do(&bench{ctx: ctx, dir: dir, sizes: long})
+	return nil
 }
 
-func fail(err error) {
-	fmt.Fprintln(os.Stderr, "bench:", err)
-	os.Exit(1)
-}
-
-func (b *bench) all(only string, short bool) error {
-	if _, err := os.Stat(b.qwatch); err != nil {
-		return fmt.Errorf("%w; build it first (make bench does)", err)
-	}
-	parts := []struct {
+func (b *bench) all(only string) {
+	fs := must(procfs.NewDefaultFS())
+	cpus, memory, load := must(fs.CPUInfo()), must(fs.Meminfo()), must(fs.LoadAvg())
+	fmt.Printf("%s, %d CPUs, %d GiB of memory, Linux %s, %s, load %.2f.\n", cpus[0].ModelName, len(cpus),
+		*memory.MemTotalBytes>>30, bytes.TrimSpace(must(os.ReadFile("/proc/sys/kernel/osrelease"))), runtime.Version(), load.Load1)
+	before := must(fs.Stat()).CPUTotal
+	for _, p := range []struct {
 		name string
-		run  func() error
+		run  func()
 	}{
-		{"matcher", b.matcher}, {"scan", b.scan}, {"latency", b.delivery}, {"follow", b.follow},
-		{"idle", b.idling}, {"host", func() error { return b.host(short) }},
-	}
-	fmt.Println(machine())
-	before := stolen()
-	for _, p := range parts {
+		{"matcher", b.matcher}, {"scan", b.scan}, {"latency", b.latencies}, {"follow", b.follow}, {"idle", b.idling}, {"host", b.host},
+	} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), p.name) {
 			continue
 		}
 		began := time.Now()
-		if err := p.run(); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
+		p.run()
 		fmt.Fprintf(os.Stderr, "bench: %s took %.0f s\n", p.name, time.Since(began).Seconds())
 	}
-	fmt.Printf("While this ran %s.\n\n", stolen().since(before))
-	printTable(os.Stdout, b.rows)
-	return nil
+	c := must(fs.Stat()).CPUTotal
+	idle, stolen := c.Idle+c.Iowait-before.Idle-before.Iowait, c.Steal-before.Steal
+	busy := c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ - before.User - before.Nice - before.System - before.IRQ - before.SoftIRQ
+	fmt.Printf("While this ran the CPUs were idle for %.0f %% of the time, and %.1f %% were stolen by other machines of the same host.\n\n",
+		100*idle/(idle+stolen+busy), 100*stolen/(idle+stolen+busy))
+
+	// Markdown that can be read as it stands.
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
+	fmt.Fprint(table, "| work\t| qwatch\t| against\t| ratio\t| bar\t|\t|\n|--\t|--\t|--\t|--\t|--\t|--\t|\n")
+	for _, r := range b.rows {
+		fmt.Fprintf(table, "| %s\t| %s\t| %s\t| %s\t| %s\t| %s\t|\n", r.Work, r.Result, r.Against, r.Ratio, r.Bar, r.Met)
+	}
+	check(table.Flush())
 }
 
 func (b *bench) add(r row) { b.rows = append(b.rows, r) }
@@ -122,7 +161,7 @@ func (b *bench) add(r row) { b.rows = append(b.rows, r) }
 // ratio adds a row that compares two costs; a bar of 0 means that none is set.
 func (b *bench) ratio(work, result, against string, got, other time.Duration, bar float64) {
 	r := row{Work: work, Result: result, Against: against}
-	ratio := float64(got) / float64(other)
+	ratio := got.Seconds() / other.Seconds()
 	r.Ratio = fmt.Sprintf("%.2f", ratio)
 	if ratio < 0.1 {
 		r.Ratio = fmt.Sprintf("%.3f", ratio)
@@ -133,6 +172,11 @@ func (b *bench) ratio(work, result, against string, got, other time.Duration, ba
 	b.add(r)
 }
 
+// memory adds a row for the most that was resident, in bytes.
+func (b *bench) memory(work, result string, most, bar uint64) {
+	b.add(row{Work: work, Result: result, Bar: fmt.Sprintf("≤ %d MiB", bar>>20), Met: met(most <= bar)})
+}
+
 func met(ok bool) string {
 	if ok {
 		return "met"
@@ -140,32 +184,6 @@ func met(ok bool) string {
 	return "MISSED"
 }
 
-// printTable prints Markdown that can be read as it stands.
-func printTable(w *os.File, rows []row) {
-	table := [][]string{{"work", "qwatch", "against", "ratio", "bar", ""}, {"--", "--", "--", "--", "--", "--"}}
-	for _, r := range rows {
-		table = append(table, []string{r.Work, r.Result, r.Against, r.Ratio, r.Bar, r.Met})
-	}
-	width := make([]int, 6)
-	for _, cells := range table {
-		for i, c := range cells {
-			width[i] = max(width[i], len([]rune(c)))
-		}
-	}
-	for n, cells := range table {
-		for i, c := range cells {
-			pad := " "
-			if n == 1 {
-				pad = "-"
-			}
-			fmt.Fprintf(w, "|%s%s%s%s", pad, c, strings.Repeat(pad, width[i]-len([]rune(c))), pad)
-		}
-		fmt.Fprintln(w, "|")
-	}
-}
+func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
-// have says whether a command is there; a contender that is not is left out.
-func have(name string) bool {
-	_, err := exec.LookPath(name)
-	return err == nil
-}
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }

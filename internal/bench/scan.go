@@ -2,124 +2,83 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
 // matcher quotes the benchmarks of what every byte goes through.
-func (b *bench) matcher() error {
-	cmd := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "Uninteresting|Hit|Scan", "-benchmem", "./matcher", "./tailer/bulk")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, out)
+func (b *bench) matcher() {
+	for _, r := range b.benchmarks("go", "test", "-run", "^$", "-bench", "Uninteresting|Hit|Scan", "-benchmem", "./matcher", "./tailer/bulk") {
+		line := row{Work: "go test -bench " + r.name, Result: r.text}
+		if r.name == "Uninteresting" {
+			line.Bar, line.Met = "0 allocs", met(r.figures["allocs/op"] == 0)
+		}
+		b.add(line)
 	}
-	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(line)
-		if !strings.HasPrefix(line, "Benchmark") || len(fields) < 4 {
-			continue
-		}
-		var figures []string
-		for i := 2; i+1 < len(fields); i += 2 {
-			figures = append(figures, fields[i]+" "+fields[i+1])
-		}
-		r := row{Work: "go test -bench " + strings.TrimPrefix(fields[0], "Benchmark"), Result: strings.Join(figures, ", ")}
-		if strings.Contains(line, "Uninteresting") {
-			r.Bar, r.Met = "0 allocs", met(strings.Contains(line, "\t       0 allocs/op"))
-		}
-		b.add(r)
+}
+
+// latencies quotes BenchmarkLatency.
+func (b *bench) latencies() {
+	work := map[string]string{"Latency/quiet": "in a quiet file", "Latency/busy": "at 100,000 lines/s"}
+	for _, r := range b.benchmarks("go", "test", "-run", "^$", "-bench", "Latency", "-benchtime", fmt.Sprintf("%dx", b.latency), "./internal/bench") {
+		p99 := r.figures["p99-ms"]
+		b.add(row{Work: "line written → hit, " + work[r.name], Result: fmt.Sprintf("p50 %.3f ms, p99 %.3f ms", r.figures["p50-ms"], p99),
+			Bar: "p99 ≤ 2 ms", Met: met(p99 <= 2)})
 	}
-	return nil
 }
 
 // record is what makes a record, as package matcher has it: both formats.
 const record = `\*\*\* uWSGI listen queue of socket ("[^"]*" \(fd: \d+\)|\d+) full !!! \(-?\d+/-?\d+\) \*\*\*`
 
-// scan reads a log that is there.
-func (b *bench) scan() error {
-	log := filepath.Join(b.dir, "uwsgi.log")
-	if err := writeLog(log, b.logSize); err != nil {
-		return err
-	}
-	defer os.Remove(log)
-	if err := b.sameHits(log); err != nil {
-		return err
-	}
-	// Counts go to a file: grep stops at the first match where its output is
-	// /dev/null (grep.c, dev_null_output).
-	count, err := os.Create(filepath.Join(b.dir, "count"))
-	if err != nil {
-		return err
-	}
-	defer count.Close()
-	counting := func(label, name string, args ...string) contender {
-		return contender{label, func() (cost, error) { return b.costOf(count, name, args...) }}
-	}
-	got, err := b.interleave(b.runs,
-		counting("qwatch", b.qwatch, "scan", log),
-		counting("rg", "rg", "-c", record, log),
-		counting("rg -F", "rg", "-c", "-F", literal, log),
-		counting("grep", "grep", "-c", "-F", literal, log),
-		b.command("cat", "cat", log),
-	)
-	if err != nil {
-		return err
-	}
-	work := fmt.Sprintf("scan of %d MiB, page cache warm", b.logSize>>20)
-	q := got["qwatch"]
-	result := fmt.Sprintf("%.3f s (%.3f s CPU)", q.wall.Seconds(), q.cpu.Seconds())
-	for _, o := range []struct {
-		name, what string
-		bar        float64
-	}{{"rg", "rg -c, the record's pattern", 1.0}, {"rg -F", "rg -c -F, a part of it", 0}, {"grep", "grep -c -F", 0}, {"cat", "cat > /dev/null", 1.5}} {
-		c := got[o.name]
-		b.ratio(work, result, fmt.Sprintf("%s: %.3f s (%.3f s CPU)", o.what, c.wall.Seconds(), c.cpu.Seconds()), q.wall, c.wall, o.bar)
-	}
-	b.memory("its memory", q.rss, 64<<20)
-
-	if err := exec.CommandContext(b.ctx, "gzip", "-k", log).Run(); err != nil {
-		return fmt.Errorf("gzip: %w", err)
-	}
+// scan reads a log that is there, as it is and as .gz.
+func (b *bench) scan() {
+	log, count := filepath.Join(b.dir, "uwsgi.log"), filepath.Join(b.dir, "count")
+	writeLog(log, b.logSize)
+	b.compare(fmt.Sprintf("scan of %d MiB, page cache warm", b.logSize>>20), log, log,
+		command{"rg -c, the record's pattern", 1.0, fmt.Sprintf("rg -c '%s' %s", record, log), count},
+		command{"rg -c -F, a part of it", 0, fmt.Sprintf("rg -c -F '%s' %s", literal, log), count},
+		command{"grep -c -F", 0, fmt.Sprintf("grep -c -F '%s' %s", literal, log), count},
+		command{"cat > /dev/null", 1.5, "cat " + log, "null"})
+	b.output("gzip", "-k", log)
 	packed := log + ".gz"
-	defer os.Remove(packed)
-	got, err = b.interleave(b.runs,
-		counting("qwatch", b.qwatch, "scan", packed),
-		b.command("zcat", "zcat", packed),
-	)
-	if err != nil {
-		return err
-	}
-	q, z := got["qwatch"], got["zcat"]
-	b.ratio("scan of the same as .gz", fmt.Sprintf("%.2f s (%.2f s CPU)", q.wall.Seconds(), q.cpu.Seconds()),
-		fmt.Sprintf("zcat > /dev/null: %.2f s", z.wall.Seconds()), q.wall, z.wall, 0.7)
-	b.memory("its memory", q.rss, 64<<20)
-	return nil
+	b.compare("scan of the same as .gz", packed, log, command{"zcat > /dev/null", 0.7, "zcat " + packed, "null"})
+	check(errors.Join(os.Remove(packed), os.Remove(log)))
 }
 
-// memory adds a row for the most that was resident.
-func (b *bench) memory(work string, rss, bar int64) {
-	b.add(row{Work: work, Result: fmt.Sprintf("%.1f MiB", float64(rss)/(1<<20)),
-		Bar: fmt.Sprintf("≤ %d MiB", bar>>20), Met: met(rss <= bar)})
+// compare measures qwatch scan of a file beside other commands. The file has
+// the same records as a plain one.
+func (b *bench) compare(work, file, plain string, others ...command) {
+	most := b.sameHits(file, plain)
+	own := command{line: b.qwatch + " scan " + file, sink: filepath.Join(b.dir, "count")}
+	costs := b.hyperfine(b.runs, append([]command{own}, others...)...)
+	took := func(c cost) string { return fmt.Sprintf("%.3f s (%.3f s CPU)", c.wall.Seconds(), c.cpu.Seconds()) }
+	for i, o := range others {
+		b.ratio(work, took(costs[0]), o.what+": "+took(costs[i+1]), costs[0].wall, costs[i+1].wall, o.bar)
+	}
+	b.memory("its memory", fmt.Sprintf("%.1f MiB", mib(most)), most, 64<<20)
 }
 
-// sameHits makes sure that qwatch and grep find the same, and warms the cache.
-func (b *bench) sameHits(log string) error {
-	out, err := exec.CommandContext(b.ctx, b.qwatch, "scan", "--format", "json", log).Output()
-	if err != nil {
-		return fmt.Errorf("qwatch scan: %w", err)
+// sameHits makes sure that qwatch finds as many records as grep, in some runs,
+// which also warm the cache. It returns the most memory that was resident in
+// one of them, in bytes.
+func (b *bench) sameHits(file, plain string) (most uint64) {
+	want := strings.TrimSpace(b.output("grep", "-c", "-F", literal, plain))
+	memory := filepath.Join(b.dir, "memory")
+	for range b.runs {
+		// Not by this program's own wait(2): a child shares the memory of its
+		// parent until it calls execve, and that would count (getrusage(2)).
+		out := b.output("time", "-f", "%M", "-o", memory, b.qwatch, "scan", "--format", "json", file)
+		var report struct{ Hits int }
+		check(json.Unmarshal([]byte(out), &report))
+		if strconv.Itoa(report.Hits) != want {
+			check(fmt.Errorf("qwatch found %d records in %s, grep %s", report.Hits, file, want))
+		}
+		kib := must(strconv.ParseUint(strings.TrimSpace(string(must(os.ReadFile(memory)))), 10, 64))
+		most = max(most, kib<<10)
 	}
-	var report struct{ Hits int }
-	if err := json.Unmarshal(out, &report); err != nil {
-		return err
-	}
-	out, err = exec.CommandContext(b.ctx, "grep", "-c", "-F", literal, log).Output()
-	if err != nil {
-		return fmt.Errorf("grep: %w", err)
-	}
-	if want := strings.TrimSpace(string(out)); fmt.Sprint(report.Hits) != want {
-		return fmt.Errorf("qwatch found %d records, grep %s", report.Hits, want)
-	}
-	return nil
+	return most
 }

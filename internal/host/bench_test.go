@@ -3,6 +3,8 @@ package host
 import (
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"qwatch/internal/testbed"
 )
 
@@ -11,6 +13,7 @@ import (
 // are there.
 func BenchmarkSample(b *testing.B) {
 	h := benchHost(b)
+	defer reportCPU(b)()
 	for b.Loop() {
 		readings, err := h.Sample(b.Context())
 		if err != nil || len(readings) == 0 {
@@ -21,11 +24,25 @@ func BenchmarkSample(b *testing.B) {
 
 func BenchmarkObserve(b *testing.B) {
 	h := benchHost(b)
+	defer reportCPU(b)()
 	for b.Loop() {
-		if _, err := h.Observe(b.Context()); err != nil {
-			b.Fatal(err)
+		if facts, err := h.Observe(b.Context()); err != nil || len(facts.Sockets) == 0 {
+			b.Fatal(facts, err)
 		}
 	}
+}
+
+// reportCPU adds the CPU time of all threads, from now on, to the figures.
+func reportCPU(b *testing.B) func() {
+	cpu := func() int64 {
+		var r unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+			b.Fatal(err)
+		}
+		return unix.TimevalToNsec(r.Utime) + unix.TimevalToNsec(r.Stime)
+	}
+	before := cpu()
+	return func() { b.ReportMetric(float64(cpu()-before)/float64(b.N), "cpu-ns/op") }
 }
 
 func benchHost(b *testing.B) *Host {

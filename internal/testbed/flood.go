@@ -123,18 +123,31 @@ func (s FloodStats) String() string {
 	return fmt.Sprintf("%d prompt, %d delayed, %d refused, %d timed out, %d again, %d failed; "+
 		"%d answered, %d unserved; connect median %v, slowest %v; answer median %v, slowest %v; took %v",
 		s.Prompt, s.Delayed, s.Refused, s.TimedOut, s.Again, s.Failed, s.Answered, s.Unserved,
-		Quantile(s.Connect, 0.5), Quantile(s.Connect, 1),
-		Quantile(s.Answer, 0.5), Quantile(s.Answer, 1), s.Took.Round(time.Millisecond))
+		round(Quantile(s.Connect, 0.5)), round(Quantile(s.Connect, 1)),
+		round(Quantile(s.Answer, 0.5)), round(Quantile(s.Answer, 1)), round(s.Took))
 }
 
-// Quantile is the q-th quantile (0 to 1) of some times, to the millisecond; 0
-// of none.
+func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+
+// Quantile is the q-th quantile (0 to 1) of some times; 0 of none.
 func Quantile(times []time.Duration, q float64) time.Duration {
 	if len(times) == 0 {
 		return 0
 	}
-	sorted := slices.Sorted(slices.Values(times))
-	return sorted[int(q*float64(len(sorted)-1))].Round(time.Millisecond)
+	return slices.Sorted(slices.Values(times))[min(int(q*float64(len(times))), len(times)-1)]
+}
+
+// Until waits until ok holds, and fails where that takes longer than most or
+// ctx ends; what says in the error what was waited for.
+func Until(ctx context.Context, most time.Duration, what string, ok func() bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("not within %v", most))
+	defer cancel()
+	for !ok() {
+		if wait(ctx, 20*time.Millisecond); ctx.Err() != nil {
+			return fmt.Errorf("%s: %w", what, context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 func dial(ctx context.Context, addr string, timeout time.Duration) (net.Conn, error) {

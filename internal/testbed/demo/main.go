@@ -73,7 +73,7 @@ func (d demo) run(ctx context.Context) error {
 	row("connected at once", alone.flood.Prompt, helped.flood.Prompt)
 	row("dropped by the kernel, came late", alone.flood.Delayed, helped.flood.Delayed)
 	row("never connected", alone.lost(), helped.lost())
-	row("slowest connect", testbed.Quantile(alone.flood.Connect, 1), testbed.Quantile(helped.flood.Connect, 1))
+	row("slowest connect", alone.slowest(), helped.slowest())
 	row("ListenOverflows", alone.overflows, helped.overflows)
 	return nil
 }
@@ -86,6 +86,10 @@ type outcome struct {
 
 func (o outcome) lost() int {
 	return o.flood.Refused + o.flood.TimedOut + o.flood.Again + o.flood.Failed
+}
+
+func (o outcome) slowest() time.Duration {
+	return testbed.Quantile(o.flood.Connect, 1).Round(time.Millisecond)
 }
 
 // act floods a fresh uWSGI while qwatch runs with these arguments, or none.
