@@ -3,13 +3,16 @@ package tailer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -35,6 +38,8 @@ func TestMain(m *testing.M) {
 
 // reader follows until SIGTERM and copies what it is handed to a file.
 func reader(glob string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
 	if limit := os.Getenv("TAILER_TEST_LIMIT"); limit != "" {
 		if err := os.WriteFile(limit, []byte("0"), 0); err != nil {
 			return err
@@ -44,8 +49,6 @@ func reader(glob string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	f, err := New(Options{
 		Globs:     []string{glob},
 		StateFile: os.Getenv("TAILER_TEST_STATE"),
@@ -74,42 +77,50 @@ func TestRestarts(t *testing.T) {
 			dir, outs := t.TempDir(), t.TempDir()
 			path := filepath.Join(dir, "app.log")
 			must(t, os.WriteFile(path, nil, 0o644))
-			written := make(chan int)
 			var stop atomic.Bool
+			var lines int
+			var writer sync.WaitGroup
+			finish := func() { stop.Store(true); writer.Wait() }
+			t.Cleanup(finish) // also where a reader fails, so that the writer does not outlive the test
 			var killed []bool
-			var begun bool
 			for i := 0; i <= restarts; i++ {
-				last := i == restarts
 				r := exec.Command(os.Args[0])
+				out := filepath.Join(outs, fmt.Sprintf("%03d", i))
 				var log bytes.Buffer
 				r.Stderr = &log
-				r.Env = append(os.Environ(), "TAILER_TEST_FOLLOW="+path,
-					"TAILER_TEST_OUT="+filepath.Join(outs, fmt.Sprintf("%03d", i)),
+				r.Env = append(os.Environ(), "TAILER_TEST_FOLLOW="+path, "TAILER_TEST_OUT="+out,
 					"TAILER_TEST_STATE="+filepath.Join(outs, "state"))
 				if err := r.Start(); err != nil {
 					t.Fatal(err)
 				}
-				if !begun { // the very first start has its position
+				t.Cleanup(func() { r.Process.Kill(); r.Wait() })
+				if i == 0 { // the very first start has its position
 					until(t, "the first checkpoint", func() bool {
 						_, err := os.Stat(filepath.Join(outs, "state"))
 						return err == nil
 					})
-					begun = true
-					go func() {
-						written <- torture(t, mode, path, func(int) bool { return !stop.Load() }, 150*time.Millisecond)
-					}()
+					writer.Go(func() {
+						lines = torture(t, mode, path, func(int) bool { return !stop.Load() }, 150*time.Millisecond)
+					})
 				}
-				if last {
-					stop.Store(true)
-					lines := <-written
+				if i == restarts {
+					finish()
 					judgeRestarts(t, dir, outs, killed, lines, func() {
 						r.Process.Signal(syscall.SIGTERM)
 						r.Wait()
 					})
 					return
 				}
-				time.Sleep(50*time.Millisecond + rand.N(400*time.Millisecond))
 				killed = append(killed, rand.N(2) == 0)
+				if !killed[i] {
+					// Before it has its output it may not know the signal yet,
+					// and die of it.
+					until(t, "the reader has begun", func() bool {
+						_, err := os.Stat(out)
+						return err == nil
+					})
+				}
+				time.Sleep(50*time.Millisecond + rand.N(400*time.Millisecond))
 				if killed[i] {
 					r.Process.Kill()
 				} else {
@@ -131,6 +142,9 @@ func judgeRestarts(t *testing.T, dir, outs string, killed []bool, lines int, end
 		first := map[int]int{} // line → the reader that had it first
 		for i := 0; i <= len(killed); i++ {
 			data, err := os.ReadFile(filepath.Join(outs, fmt.Sprintf("%03d", i)))
+			if errors.Is(err, fs.ErrNotExist) { // killed before it had begun, or not begun yet
+				continue
+			}
 			must(t, err)
 			if i < len(killed) && killed[i] { // killed while it wrote a line
 				data = data[:bytes.LastIndexByte(data, '\n')+1]
