@@ -39,7 +39,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 // varying are the words of doctor that differ from run to run and from host to
-// host: pids, temporary folders, times and rates.
+// host: pids, temporary directories, times and rates.
 var varying = []struct {
 	expression *regexp.Regexp
 	by         string
@@ -82,7 +82,7 @@ func steadyJSON(t *testing.T, text string) string {
 // doctor compares both outputs of `qwatch doctor` with the files of this name.
 func doctor(t *testing.T, name string, status int, wrap ...func(*exec.Cmd)) {
 	t.Helper()
-	s := settings{dir: folder(t)}
+	s := settings{dir: directory(t)}
 	replace(t, s.file(), s.text(t))
 	run := func(args ...string) string {
 		t.Helper()
@@ -109,7 +109,7 @@ func doctor(t *testing.T, name string, status int, wrap ...func(*exec.Cmd)) {
 // withFile is a uWSGI with a configuration file.
 func withFile(t *testing.T, listen int) *testbed.UWSGI {
 	t.Helper()
-	ini := filepath.Join(folder(t), "app.ini")
+	ini := filepath.Join(directory(t), "app.ini")
 	replace(t, ini, fmt.Appendf(nil, "[uwsgi]\nlisten = %d\n", listen))
 	return testbed.Run(t, testbed.Options{Address: "127.0.0.1:19060", Args: []string{"--ini", ini}})
 }

@@ -21,7 +21,7 @@ import (
 // probe sees them.
 func TestSilentSockets(t *testing.T) {
 	for name, address := range map[string]string{
-		"path": filepath.Join(folder(t), "app.sock"), "abstract": "@qwatch-test", "tcp6": "[::1]:0",
+		"path": filepath.Join(directory(t), "app.sock"), "abstract": "@qwatch-test", "tcp6": "[::1]:0",
 	} {
 		t.Run(name, func(t *testing.T) {
 			fresh(t)
@@ -73,7 +73,7 @@ type elsewhere struct {
 func inAnotherNamespace(t *testing.T) elsewhere {
 	t.Helper()
 	fresh(t, "root", "unshare", "nsenter")
-	program := filepath.Join(folder(t), "contained")
+	program := filepath.Join(directory(t), "contained")
 	replace(t, program, []byte(`#!/bin/sh
 exec unshare -n sh -c 'ip link set lo up && echo 128 > /proc/sys/net/core/somaxconn && exec uwsgi "$@"' sh "$@"
 `))

@@ -106,11 +106,11 @@ func TestNewConfiguration(t *testing.T) {
 		t.Run(fmt.Sprintf("signal %v", signal), func(t *testing.T) {
 			fresh(t)
 			u := uwsgi(t, testbed.Options{})
-			s := settings{Source: u.LogFile, DryRun: true, Cooldown: "1s", dir: folder(t)}
+			s := settings{Source: u.LogFile, DryRun: true, Cooldown: "1s", dir: directory(t)}
 			file := s.file()
 			if signal {
 				// Behind a link qwatch does not see the file change.
-				file = filepath.Join(folder(t), "qwatch.toml")
+				file = filepath.Join(directory(t), "qwatch.toml")
 				if err := os.Symlink(file, s.file()); err != nil {
 					t.Fatal(err)
 				}
@@ -145,7 +145,7 @@ func TestNewConfiguration(t *testing.T) {
 	}
 }
 
-// mount covers a folder with a file system of so many bytes, until the end of
+// mount covers a directory with a file system of so many bytes, until the end of
 // the test.
 func mount(t *testing.T, dir string, size int) {
 	t.Helper()
@@ -155,7 +155,7 @@ func mount(t *testing.T, dir string, size int) {
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 }
 
-// fill leaves no free byte in a folder.
+// fill leaves no free byte in a directory.
 func fill(t *testing.T, dir string) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(dir, "filler"))
@@ -241,7 +241,7 @@ func TestCannotWrite(t *testing.T) {
 func TestFullStateDirectory(t *testing.T) {
 	fresh(t)
 	u := uwsgi(t, testbed.Options{})
-	s := settings{Source: u.LogFile, Cooldown: "1s", dir: folder(t)}
+	s := settings{Source: u.LogFile, Cooldown: "1s", dir: directory(t)}
 	if err := os.Mkdir(s.StateDir(), 0o755); err != nil {
 		t.Fatal(err)
 	}

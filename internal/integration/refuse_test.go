@@ -1,7 +1,7 @@
 package integration
 
 import (
-	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -19,54 +19,58 @@ import (
 
 // host is what a dry run must leave as it is.
 type host struct {
-	Etc       string
+	Files     map[string]string // all that qwatch could write, but its own state
 	Somaxconn int
 	Limit     int
 	Workers   []int
 	Reloads   int
 }
 
-func look(t *testing.T, u *testbed.UWSGI) host {
+func hostOf(t *testing.T, u *testbed.UWSGI) host {
 	t.Helper()
 	somaxconn, err := testbed.Somaxconn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.New()
-	err = filepath.WalkDir("/etc", func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(sum, path, info.Mode(), info.Size(), info.ModTime())
-		if info.Mode().IsRegular() {
-			text, err := os.ReadFile(path)
+	files := map[string]string{}
+	for _, root := range []string{"/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d",
+		"/etc/sysctl.conf", "/etc/qwatch", "/run/qwatch", "/var/lib/qwatch", "/etc/uwsgi"} {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if path == root && errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			if err != nil {
 				return err
 			}
-			sum.Write(text)
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			files[path] = fmt.Sprintln(info.Mode(), info.Size(), info.ModTime())
+			if info.Mode().IsRegular() {
+				text, err := os.ReadFile(path)
+				files[path] += string(text)
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	return host{fmt.Sprintf("%x", sum.Sum(nil)), somaxconn, limit(t, u), workers(t, u), reloads(u)}
+	return host{files, somaxconn, limit(t, u), workers(t, u), reloads(u)}
 }
 
 func TestDryRun(t *testing.T) {
 	fresh(t)
 	u := uwsgi(t, testbed.Options{})
-	before := look(t, u)
+	before := hostOf(t, u)
 	q := start(t, settings{Source: u.LogFile, DryRun: true, Reload: "always"})
 	flood(t, u, 400, 0)
 	q.waitFor("planned: ")
 	until(t, "all is planned", func() bool { return q.recorded(t, "reload", "planned") })
 	q.stop(syscall.SIGTERM)
-	if diff := cmp.Diff(before, look(t, u)); diff != "" {
+	if diff := cmp.Diff(before, hostOf(t, u)); diff != "" {
 		t.Errorf("the host (-before +after):\n%s", diff)
 	}
 	for _, e := range q.trail(t) {
@@ -87,17 +91,17 @@ func asNobody(cmd *exec.Cmd) {
 
 func TestDryRunWithoutPrivilege(t *testing.T) {
 	fresh(t, "root")
-	u := uwsgi(t, testbed.Options{LogFile: filepath.Join(folder(t), "uwsgi.log")})
+	u := uwsgi(t, testbed.Options{LogFile: filepath.Join(directory(t), "uwsgi.log")})
 	if err := os.Chmod(u.LogFile, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	before := look(t, u)
-	q := start(t, settings{Source: u.LogFile, DryRun: true, dir: folder(t)}, asNobody)
+	before := hostOf(t, u)
+	q := start(t, settings{Source: u.LogFile, DryRun: true, dir: directory(t)}, asNobody)
 	q.waitFor("the dry run goes on without an audit trail on disk")
 	flood(t, u, 400, 0)
 	q.waitFor("planned: ")
 	q.stop(syscall.SIGTERM)
-	if diff := cmp.Diff(before, look(t, u)); diff != "" {
+	if diff := cmp.Diff(before, hostOf(t, u)); diff != "" {
 		t.Errorf("the host (-before +after):\n%s", diff)
 	}
 }
@@ -106,7 +110,7 @@ func TestDryRunWithoutPrivilege(t *testing.T) {
 func TestForged(t *testing.T) {
 	fresh(t)
 	u := uwsgi(t, testbed.Options{})
-	before := look(t, u)
+	before := hostOf(t, u)
 	metrics := "127.0.0.1:19918"
 	q := start(t, settings{Source: u.LogFile, Threshold: 3, Metrics: metrics})
 	log, err := os.OpenFile(u.LogFile, os.O_APPEND|os.O_WRONLY, 0)
@@ -124,7 +128,7 @@ func TestForged(t *testing.T) {
 	log.Close()
 	until(t, "all records are counted", func() bool { return scrape(t, metrics)["qwatch_hits_total"] == forged })
 	q.stop(syscall.SIGTERM)
-	if diff := cmp.Diff(before, look(t, u)); diff != "" {
+	if diff := cmp.Diff(before, hostOf(t, u)); diff != "" {
 		t.Errorf("the host (-before +after):\n%s", diff)
 	}
 	if events := q.trail(t); events != nil {

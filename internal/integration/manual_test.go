@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"qwatch/internal/testbed"
 )
 
@@ -50,7 +52,7 @@ func wantKeys(t *testing.T, what string, o object, keys string) {
 func TestByHand(t *testing.T) {
 	fresh(t)
 	u := uwsgi(t, testbed.Options{})
-	s := settings{dir: folder(t)}
+	s := settings{dir: directory(t)}
 	replace(t, s.file(), s.text(t))
 
 	out, _ := command(t, s, 0, "plan")
@@ -59,7 +61,7 @@ func TestByHand(t *testing.T) {
 	}
 	flood(t, u, 1200, 60)
 	full(t, u)
-	before := look(t, u)
+	before := hostOf(t, u)
 	out, _ = command(t, s, 3, "plan", "--json", "--socket", u.Address)
 	p := parse(t, out)
 	wantKeys(t, "plan", p, "id incident socket dry_run verdict reason target actions")
@@ -81,8 +83,9 @@ func TestByHand(t *testing.T) {
 	if !strings.Contains(words, "qwatch: error: nothing was done: not confirmed") || !strings.Contains(words, "qwatch: hint: ") {
 		t.Errorf("apply says:\n%s", words)
 	}
-	if after := look(t, u); after.Etc != before.Etc || after.Limit != 100 {
-		t.Error("plan, doctor or apply without a yes changed the host")
+	after := hostOf(t, u)
+	if diff := cmp.Diff(before.Files, after.Files); diff != "" || after.Somaxconn != before.Somaxconn || after.Limit != 100 {
+		t.Errorf("plan, doctor or apply without a yes changed the host: limit %d, somaxconn %d, files (-before +after):\n%s", after.Limit, after.Somaxconn, diff)
 	}
 
 	command(t, s, 0, "apply", "--yes")
