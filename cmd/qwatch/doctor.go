@@ -27,38 +27,28 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 	path := configFlag(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := loadConfig(e, cmd, *path)
-		if err != nil {
+		return withHost(e, cmd, *path, func(cfg *config.Config, h outside) error {
+			// The rights that this process has are the question here, also
+			// where the configuration asks for a dry run.
+			options := h.options(cfg)
+			options.AssumeRights = false
+			h.Configure(options)
+			survey, err := newSurvey(cmd.Context(), h, cfg.Policy)
+			if err != nil {
+				return err
+			}
+			journal := slices.ContainsFunc(cfg.Sources, func(src config.Source) bool { return len(src.Journal) > 0 })
+			report := survey.report(journal)
+			if *asJSON {
+				err = json.NewEncoder(e.stdout).Encode(report)
+			} else {
+				err = printReport(e.stdout, report)
+			}
+			if err == nil && len(report.Problems) > 0 {
+				err = &exit{status: exitProblem}
+			}
 			return err
-		}
-		h, err := openHost(cfg)
-		if err != nil {
-			return err
-		}
-		defer h.close()
-		// The rights that this process has are the question here, also where
-		// the configuration asks for a dry run.
-		options := h.options(cfg)
-		options.AssumeRights = false
-		h.Configure(options)
-		survey, err := newSurvey(cmd.Context(), h, cfg.Policy)
-		if err != nil {
-			return &exit{exitFailed, err, ""}
-		}
-		journal := slices.ContainsFunc(cfg.Sources, func(src config.Source) bool { return len(src.Journal) > 0 })
-		report := survey.report(journal)
-		if *asJSON {
-			err = json.NewEncoder(e.stdout).Encode(report)
-		} else {
-			err = printReport(e.stdout, report)
-		}
-		if err != nil {
-			return &exit{exitFailed, err, ""}
-		}
-		if len(report.Problems) > 0 {
-			return &exit{status: exitProblem}
-		}
-		return nil
+		})
 	}
 	return cmd
 }

@@ -2,15 +2,13 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"qwatch/internal/config"
 	"qwatch/internal/daemon"
-	"qwatch/internal/trail"
 	"qwatch/remediate"
 )
 
@@ -27,58 +25,40 @@ listen backlog that is configured or running.`,
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		ctx := cmd.Context()
-		cfg, err := loadConfig(e, cmd, *path)
-		if err != nil {
-			return err
-		}
-		h, err := openHost(cfg)
-		if err != nil {
-			return err
-		}
-		defer h.close()
-		snapshot, err := h.Observe(ctx)
-		if err != nil {
-			return &exit{exitFailed, err, ""}
-		}
-		history, err := trail.Read(filepath.Join(cfg.StateDir, auditFile))
-		if err != nil {
-			return &exit{exitFailed, err, "read it as root, or name the configuration that qwatch ran with: -c FILE"}
-		}
-		plan, stays := remediate.PlanUndo(cfg.Policy, snapshot, history, time.Now())
-		if err := printUndo(e, plan, stays, *asJSON); err != nil {
-			return err
-		}
-		if plan.Verdict != remediate.Act {
-			return nil
-		}
-		if !*yes && !confirm(e, "Put it back?") {
-			return &exit{exitFailed, errors.New("nothing was done: not confirmed"), "say yes, or use --yes"}
-		}
-		log := newLog(e, cfg.Log)
-		audit, err := openTrail(cfg, log)
-		if err != nil {
-			return err
-		}
-		defer audit.Close()
-		// What was asked for by hand is done, also where the daemon is set to
-		// a dry run.
-		plan.DryRun = false
-		return outcome(plan, daemon.PutBack(ctx, plan, h.acting(audit), audit, log))
+		return withHost(e, cmd, *path, func(cfg *config.Config, h outside) error {
+			snapshot, err := h.Observe(cmd.Context())
+			if err != nil {
+				return err
+			}
+			history, err := readTrail(cfg)
+			if err != nil {
+				return err
+			}
+			plan, stays := remediate.PlanUndo(cfg.Policy, snapshot, history, time.Now())
+			if err := printUndo(e, plan, stays, *asJSON); err != nil {
+				return err
+			}
+			if plan.Verdict != remediate.Act {
+				return nil
+			}
+			if !*yes {
+				if err := confirm(e, "Put it back?"); err != nil {
+					return err
+				}
+			}
+			log := newLog(e, cfg.Log)
+			audit, err := openTrail(cfg, log)
+			if err != nil {
+				return err
+			}
+			defer audit.Close()
+			// What was asked for by hand is done, also where the daemon is set
+			// to a dry run.
+			plan.DryRun = false
+			return outcome(plan, daemon.PutBack(cmd.Context(), plan, h.acting(audit), audit, log))
+		})
 	}
 	return cmd
-}
-
-// outcome is the error of a command that carried a plan out.
-func outcome(plan remediate.Plan, outcomes []remediate.Outcome) error {
-	failed := len(outcomes) < len(plan.Actions)
-	for _, o := range outcomes {
-		failed = failed || o.Err != nil
-	}
-	if failed {
-		return &exit{exitFailed, errors.New("not all of it could be done"), "the lines above say what failed and why"}
-	}
-	return nil
 }
 
 // undoJSON is a plan and what stays beside it.
@@ -107,9 +87,7 @@ func printUndo(e env, plan remediate.Plan, stays []remediate.LeftAlone, asJSON b
 		return json.NewEncoder(e.stdout).Encode(undoJSON{plan, stays})
 	}
 	fmt.Fprintf(e.stdout, "%s\n", plan.Reason)
-	for _, a := range plan.Actions {
-		fmt.Fprintf(e.stdout, "  %s\n      because %s\n", a, remediate.Describe(a).Why)
-	}
+	printActions(e.stdout, plan.Actions)
 	for _, s := range stays {
 		fmt.Fprintf(e.stdout, "  stays: %s\n      because %s\n", s.What, s.Why)
 	}

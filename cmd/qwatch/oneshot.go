@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"qwatch/internal/config"
+	"qwatch/internal/trail"
+	"qwatch/matcher"
+	"qwatch/remediate"
+)
+
+// withHost runs a command that looks at the host by hand. An error of f without
+// an exit status of its own is a failure.
+func withHost(e env, cmd *cobra.Command, path string, f func(*config.Config, outside) error) error {
+	cfg, err := loadConfig(e, cmd, path)
+	if err != nil {
+		return err
+	}
+	h, err := openHost(cfg)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	err = f(cfg, h)
+	if x := new(exit); err != nil && !errors.As(err, &x) {
+		return &exit{exitFailed, err, ""}
+	}
+	return err
+}
+
+// confirm asks on standard error and reads the answer from standard input. The
+// error says that nothing was done.
+func confirm(e env, question string) error {
+	fmt.Fprintf(e.stderr, "%s [y/N] ", question)
+	var answer string
+	if _, err := fmt.Fscanln(e.stdin, &answer); err == nil && (answer == "y" || answer == "Y" || answer == "yes") {
+		return nil
+	}
+	return &exit{exitFailed, errors.New("nothing was done: not confirmed"), "say yes, or use --yes"}
+}
+
+// makePlans looks at the host for a while and makes one plan for each socket,
+// or one that says that there is none.
+func makePlans(ctx context.Context, h outside, cfg *config.Config, address string) ([]remediate.Plan, error) {
+	survey, err := newSurvey(ctx, h, cfg.Policy)
+	if err != nil {
+		return nil, err
+	}
+	history, err := readTrail(cfg)
+	if err != nil {
+		return nil, err
+	}
+	snapshot, now := survey.facts, time.Now()
+	var plans []remediate.Plan
+	for i, s := range snapshot.Sockets {
+		if address == "" || s.AnswersTo(address) || s.Name() == address {
+			plans = append(plans, survey.plan(s, history, i+1, now))
+		}
+	}
+	if len(plans) > 0 {
+		return plans, nil
+	}
+	lost := errors.New("no uWSGI has a listening socket on this host")
+	if address != "" {
+		lost = fmt.Errorf("no uWSGI listens on %s", address)
+	}
+	if len(snapshot.Unseen) > 0 {
+		lost = fmt.Errorf("%w that qwatch could see (%s)", lost, snapshot.Unseen[0])
+	}
+	return []remediate.Plan{remediate.Decide(cfg.Policy, remediate.Case{
+		Incident: matcher.Incident{Socket: address}, Facts: snapshot, Lost: lost, Serial: 1,
+	}, history, now)}, nil
+}
+
+// readTrail reads what was done before.
+func readTrail(cfg *config.Config) (remediate.History, error) {
+	history, err := trail.Read(filepath.Join(cfg.StateDir, auditFile))
+	if err != nil {
+		return nil, &exit{exitFailed, err, "read it as root, or name the configuration that qwatch ran with: -c FILE"}
+	}
+	return history, nil
+}
+
+// printActions writes the actions of a plan for people.
+func printActions(w io.Writer, actions []remediate.Action) {
+	for _, a := range actions {
+		fmt.Fprintf(w, "  %s\n      because %s\n", a, remediate.Describe(a).Why)
+	}
+}
+
+// outcome is the error of a command that carried a plan out.
+func outcome(plan remediate.Plan, outcomes []remediate.Outcome) error {
+	failed := len(outcomes) < len(plan.Actions)
+	for _, o := range outcomes {
+		failed = failed || o.Err != nil
+	}
+	if failed {
+		return &exit{exitFailed, errors.New("not all of it could be done"), "the lines above say what failed and why"}
+	}
+	return nil
+}
