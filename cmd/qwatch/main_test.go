@@ -39,16 +39,15 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			switch name {
-			case "CI": // where nothing may be skipped
-				return os.Getenv("CI") != "", nil
-			case "namespace":
-				return os.Getenv("CI") != "" || os.Getenv("QWATCH_TESTBED") == "entered", nil
-			case "noconfig": // the default configuration file is not there
+			if name == "noconfig" { // the default configuration file is not there
 				_, err := os.Stat("/etc/qwatch/qwatch.toml")
 				return err != nil, nil
 			}
-			return false, errors.New("unknown condition " + name)
+			thing, ok := strings.CutPrefix(name, "has:")
+			if !ok {
+				return false, errors.New("unknown condition " + name)
+			}
+			return testbed.Has(thing)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "keys": keys,

@@ -116,23 +116,38 @@ func prepare() error {
 }
 
 // Needs skips t, saying why, unless all of these are here: "namespace" (Main
-// entered one), "root" (uid 0 on the host, not in a user namespace), "uwsgi" (with
-// its python3 plugin), or any command by its name. Where CI is set in the
-// environment a skip is a failure.
+// entered one), "user namespace" (one can be made), "root" (uid 0 on the host,
+// not in a user namespace), "uwsgi" (with its python3 plugin), a file by its
+// absolute path, or any command by its name. Where CI is set in the environment
+// a skip is a failure. Nothing else in the tree skips a test; make lint looks.
 func Needs(t testing.TB, things ...string) {
 	t.Helper()
 	for _, thing := range things {
-		if err := have(thing); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatalf("cannot run in CI: %v", err)
-			}
-			t.Skipf("cannot run here: %v", err)
+		if here, err := Has(thing); err != nil {
+			t.Fatalf("cannot run in CI: %v", err)
+		} else if !here {
+			t.Skipf("cannot run here: %v", missing(thing))
 		}
 	}
 }
 
-func have(thing string) error {
+// Has tells whether a thing that Needs knows is here, for a condition of
+// testscript. Where CI is set, one that is missing is an error.
+func Has(thing string) (bool, error) {
+	err := missing(thing)
+	if err != nil && os.Getenv("CI") == "" {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// missing says why a thing is not here.
+func missing(thing string) error {
 	switch thing {
+	case "user namespace":
+		cmd := exec.Command("true")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}
+		return cmd.Run()
 	case "namespace":
 		if state := os.Getenv(stateEnv); state != entered {
 			return fmt.Errorf("no namespace of our own (testbed.Main in TestMain makes one): %s", state)
@@ -151,8 +166,11 @@ func have(thing string) error {
 	case "uwsgi":
 		_, err := findUWSGI()
 		return err
-	default:
-		_, err := exec.LookPath(thing)
+	}
+	if filepath.IsAbs(thing) {
+		_, err := os.Stat(thing)
 		return err
 	}
+	_, err := exec.LookPath(thing)
+	return err
 }
