@@ -224,7 +224,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	if err := u.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	ask(t, u, 600, 200, "/")
+	ask(t, u, 6000, 200, "/") // so many that it is full at each record, though workers take some
 	until(t, "uWSGI has reloaded", func() bool { return reloads(u) == 1 })
 	l := q.waitFor("waiting with ")
 	if l["code"] != "respawn" {

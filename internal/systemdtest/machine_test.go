@@ -18,7 +18,7 @@ import (
 type machine struct {
 	t      *testing.T   // of the scene that runs
 	dir    string       // its root file system and console
-	shared string       // a folder of the host's, /mnt inside
+	shared string       // a directory of the host's, /mnt inside
 	shell  *exec.Cmd    // that runs systemd-nspawn
 	ended  <-chan error // of shell
 	leader string       // pid of its systemd, seen from outside

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -376,7 +377,12 @@ printf '[Service]\nWatchdogSec=4s\nTimeoutAbortSec=2s\n' >/run/systemd/system/qw
 systemctl daemon-reload; systemctl restart qwatch`)
 	m.state("qwatch", "active")
 	before := m.sh("systemctl show -p MainPID --value qwatch")
-	time.Sleep(9 * time.Second) // twice the watchdog's time
+	m.eventually("qwatch answers the watchdog for more than twice its time", 30*time.Second, func() (bool, string) {
+		var answered, active int64 // µs since the boot (org.freedesktop.systemd1(5))
+		out := m.sh("systemctl show -p WatchdogTimestampMonotonic --value qwatch; systemctl show -p ActiveEnterTimestampMonotonic --value qwatch")
+		_, err := fmt.Sscan(out, &answered, &active)
+		return err == nil && time.Duration(answered-active)*time.Microsecond > 8*time.Second, out
+	})
 	m.is(m.sh("systemctl show -p MainPID --value qwatch") == before, "over two WatchdogSec=, and with a pipe without writer, it was not restarted", before)
 	m.sh("systemctl kill -s STOP --kill-whom=main qwatch")
 	m.eventuallySays("journalctl -u qwatch -o cat _PID=1", "Watchdog timeout", 20*time.Second)
@@ -453,22 +459,36 @@ func (m *machine) afterReboot() {
 		m.eventuallySays("ss -H -ltn 'src "+addr+"'", fmt.Sprint(raised), 30*time.Second)
 		m.event(systemd.EventLimitKept, addr, "-b")
 	}
-	m.is(len(m.entries("-b", "-u", "qwatch", "QWATCH_EVENT="+systemd.EventIncidentOpened)) == 0, "no incident since the boot", m.sh("journalctl -b -u qwatch -o cat"))
-	var status struct {
-		Sources []struct {
-			Name  string
-			Lines *int
-			Hits  int
+	// What is new comes behind what is old: a record in each file, and what the
+	// applications have said in the journal since they were started.
+	m.sh(`for port in 5002 5004; do
+		echo '*** uWSGI listen queue of socket "127.0.0.1:1" (fd: 3) full !!! (65/64) ***' >>/var/log/uwsgi/app/web-$port.log
+	done`)
+	var hits map[string]int
+	m.eventually("new lines are read of both files and of the journal", 20*time.Second, func() (bool, string) {
+		var status struct {
+			Sources []struct {
+				Name, Kind string
+				Lines      *int
+				Hits       int
+			}
 		}
-	}
-	if err := json.Unmarshal([]byte(m.sh("qwatch status --json")), &status); err != nil {
-		m.t.Fatal(err)
-	}
-	hits := 0
-	for _, s := range status.Sources {
-		hits += s.Hits
-	}
-	m.is(hits == 0, "of the "+lines+" old records in files, and of those in the journal, none was counted again", fmt.Sprintf("%+v", status))
+		if err := json.Unmarshal([]byte(m.sh("qwatch status --json")), &status); err != nil {
+			m.t.Fatal(err)
+		}
+		hits = map[string]int{}
+		journal := false
+		for _, s := range status.Sources {
+			if s.Hits > 0 {
+				hits[s.Name] = s.Hits
+			}
+			journal = journal || s.Kind == "journal" && s.Lines != nil && *s.Lines > 0
+		}
+		return journal && len(hits) >= 2, fmt.Sprintf("%+v", status)
+	})
+	only := map[string]int{"/var/log/uwsgi/app/web-5002.log": 1, "/var/log/uwsgi/app/web-5004.log": 1}
+	m.is(maps.Equal(hits, only), "of the "+lines+" old records in files, and of those in the journal, none was counted again", fmt.Sprint(hits))
+	m.is(len(m.entries("-b", "-u", "qwatch", "QWATCH_EVENT="+systemd.EventIncidentOpened)) == 0, "no incident since the boot", m.sh("journalctl -b -u qwatch -o cat"))
 	m.is(len(m.entries("-b", "-u", "qwatch", "QWATCH_EVENT="+systemd.EventLinesLost)) == 0, "no line counts as lost", m.sh("journalctl -b -u qwatch -o cat"))
 	// And what comes now is seen.
 	m.sh("systemctl stop web-socket web-socket.socket && systemctl start web-socket.socket web-socket")
