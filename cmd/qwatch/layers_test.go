@@ -17,7 +17,7 @@ import (
 func TestLayers(t *testing.T) {
 	may := map[string][]string{
 		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
-		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer"},
+		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer", "tailer/file", "tailer/journal"},
 		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "remediate/facts", "systemd"},
 		"remediate":          {"matcher", "remediate/advice", "remediate/diagnose", "remediate/facts"},
 		"remediate/advice":   {"remediate/facts"},
@@ -32,6 +32,8 @@ func TestLayers(t *testing.T) {
 		"systemd":            {"internal/text"},
 		"tailer":             {},
 		"tailer/bulk":        {},
+		"tailer/file":        {"tailer"},
+		"tailer/journal":     {"tailer"},
 	}
 	out, err := exec.Command("go", "list", "-deps", "-f", `{{.ImportPath}} {{.Dir}} {{join .Imports " "}}`, ".").Output()
 	if err != nil {

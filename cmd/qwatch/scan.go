@@ -247,27 +247,3 @@ func (r scanReport) print(w io.Writer) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
-
-// progress draws a bar on a terminal for work that takes long.
-func progress(f *os.File) (draw func(done, total int64), wipe func()) {
-	const patience = 500 * time.Millisecond
-	begin, drawn := time.Now(), false
-	draw = func(done, total int64) {
-		elapsed := time.Since(begin)
-		if elapsed < patience {
-			return
-		}
-		width, _, err := term.GetSize(int(f.Fd()))
-		if err != nil {
-			return
-		}
-		drawn = true
-		fmt.Fprintf(f, "\r\x1b[K%s", bulk.Bar(done, total, elapsed, width-1))
-	}
-	wipe = func() {
-		if drawn {
-			fmt.Fprint(f, "\r\x1b[K")
-		}
-	}
-	return draw, wipe
-}

@@ -13,6 +13,7 @@ import (
 	"qwatch/internal/testbed"
 	"qwatch/matcher"
 	"qwatch/tailer"
+	follow "qwatch/tailer/file"
 )
 
 // BenchmarkLatency is the time from the write(2) of a record until package
@@ -31,7 +32,7 @@ func latency(b *testing.B, busy bool) {
 	}
 	defer file.Close()
 	hits := make(chan time.Time, 1)
-	files, err := tailer.New(tailer.Options{Globs: []string{path}}, func(c tailer.Chunk) {
+	files, err := follow.New(follow.Options{Globs: []string{path}}, func(c tailer.Chunk) {
 		matcher.Scan(c.Text, matcher.Meta{Source: c.Source, Read: c.Time}, func(matcher.Hit) { hits <- time.Now() })
 	})
 	if err != nil {

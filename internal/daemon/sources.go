@@ -15,6 +15,8 @@ import (
 	"qwatch/matcher"
 	"qwatch/systemd"
 	"qwatch/tailer"
+	"qwatch/tailer/file"
+	"qwatch/tailer/journal"
 )
 
 // eventField is the log field that names an event of package systemd.
@@ -77,7 +79,7 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 		}
 	}
 	if len(globs) > 0 {
-		files, err := tailer.New(tailer.Options{
+		files, err := file.New(file.Options{
 			Globs: globs, FromStart: opts.FromStart, StateFile: state("positions.json"), Events: s.fileEvent,
 		}, s.handle)
 		if err != nil {
@@ -86,13 +88,13 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 		list = append(list, files)
 	}
 	if len(units) > 0 {
-		journal, err := tailer.NewJournal(tailer.JournalOptions{
+		entries, err := journal.New(journal.Options{
 			Units: units, FromStart: opts.FromStart, StateFile: state("journal.json"), Report: s.journalTrouble,
 		}, s.handle)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, journal)
+		list = append(list, entries)
 	}
 	s.mu.Lock()
 	s.list = list
@@ -134,14 +136,14 @@ func (s *sources) handle(c tailer.Chunk) {
 }
 
 // fileEvent logs what the follower of files tells.
-func (s *sources) fileEvent(e tailer.Event) {
+func (s *sources) fileEvent(e file.Event) {
 	var log *zerolog.Event
 	switch e.Kind {
-	case tailer.Truncated, tailer.Lost:
+	case file.Truncated, file.Lost:
 		log = s.log.Warn().Str(eventField, systemd.EventLinesLost)
-	case tailer.Unreadable:
+	case file.Unreadable:
 		log = s.log.Warn().Str(eventField, systemd.EventSourceUnreadable)
-	case tailer.Polling, tailer.Unsaved:
+	case file.Polling, file.Unsaved:
 		log = s.log.Warn()
 	default:
 		log = s.log.Debug()
@@ -155,20 +157,20 @@ func (s *sources) fileEvent(e tailer.Event) {
 	log.Str("source", e.Source).Msgf("%s %s", e.Source, fileEventWords[e.Kind])
 }
 
-var fileEventWords = map[tailer.EventKind]string{
-	tailer.Rotated:    "was rotated; the old file is read to its end",
-	tailer.Truncated:  "was cut in place; lines that were not read yet and are in no copy are lost",
-	tailer.Recovered:  "was read on in a rotated, copied or compressed file",
-	tailer.Lost:       "had unread lines and is nowhere to be found",
-	tailer.Unreadable: "cannot be read; it is tried again",
-	tailer.Readable:   "can be read again",
-	tailer.Polling:    "gives no events; it is looked at four times a second",
-	tailer.Unsaved:    "cannot keep positions; after a restart lines may be read twice",
+var fileEventWords = map[file.EventKind]string{
+	file.Rotated:    "was rotated; the old file is read to its end",
+	file.Truncated:  "was cut in place; lines that were not read yet and are in no copy are lost",
+	file.Recovered:  "was read on in a rotated, copied or compressed file",
+	file.Lost:       "had unread lines and is nowhere to be found",
+	file.Unreadable: "cannot be read; it is tried again",
+	file.Readable:   "can be read again",
+	file.Polling:    "gives no events; it is looked at four times a second",
+	file.Unsaved:    "cannot keep positions; after a restart lines may be read twice",
 }
 
 func (s *sources) journalTrouble(err error) {
 	event := systemd.EventSourceUnreadable
-	if errors.Is(err, tailer.ErrJournalGap) {
+	if errors.Is(err, journal.ErrGap) {
 		event = systemd.EventLinesLost
 	}
 	s.log.Warn().Str(eventField, event).Str("source", "journal").Err(err).Msg("trouble with the journal; it is tried again")

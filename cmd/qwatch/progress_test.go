@@ -1,4 +1,4 @@
-package bulk
+package main
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestBar(t *testing.T) {
+func TestProgressBar(t *testing.T) {
 	for _, test := range []struct {
 		name        string
 		done, total int64
@@ -27,7 +27,7 @@ func TestBar(t *testing.T) {
 		{"no columns", 1, 2, time.Second, -1, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := Bar(test.done, test.total, test.elapsed, test.width)
+			got := progressBar(test.done, test.total, test.elapsed, test.width)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("bar (-want +got):\n%s", diff)
 			}

@@ -1,4 +1,4 @@
-package tailer
+package journal
 
 import (
 	"bytes"
@@ -21,9 +21,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"qwatch/tailer"
 )
 
-func TestJournalEntryText(t *testing.T) {
+func TestEntryText(t *testing.T) {
 	tests := []struct {
 		name, message, want string
 		none                bool
@@ -43,7 +45,7 @@ func TestJournalEntryText(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e, err := parseJournalEntry([]byte(`{"A":"\"_PID\":\"1\"", "__CURSOR" : "s=1;i=2","N":null,"_PID":"77","MESSAGE":` + tt.message +
+			e, err := parseEntry([]byte(`{"A":"\"_PID\":\"1\"", "__CURSOR" : "s=1;i=2","N":null,"_PID":"77","MESSAGE":` + tt.message +
 				`,"_SYSTEMD_UNIT":"a.service","__REALTIME_TIMESTAMP":"1795363656429332"}` + "\n"))
 			if err != nil {
 				t.Fatal(err)
@@ -64,25 +66,25 @@ func TestJournalEntryText(t *testing.T) {
 	}
 }
 
-func TestJournalEntrySyntax(t *testing.T) {
+func TestEntrySyntax(t *testing.T) {
 	for _, line := range []string{
 		"", "{", `{"a"`, `{"a":`, `{"a":}`, `{"a":"b"`, `{"a":"b",`, `{"a":"b",}`, `{"a":"b" "c":"d"}`, `{"a":"b\"}`, `{"a":[1,2}`,
 		`{"a":["b}`, `{"a":{"b":"c"}}`, `{"a":]}`, `-- Boot --`, "No entries",
 	} {
-		if e, err := parseJournalEntry([]byte(line)); err == nil {
-			t.Errorf("parseJournalEntry(%q) = %+v, want an error", line, e)
+		if e, err := parseEntry([]byte(line)); err == nil {
+			t.Errorf("parseEntry(%q) = %+v, want an error", line, e)
 		}
 	}
 }
 
-// FuzzJournalEntry compares with encoding/json wherever that one can read the
+// FuzzEntry compares with encoding/json wherever that one can read the
 // line too.
-func FuzzJournalEntry(f *testing.F) {
+func FuzzEntry(f *testing.F) {
 	for _, m := range []string{`"a\nb\u00e9"`, `[104,105]`, `["a",[98]]`, `null`, `[[]]`, `[null]`, `[ ]`, `"\ud83d\ude00\ud83d"`} {
 		f.Add([]byte(`{"__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1","_PID":"1","_SYSTEMD_UNIT":"a","SYSLOG_IDENTIFIER":"b","MESSAGE":` + m + `}`))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		e, err := parseJournalEntry(line)
+		e, err := parseEntry(line)
 		var text []byte
 		var ok bool
 		if err == nil {
@@ -149,17 +151,17 @@ func referenceText(m json.RawMessage) (text []byte, ok, known bool) {
 	return text, ok, true
 }
 
-func TestJournalRetry(t *testing.T) {
+func TestRetry(t *testing.T) {
 	var got []string
 	for _, failures := range []int{1, 2, 3, 6, 7, 100, 1 << 40} {
-		got = append(got, journalRetry(failures).String())
+		got = append(got, backoff(failures).String())
 	}
 	if diff := cmp.Diff([]string{"1s", "2s", "4s", "32s", "1m0s", "1m0s", "1m0s"}, got); diff != "" {
 		t.Errorf("waits (-want +got):\n%s", diff)
 	}
 }
 
-func TestNewJournalUnits(t *testing.T) {
+func TestNewUnits(t *testing.T) {
 	tests := []struct {
 		units, filter []string
 		wants, not    []string
@@ -187,7 +189,7 @@ func TestNewJournalUnits(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.units, " "), func(t *testing.T) {
-			j, err := NewJournal(JournalOptions{Units: tt.units}, func(Chunk) {})
+			j, err := New(Options{Units: tt.units}, func(tailer.Chunk) {})
 			if err != nil {
 				if !tt.err {
 					t.Fatal(err)
@@ -214,31 +216,31 @@ func TestNewJournalUnits(t *testing.T) {
 	}
 }
 
-// journalRig runs a Journal against testdata/journalctl.
-type journalRig struct {
+// rig runs a Journal against testdata/journalctl.
+type rig struct {
 	t       *testing.T
 	dir     string
-	opts    JournalOptions
+	opts    Options
 	cancel  context.CancelFunc
 	done    chan error
 	journal *Journal
-	chunks  chan Chunk
+	chunks  chan tailer.Chunk
 
 	mu      sync.Mutex
 	reports []string
 }
 
-func newJournalRig(t *testing.T, parts ...string) *journalRig {
+func newRig(t *testing.T, parts ...string) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("FAKE", dir)
-	r := &journalRig{t: t, dir: dir}
+	r := &rig{t: t, dir: dir}
 	r.parts(parts...)
 	command, err := filepath.Abs("testdata/journalctl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.opts = JournalOptions{
+	r.opts = Options{
 		Units:     []string{"a.service"},
 		StateFile: filepath.Join(dir, "journal.cursor"),
 		Command:   command,
@@ -252,7 +254,7 @@ func newJournalRig(t *testing.T, parts ...string) *journalRig {
 }
 
 // parts says what the fake does from its next start on.
-func (r *journalRig) parts(parts ...string) {
+func (r *rig) parts(parts ...string) {
 	r.t.Helper()
 	os.Remove(filepath.Join(r.dir, "starts"))
 	for i, p := range parts {
@@ -262,17 +264,17 @@ func (r *journalRig) parts(parts ...string) {
 	}
 }
 
-func (r *journalRig) start() {
+func (r *rig) start() {
 	r.t.Helper()
-	r.chunks = make(chan Chunk, 100)
-	j, err := NewJournal(r.opts, func(c Chunk) {
+	r.chunks = make(chan tailer.Chunk, 100)
+	j, err := New(r.opts, func(c tailer.Chunk) {
 		c.Text = bytes.Clone(c.Text)
 		r.chunks <- c
 	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	j.retry = func(int) time.Duration { return time.Millisecond }
+	j.backoff = func(int) time.Duration { return time.Millisecond }
 	ctx, cancel := context.WithCancel(r.t.Context())
 	r.journal, r.cancel, r.done = j, cancel, make(chan error, 1)
 	go func() { r.done <- j.Run(ctx) }()
@@ -280,7 +282,7 @@ func (r *journalRig) start() {
 	r.t.Cleanup(r.stop)
 }
 
-func (r *journalRig) stop() {
+func (r *rig) stop() {
 	if r.cancel == nil {
 		return
 	}
@@ -296,7 +298,7 @@ func (r *journalRig) stop() {
 }
 
 // wants waits for these texts, and for nothing else before them.
-func (r *journalRig) wants(texts ...string) (last Chunk) {
+func (r *rig) wants(texts ...string) (last tailer.Chunk) {
 	r.t.Helper()
 	for _, want := range texts {
 		select {
@@ -311,7 +313,7 @@ func (r *journalRig) wants(texts ...string) (last Chunk) {
 	return last
 }
 
-func (r *journalRig) file(name string) string {
+func (r *rig) file(name string) string {
 	b, err := os.ReadFile(filepath.Join(r.dir, name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		r.t.Fatal(err)
@@ -319,14 +321,14 @@ func (r *journalRig) file(name string) string {
 	return string(b)
 }
 
-func (r *journalRig) reported() []string {
+func (r *rig) reported() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.reports)
 }
 
 // eventually waits for something that another process or goroutine does.
-func (r *journalRig) eventually(what string, ok func() bool) {
+func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -357,9 +359,9 @@ func say(n int, fields ...string) string {
 	return "cat <<'END'\n" + string(b) + "\nEND\n"
 }
 
-func TestJournalRestartsAtCursor(t *testing.T) {
+func TestRestartsAtCursor(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	r := newJournalRig(t,
+	r := newRig(t,
 		say(1)+say(2)+`printf '{"__CURS'; echo boom >&2; exit 3`,
 		say(2)+say(3)+`echo boom >&2; exit 3`,
 		say(3)+say(4))
@@ -367,7 +369,7 @@ func TestJournalRestartsAtCursor(t *testing.T) {
 	last := r.wants("m1\n", "m2\n", "m3\n", "m4\n")
 	r.stop()
 	last.Text = nil
-	want := Chunk{Source: "journal:a.service", Name: "a.service", Time: time.UnixMicro(1_700_000_000_000_004), PID: 99999999, Unit: "a.service"}
+	want := tailer.Chunk{Source: "journal:a.service", Name: "a.service", Time: time.UnixMicro(1_700_000_000_000_004), PID: 99999999, Unit: "a.service"}
 	if diff := cmp.Diff(want, last); diff != "" {
 		t.Errorf("chunk (-want +got):\n%s", diff)
 	}
@@ -387,13 +389,13 @@ func TestJournalRestartsAtCursor(t *testing.T) {
 	if diff := cmp.Diff([]string{r.opts.Command + " ended: exit status 3: boom"}, r.reported()); diff != "" {
 		t.Errorf("reports (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]Status{{Name: "a.service", Kind: "journal", Lines: 4, Bytes: 12}}, r.journal.Status()); diff != "" {
+	if diff := cmp.Diff([]tailer.Status{{Name: "a.service", Kind: "journal", Lines: 4, Bytes: 12}}, r.journal.Status()); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 }
 
-func TestJournalPositionOverRestart(t *testing.T) {
-	r := newJournalRig(t, say(1)+say(2))
+func TestPositionOverRestart(t *testing.T) {
+	r := newRig(t, say(1)+say(2))
 	r.start()
 	r.wants("m1\n", "m2\n")
 	r.eventually("the position is saved while nothing comes", func() bool { return strings.Contains(r.file("journal.cursor"), "i=2") })
@@ -422,7 +424,7 @@ func TestJournalPositionOverRestart(t *testing.T) {
 	r.start()
 	r.wants("m7\n")
 	r.stop()
-	if diff := cmp.Diff([]string{ErrJournalGap.Error()}, r.reported()); diff != "" {
+	if diff := cmp.Diff([]string{ErrGap.Error()}, r.reported()); diff != "" {
 		t.Errorf("reports (-want +got):\n%s", diff)
 	}
 	if got := r.journal.Status()[0].Truncations; got != 1 {
@@ -441,10 +443,10 @@ func TestJournalPositionOverRestart(t *testing.T) {
 	}
 }
 
-func TestJournalFirstStart(t *testing.T) {
+func TestFirstStart(t *testing.T) {
 	for _, fromStart := range []bool{false, true} {
 		t.Run(fmt.Sprint("from start ", fromStart), func(t *testing.T) {
-			r := newJournalRig(t)
+			r := newRig(t)
 			r.opts.FromStart = fromStart
 			before := time.Now()
 			for range 2 { // nothing is logged: the second start is like the first
@@ -474,9 +476,9 @@ func TestJournalFirstStart(t *testing.T) {
 	}
 }
 
-func TestJournalBadCursor(t *testing.T) {
-	r := newJournalRig(t, `echo "Failed to seek to cursor: Invalid argument" >&2; exit 1`, say(5))
-	p := journalPosition{Cursor: "rubbish", Time: time.UnixMicro(1_600_000_000_000_007), Units: r.opts.Units}
+func TestBadCursor(t *testing.T) {
+	r := newRig(t, `echo "Failed to seek to cursor: Invalid argument" >&2; exit 1`, say(5))
+	p := position{Cursor: "rubbish", Time: time.UnixMicro(1_600_000_000_000_007), Units: r.opts.Units}
 	if err := p.save(r.opts.StateFile); err != nil {
 		t.Fatal(err)
 	}
@@ -486,13 +488,13 @@ func TestJournalBadCursor(t *testing.T) {
 	if got := r.file("args"); !strings.Contains(got, "--since=@1600000000.000007 ") {
 		t.Errorf("arguments %q", got)
 	}
-	if got := r.reported(); !slices.Contains(got, ErrJournalGap.Error()) {
+	if got := r.reported(); !slices.Contains(got, ErrGap.Error()) {
 		t.Errorf("reports %q", got)
 	}
 }
 
-func TestJournalBadStateFile(t *testing.T) {
-	r := newJournalRig(t, say(1))
+func TestBadStateFile(t *testing.T) {
+	r := newRig(t, say(1))
 	if err := os.WriteFile(r.opts.StateFile, []byte(`{"cursor":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -504,9 +506,9 @@ func TestJournalBadStateFile(t *testing.T) {
 	}
 }
 
-func TestJournalPicksEntries(t *testing.T) {
+func TestPicksEntries(t *testing.T) {
 	self := fmt.Sprint("_PID=", os.Getpid())
-	r := newJournalRig(t,
+	r := newRig(t,
 		say(1, "_SYSTEMD_UNIT=b@x.service")+
 			say(2, "_SYSTEMD_UNIT=c.service")+
 			say(3, self)+
@@ -523,7 +525,7 @@ func TestJournalPicksEntries(t *testing.T) {
 		t.Errorf("unit %q", last.Unit)
 	}
 	r.stop()
-	want := []Status{
+	want := []tailer.Status{
 		{Name: "a.service", Kind: "journal", Lines: 2, Bytes: 200_004},
 		{Name: "b@*", Kind: "journal", Lines: 1, Bytes: 3},
 		{Name: "q*", Kind: "journal"},
@@ -546,9 +548,9 @@ func TestJournalPicksEntries(t *testing.T) {
 	}
 }
 
-func TestJournalTrouble(t *testing.T) {
+func TestTrouble(t *testing.T) {
 	t.Run("no journalctl", func(t *testing.T) {
-		r := newJournalRig(t)
+		r := newRig(t)
 		r.opts.Command = filepath.Join(r.dir, "none")
 		r.start()
 		err := r.journal.Status()[0].Error
@@ -563,27 +565,27 @@ func TestJournalTrouble(t *testing.T) {
 	t.Run("only own entries", func(t *testing.T) {
 		hint := "echo 'Hint: You are currently not seeing messages from other users and the system.' >&2\n" +
 			"echo '      Pass -q to turn off this notice.' >&2\n"
-		r := newJournalRig(t, hint+"exit 1", hint)
+		r := newRig(t, hint+"exit 1", hint)
 		r.start()
 		r.eventually("it is started again, and the hint is in the status", func() bool {
-			return r.file("starts") == "2\n" && errors.Is(r.journal.Status()[0].Error, ErrJournalRights)
+			return r.file("starts") == "2\n" && errors.Is(r.journal.Status()[0].Error, ErrRights)
 		})
 		r.stop()
-		if n := len(slices.DeleteFunc(r.reported(), func(s string) bool { return s != ErrJournalRights.Error() })); n != 1 {
+		if n := len(slices.DeleteFunc(r.reported(), func(s string) bool { return s != ErrRights.Error() })); n != 1 {
 			t.Errorf("reports %q", r.reported())
 		}
 	})
 	t.Run("no entries at all", func(t *testing.T) {
-		r := newJournalRig(t, "echo 'No journal files were opened due to insufficient permissions.' >&2; exit 1")
+		r := newRig(t, "echo 'No journal files were opened due to insufficient permissions.' >&2; exit 1")
 		r.start()
 		r.eventually("it is reported", func() bool { return len(r.reported()) > 0 })
 		r.stop()
-		if want := r.opts.Command + " ended: " + ErrJournalRights.Error() + ": No journal files were opened due to insufficient permissions."; r.reported()[0] != want {
+		if want := r.opts.Command + " ended: " + ErrRights.Error() + ": No journal files were opened due to insufficient permissions."; r.reported()[0] != want {
 			t.Errorf("report %q, want %q", r.reported()[0], want)
 		}
 	})
 	t.Run("state file not writable", func(t *testing.T) {
-		r := newJournalRig(t, say(1)+say(2))
+		r := newRig(t, say(1)+say(2))
 		r.opts.StateFile = filepath.Join(r.dir, "none", "journal.cursor")
 		r.start()
 		r.wants("m1\n", "m2\n")
@@ -596,9 +598,9 @@ func TestJournalTrouble(t *testing.T) {
 
 // A child that will not end by itself, and has a child of its own that holds
 // its standard output, is gone when Run returns.
-func TestJournalStopsChild(t *testing.T) {
+func TestStopsChild(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	r := newJournalRig(t, "sleep 1000 & echo $! >$FAKE/grandchild; trap '' TERM INT\n"+say(1)+"wait")
+	r := newRig(t, "sleep 1000 & echo $! >$FAKE/grandchild; trap '' TERM INT\n"+say(1)+"wait")
 	r.start()
 	r.wants("m1\n")
 	r.stop()
@@ -614,12 +616,12 @@ func TestJournalStopsChild(t *testing.T) {
 }
 
 // What a handler gave up because of the end is read again.
-func TestJournalHandlerGivesUp(t *testing.T) {
-	r := newJournalRig(t, say(1)+say(2)+say(3))
+func TestHandlerGivesUp(t *testing.T) {
+	r := newRig(t, say(1)+say(2)+say(3))
 	ctx, cancel := context.WithCancel(t.Context())
 	var got []string
 	handling := make(chan struct{})
-	j, err := NewJournal(r.opts, func(c Chunk) {
+	j, err := New(r.opts, func(c tailer.Chunk) {
 		if got = append(got, string(c.Text)); len(got) == 2 {
 			close(handling)
 			<-ctx.Done()
@@ -656,15 +658,15 @@ func TestJournalHandlerGivesUp(t *testing.T) {
 	r.stop()
 }
 
-func TestJournalPassesByWithoutAllocating(t *testing.T) {
-	j, err := NewJournal(JournalOptions{Units: []string{"a@*"}}, func(Chunk) {})
+func TestPassesByWithoutAllocating(t *testing.T) {
+	j, err := New(Options{Units: []string{"a@*"}}, func(tailer.Chunk) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, unit := range []string{"foreign.service", "a@1.service"} {
 		line := fmt.Appendf(nil, `{"__CURSOR":"s=1;i=2","_SYSTEMD_UNIT":%q,"MESSAGE":"a\"b","_PID":"1","__REALTIME_TIMESTAMP":"1795363656429332"}`, unit)
 		pass := func() {
-			e, err := parseJournalEntry(line)
+			e, err := parseEntry(line)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -677,9 +679,9 @@ func TestJournalPassesByWithoutAllocating(t *testing.T) {
 	}
 }
 
-// TestJournalReal follows a real journald: an instance of a template that
+// TestReal follows a real journald: an instance of a template that
 // first logs later, several lines, bytes, rotation, vacuuming, restart.
-func TestJournalReal(t *testing.T) {
+func TestReal(t *testing.T) {
 	for _, path := range []string{"/run/systemd/journal/socket", "/run/systemd/system"} {
 		if _, err := os.Stat(path); err != nil {
 			t.Skipf("needs systemd and journald: %v", err)
@@ -700,7 +702,7 @@ func TestJournalReal(t *testing.T) {
 		t.Helper()
 		run("systemd-run", "--quiet", "--wait", "--collect", "--unit=qwatchtest@"+instance+".service", "printf", printf)
 	}
-	r := newJournalRig(t)
+	r := newRig(t)
 	r.opts.Command = ""
 	r.opts.Units = []string{"qwatchtest@*.service"}
 	logs("old", `before\n`)
@@ -732,7 +734,7 @@ func TestJournalReal(t *testing.T) {
 	r.start()
 	r.wants("after vacuuming\n")
 	r.stop()
-	if diff := cmp.Diff([]string{ErrJournalGap.Error()}, r.reported()); diff != "" {
+	if diff := cmp.Diff([]string{ErrGap.Error()}, r.reported()); diff != "" {
 		t.Errorf("reports (-want +got):\n%s", diff)
 	}
 	if known := slices.Collect(maps.Keys(r.journal.units)); len(known) == 0 {

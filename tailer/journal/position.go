@@ -1,4 +1,4 @@
-package tailer
+package journal
 
 import (
 	"encoding/json"
@@ -11,9 +11,9 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// journalPosition is how far the journal has been read, as it stands in the
+// position is how far the journal has been read, as it stands in the
 // state file.
-type journalPosition struct {
+type position struct {
 	// Cursor names the last entry that was read, "" if none was.
 	Cursor string `json:"cursor"`
 	// Time is when that entry was logged; without a cursor, from when on
@@ -28,7 +28,7 @@ type journalPosition struct {
 // again (--cursor, not --after-cursor): seeing it proves that nothing between
 // it and the next one has been vacuumed away, and sd_journal_seek_cursor goes
 // to the nearest entry if it has.
-func (p journalPosition) args() []string {
+func (p position) args() []string {
 	switch {
 	case p.Cursor != "":
 		return []string{"--cursor=" + p.Cursor}
@@ -40,9 +40,9 @@ func (p journalPosition) args() []string {
 	}
 }
 
-// loadJournalPosition reads the state file. A missing file is no error and
+// loadPosition reads the state file. A missing file is no error and
 // gives no position.
-func loadJournalPosition(path string) (p journalPosition, found bool, err error) {
+func loadPosition(path string) (p position, found bool, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, false, nil
@@ -51,12 +51,12 @@ func loadJournalPosition(path string) (p journalPosition, found bool, err error)
 		return p, false, fmt.Errorf("read the journal position: %w", err)
 	}
 	if err := json.Unmarshal(b, &p); err != nil {
-		return journalPosition{}, false, fmt.Errorf("read the journal position in %s: %w; the journal is followed from its end", path, err)
+		return position{}, false, fmt.Errorf("read the journal position in %s: %w; the journal is followed from its end", path, err)
 	}
 	return p, true, nil
 }
 
-func (p journalPosition) save(path string) error {
+func (p position) save(path string) error {
 	b, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode the journal position: %w", err)

@@ -1,4 +1,4 @@
-package tailer
+package file
 
 import (
 	"bytes"
@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"qwatch/tailer"
 )
 
 // needs skips a test where a command is missing; in CI that is a failure.
@@ -40,7 +42,7 @@ type sink struct {
 	events []Event
 }
 
-func (s *sink) handle(c Chunk) {
+func (s *sink) handle(c tailer.Chunk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.text.Write(c.Text)
@@ -204,7 +206,7 @@ func TestFollow(t *testing.T) {
 			hold, held := make(chan struct{}), make(chan struct{}, 1)
 			var once sync.Once
 			h := s.handle
-			_, _ = follow(s.T, s.opt, func(c Chunk) {
+			_, _ = follow(s.T, s.opt, func(c tailer.Chunk) {
 				h(c)
 				once.Do(func() { held <- struct{}{}; <-hold })
 			})
@@ -227,7 +229,7 @@ func TestFollow(t *testing.T) {
 			write(s.T, s.log, "old\n")
 			hold, held := make(chan struct{}), make(chan struct{}, 1)
 			var once sync.Once
-			f, _ := follow(s.T, s.opt, func(c Chunk) {
+			f, _ := follow(s.T, s.opt, func(c tailer.Chunk) {
 				once.Do(func() { held <- struct{}{}; <-hold })
 			})
 			write(s.T, s.log, "zero\n")
@@ -530,7 +532,7 @@ func TestLongLine(t *testing.T) {
 	s := newScene(t)
 	var got int64
 	var mu sync.Mutex
-	_, _ = follow(t, s.opt, func(c Chunk) {
+	_, _ = follow(t, s.opt, func(c tailer.Chunk) {
 		mu.Lock()
 		defer mu.Unlock()
 		if bytes.Count(c.Text, []byte("x")) != len(c.Text) {

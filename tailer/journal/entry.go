@@ -1,4 +1,4 @@
-package tailer
+package journal
 
 import (
 	"errors"
@@ -8,10 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-// journalEntry is one line of "journalctl -o json", taken apart but not yet
+// entry is one line of "journalctl -o json", taken apart but not yet
 // decoded. The slices are parts of the line; strings are without their quotes
 // and still escaped (the fields kept here never need an escape).
-type journalEntry struct {
+type entry struct {
 	cursor   []byte // __CURSOR
 	realtime []byte // __REALTIME_TIMESTAMP, µs since 1970
 	unit     []byte // _SYSTEMD_UNIT, trusted: journald takes it from the sender's cgroup
@@ -20,16 +20,16 @@ type journalEntry struct {
 	message  []byte // MESSAGE, a whole JSON value
 }
 
-var errJournalSyntax = errors.New("not an entry of journalctl -o json")
+var errSyntax = errors.New("not an entry of journalctl -o json")
 
-// parseJournalEntry takes one line apart. It is written out by hand because
+// parseEntry takes one line apart. It is written out by hand because
 // every entry of a busy host may pass here, and almost none is wanted:
 // encoding/json would cost ten times as much and allocate for each.
-func parseJournalEntry(line []byte) (journalEntry, error) {
-	var e journalEntry
+func parseEntry(line []byte) (entry, error) {
+	var e entry
 	i := skipJSONSpace(line, 0)
 	if i == len(line) || line[i] != '{' {
-		return e, errJournalSyntax
+		return e, errSyntax
 	}
 	i = skipJSONSpace(line, i+1)
 	if i < len(line) && line[i] == '}' {
@@ -38,17 +38,17 @@ func parseJournalEntry(line []byte) (journalEntry, error) {
 	for {
 		keyEnd := skipJSONString(line, i)
 		if keyEnd < 0 {
-			return e, errJournalSyntax
+			return e, errSyntax
 		}
 		key := line[i+1 : keyEnd-1]
 		i = skipJSONSpace(line, keyEnd)
 		if i == len(line) || line[i] != ':' {
-			return e, errJournalSyntax
+			return e, errSyntax
 		}
 		i = skipJSONSpace(line, i+1)
 		end := skipJSONValue(line, i)
 		if end < 0 {
-			return e, errJournalSyntax
+			return e, errSyntax
 		}
 		value := line[i:end]
 		switch string(key) {
@@ -67,7 +67,7 @@ func parseJournalEntry(line []byte) (journalEntry, error) {
 		}
 		i = skipJSONSpace(line, end)
 		if i == len(line) {
-			return e, errJournalSyntax
+			return e, errSyntax
 		}
 		switch line[i] {
 		case '}':
@@ -75,13 +75,13 @@ func parseJournalEntry(line []byte) (journalEntry, error) {
 		case ',':
 			i = skipJSONSpace(line, i+1)
 		default:
-			return e, errJournalSyntax
+			return e, errSyntax
 		}
 	}
 }
 
 // time is when journald took the entry, the zero time if it does not say.
-func (e journalEntry) time() time.Time {
+func (e entry) time() time.Time {
 	usec, err := strconv.ParseInt(string(e.realtime), 10, 64)
 	if err != nil {
 		return time.Time{}
@@ -95,16 +95,16 @@ func (e journalEntry) time() time.Time {
 // journalctl(1), "json": a field that is not UTF-8 or has unprintable
 // characters is an array of byte values; a field that was given more than
 // once is an array of its values.
-func (e journalEntry) appendText(dst []byte) ([]byte, bool) {
+func (e entry) appendText(dst []byte) ([]byte, bool) {
 	m := e.message
 	if len(m) == 0 {
 		return dst, false
 	}
 	if m[0] != '[' {
-		return appendJournalValue(dst, m)
+		return appendValue(dst, m)
 	}
 	if i := skipJSONSpace(m, 1); m[i] != '"' && m[i] != '[' && m[i] != 'n' {
-		return appendJournalValue(dst, m)
+		return appendValue(dst, m)
 	}
 	some := false
 	for i := skipJSONSpace(m, 1); i < len(m) && m[i] != ']'; {
@@ -113,7 +113,7 @@ func (e journalEntry) appendText(dst []byte) ([]byte, bool) {
 			break
 		}
 		var ok bool
-		dst, ok = appendJournalValue(dst, m[i:end])
+		dst, ok = appendValue(dst, m[i:end])
 		some = some || ok
 		i = skipJSONSpace(m, end)
 		if i < len(m) && m[i] == ',' {
@@ -123,9 +123,9 @@ func (e journalEntry) appendText(dst []byte) ([]byte, bool) {
 	return dst, some
 }
 
-// appendJournalValue appends one value, a string or an array of bytes, and a
+// appendValue appends one value, a string or an array of bytes, and a
 // newline where it has none at its end.
-func appendJournalValue(dst, value []byte) ([]byte, bool) {
+func appendValue(dst, value []byte) ([]byte, bool) {
 	start := len(dst)
 	switch value[0] {
 	case '"':

@@ -1,4 +1,4 @@
-package tailer
+package file
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"qwatch/tailer"
 )
 
 // A numbered line proves itself: its number says what else it must hold.
@@ -35,7 +37,7 @@ type ledger struct {
 	mangled []string
 }
 
-func (l *ledger) handle(c Chunk) {
+func (l *ledger) handle(c tailer.Chunk) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for line := range bytes.Lines(c.Text) {
@@ -100,7 +102,7 @@ func onDisk(t *testing.T, dir string) map[int]bool {
 }
 
 // follow runs a Files until the test or stop ends it.
-func follow(t *testing.T, opt Options, h Handler) (f *Files, stop func()) {
+func follow(t *testing.T, opt Options, h tailer.Handler) (f *Files, stop func()) {
 	t.Helper()
 	f, err := New(opt, h)
 	if err != nil {

@@ -1,4 +1,4 @@
-package tailer
+package file
 
 import (
 	"bytes"
@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"qwatch/tailer"
 )
 
 // TestMain is also the reader that TestRestarts kills.
@@ -53,7 +55,7 @@ func reader(glob string) error {
 		Globs:     []string{glob},
 		StateFile: os.Getenv("TAILER_TEST_STATE"),
 		Events:    func(e Event) { fmt.Fprintln(os.Stderr, e) },
-	}, func(c Chunk) { out.Write(c.Text) })
+	}, func(c tailer.Chunk) { out.Write(c.Text) })
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,39 @@
-package bulk
+package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/term"
 )
 
-// Bar returns a progress bar of at most width columns, without colours or an
+// progress draws a bar on a terminal for work that takes long.
+func progress(f *os.File) (draw func(done, total int64), wipe func()) {
+	const patience = 500 * time.Millisecond
+	begin, drawn := time.Now(), false
+	draw = func(done, total int64) {
+		elapsed := time.Since(begin)
+		if elapsed < patience {
+			return
+		}
+		width, _, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return
+		}
+		drawn = true
+		fmt.Fprintf(f, "\r\x1b[K%s", progressBar(done, total, elapsed, width-1))
+	}
+	wipe = func() {
+		if drawn {
+			fmt.Fprint(f, "\r\x1b[K")
+		}
+	}
+	return draw, wipe
+}
+
+// progressBar returns a progress bar of at most width columns, without colours or an
 // end of line, such as
 //
 //	[=========>          ]  47%  512 MB of 1.1 GB  1.2 GB/s  0:03 left
@@ -14,7 +41,7 @@ import (
 // done and total are bytes; a total of 0 is unknown. elapsed is the time that
 // done took. Where the columns do not suffice the bar goes first, and then
 // what stands at the right.
-func Bar(done, total int64, elapsed time.Duration, width int) string {
+func progressBar(done, total int64, elapsed time.Duration, width int) string {
 	var words []string
 	rate := 0.0
 	if elapsed > 0 {
