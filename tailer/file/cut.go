@@ -3,9 +3,6 @@ package file
 import "bytes"
 
 const (
-	// chunkSize is what one read takes at most. One buffer of this size
-	// serves all files.
-	chunkSize = 256 << 10
 	// longLine is how much of a line without an end is waited for.
 	longLine = 64 << 10
 	// longRecord is more than any uWSGI record takes: core/master.c:295 puts
@@ -75,4 +72,11 @@ func objects(text []byte) (last int, whole bool) {
 		}
 	}
 	return last, depth == 0
+}
+
+// continues says whether text stands inside a line whose beginning was handed
+// over already, or was never to be. last is the byte before it, 0 if nothing or
+// a hole is.
+func continues(last byte, text []byte) bool {
+	return last != 0 && last != '\n' && (last != '}' || text[0] != '{')
 }

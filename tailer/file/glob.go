@@ -10,12 +10,6 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// compressed are the endings of files that are never followed. Those of gzip
-// and zstd are searched for text that a rotation put there.
-var compressed = []string{".gz", ".zst", ".xz", ".bz2"}
-
-func isCompressed(path string) bool { return slices.Contains(compressed, filepath.Ext(path)) }
-
 // matches says whether path is to be followed.
 func matches(globs []string, path string) bool {
 	return !isCompressed(path) && slices.ContainsFunc(globs, func(g string) bool {
@@ -26,11 +20,11 @@ func matches(globs []string, path string) bool {
 // scope is what the globs come to at one moment.
 type scope struct {
 	names map[string]bool  // paths that match, whether or not they can be read
-	dirs  map[string]bool  // folders where a change can change names; true: one that a symlink stands in or leads to
-	errs  map[string]error // folders that cannot be listed
+	dirs  map[string]bool  // directories where a change can change names; true: one that a symlink stands in or leads to
+	errs  map[string]error // directories that cannot be listed
 }
 
-// survey expands globs. Where a glob's folder does not exist yet, the nearest
+// survey expands globs. Where a glob's directory does not exist yet, the nearest
 // one above it is in dirs.
 func survey(globs []string) scope {
 	s := scope{names: map[string]bool{}, dirs: map[string]bool{}, errs: map[string]error{}}
@@ -43,7 +37,7 @@ func survey(globs []string) scope {
 			}
 			continue
 		}
-		// The folders that the expansion lists are those to watch.
+		// The directories that the expansion lists are those to watch.
 		found, _ := doublestar.Glob(lister{base, s}, pattern)
 		for _, f := range found {
 			if path := filepath.Join(base, f); !isCompressed(path) {
@@ -64,7 +58,7 @@ func survey(globs []string) scope {
 
 func (s scope) note(dir string, linked bool) { s.dirs[dir] = s.dirs[dir] || linked }
 
-// chain resolves path and adds each folder that a symlink on its way stands
+// chain resolves path and adds each directory that a symlink on its way stands
 // in, and the one where it ends.
 func (s scope) chain(path string) string {
 	for range 40 { // as many as the kernel follows
@@ -96,7 +90,7 @@ func (s scope) chain(path string) string {
 	return path
 }
 
-// existing is dir, or the nearest folder above it that exists.
+// existing is dir, or the nearest directory above it that exists.
 func existing(dir string) string {
 	for {
 		if st, err := os.Stat(dir); err == nil && st.IsDir() || dir == "/" || dir == "." {
@@ -106,7 +100,7 @@ func existing(dir string) string {
 	}
 }
 
-// lister is a file system that notes which folders are listed.
+// lister is a file system that notes which directories are listed.
 type lister struct {
 	base string
 	s    scope

@@ -11,14 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// windowSize is how much text before the position is remembered and read
-	// again after each read, to see whether it is still the same file.
-	windowSize = 256
-	// burst is how many chunks one file may hand over before others have
-	// their turn.
-	burst = 16
-)
+// windowSize is how much text before the position is remembered and read again
+// after each read, to see whether it is still the same file.
+const windowSize = 256
 
 // inode is one open file, whatever its names are. Only the goroutine of
 // Files.Run uses it.
@@ -37,9 +32,9 @@ type inode struct {
 	tail   int    // bytes seen behind off
 	at     string // where it was seen last, "" if nowhere
 
-	// suspect is the source whose text this file may be a copy of (see
-	// judge), nil if it is none.
-	suspect *source
+	// copyOf is the source whose text this file may be a copy of (see
+	// isOriginal), nil if it is none.
+	copyOf *source
 	// copied is true for a file made by copytruncate: half a line at its end
 	// has lost its other half.
 	copied bool
@@ -83,7 +78,7 @@ func readHead(fd int) head {
 
 // intact reads again what was read before. It fails when the file was cut,
 // also when it has since grown past the old position.
-func (in *inode) intact(buf []byte) bool {
+func (in *inode) intact() bool {
 	want, at := in.window, in.off-int64(len(in.window))
 	if in.off == in.head.At && len(in.head.Text) > 0 {
 		want, at = in.head.Text, in.off
@@ -91,6 +86,7 @@ func (in *inode) intact(buf []byte) bool {
 	if len(want) == 0 {
 		return true
 	}
+	var buf [windowSize]byte
 	n, err := unix.Pread(in.fd, buf[:len(want)], at)
 	return err == nil && bytes.Equal(buf[:n], want)
 }
@@ -148,14 +144,12 @@ func (in *inode) skip(text []byte) {
 	}
 }
 
-// middle says whether text at off stands inside a line whose beginning was
-// handed over already, or was never to be.
-func (in *inode) middle(text []byte) bool {
+// last is the byte before the position, 0 if it is not known.
+func (in *inode) last() byte {
 	if len(in.window) == 0 {
-		return false
+		return 0
 	}
-	last := in.window[len(in.window)-1]
-	return last != '\n' && last != 0 && (last != '}' || text[0] != '{')
+	return in.window[len(in.window)-1]
 }
 
 // path is where the file stands now, which for one that was rotated away is
@@ -181,71 +175,4 @@ func (in *inode) abandoned() (yes, known bool) {
 	default:
 		return false, false
 	}
-}
-
-// look hands over what the file holds behind its position. It says whether
-// anything was new, and whether there is more to read at once.
-func (f *Files) look(in *inode, settled bool) (grew, more bool) {
-	if in.suspect != nil && !f.judge(in) {
-		return false, false
-	}
-	object := false // half a line that may be whole objects
-	for range burst {
-		n, err := unix.Pread(in.fd, f.buf, in.off)
-		if err != nil {
-			f.fail(in.src, fmt.Errorf("read %s: %w", in.src.path, err))
-			return grew, false
-		}
-		if !in.intact(f.small) {
-			f.truncated(in)
-			if in.fd < 0 {
-				return true, false
-			}
-			grew = true
-			continue
-		}
-		text := f.buf[:n]
-		if n > 0 && text[0] == 0 {
-			in.skip(text)
-			grew = true
-			continue
-		}
-		in.learn(text)
-		rest := n
-		for k := cut(text, settled); k > 0; k = cut(text, settled) {
-			f.give(in.src, text[:k], in.middle(text))
-			in.advance(text[:k])
-			text, rest = text[k:], rest-k
-			if n == len(f.buf) {
-				break
-			}
-		}
-		if rest != in.tail || rest != n {
-			grew = true
-			in.tail = rest
-		}
-		object = len(text) > 0 && text[0] == '{'
-		if more = n == len(f.buf); !more {
-			break
-		}
-	}
-	if grew {
-		in.moved = time.Now()
-		f.changed()
-		if object && !settled {
-			f.settle(in)
-		}
-	}
-	return grew, more
-}
-
-// settle looks once more at half a line that stays as it is: it may be whole
-// JSON objects from an encoder that writes no newlines.
-func (f *Files) settle(in *inode) {
-	off, tail := in.off, in.tail
-	f.after(settleTime, func() {
-		if in.fd >= 0 && in.off == off && in.tail == tail {
-			f.look(in, true)
-		}
-	})
 }

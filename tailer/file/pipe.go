@@ -35,15 +35,15 @@ func (f *Files) openPipe(path string) {
 	st, err := statFD(fd)
 	if err != nil || !st.pipe() {
 		unix.Close(fd)
-		f.after(gatherTime, func() { f.check(path) })
+		f.agenda.after(gatherTime, func() { f.checkName(path) })
 		return
 	}
 	s := f.source(path)
-	f.ok(s)
+	f.readable(s)
 	p := &pipe{dev: st.dev, ino: st.ino, file: os.NewFile(uintptr(fd), path)}
 	f.attachPipe(s, p)
 	f.attach(s, nil)
-	f.pipes.Go(func() { f.readPipe(s, p) })
+	f.group.Go(func() { f.readPipe(s, p) })
 }
 
 func (f *Files) attachPipe(s *source, p *pipe) {
@@ -56,12 +56,15 @@ func (f *Files) attachPipe(s *source, p *pipe) {
 func (f *Files) readPipe(s *source, p *pipe) {
 	defer p.file.Close()
 	buf := make([]byte, longLine+16<<10)
-	fill, middle := 0, false
-	give := func(settled bool) {
+	fill, last := 0, byte(0) // bytes that wait in buf, the one before them
+	emit := func(text []byte) {
+		f.emit(s, text, continues(last, text))
+		last = text[len(text)-1]
+	}
+	emitLines := func(settled bool) {
 		text := buf[:fill]
 		for k := cut(text, settled); k > 0; k = cut(text, settled) {
-			f.give(s, text[:k], middle)
-			middle = text[k-1] != '\n' && (text[k-1] != '}' || k < len(text) && text[k] != '{')
+			emit(text[:k])
 			text = text[k:]
 		}
 		fill = copy(buf, text)
@@ -71,7 +74,7 @@ func (f *Files) readPipe(s *source, p *pipe) {
 		fill += n
 		switch {
 		case err == nil:
-			give(false)
+			emitLines(false)
 			if fill > 0 && buf[0] == '{' && !p.leaving.Load() {
 				p.file.SetReadDeadline(time.Now().Add(settleTime))
 			}
@@ -80,12 +83,12 @@ func (f *Files) readPipe(s *source, p *pipe) {
 			s.err.Store(&err)
 			return
 		case p.leaving.Load():
-			if give(true); fill > 0 && bytes.IndexByte(buf[:fill], 0) < 0 {
-				f.give(s, buf[:fill], middle)
+			if emitLines(true); fill > 0 && bytes.IndexByte(buf[:fill], 0) < 0 {
+				emit(buf[:fill])
 			}
 			return
 		default:
-			give(true)
+			emitLines(true)
 			p.file.SetReadDeadline(time.Time{})
 			if p.leaving.Load() {
 				p.close()

@@ -43,7 +43,11 @@ type done struct {
 	Packed int64 `json:"packed,omitempty"` // compressed ones written until then
 }
 
-const checkpointVersion = 1
+const (
+	checkpointVersion = 1
+	// saveAfter is how old the saved positions may become.
+	saveAfter = 900 * time.Millisecond
+)
 
 // decodeCheckpoint reads a state file, and refuses one that cannot be true.
 func decodeCheckpoint(data []byte) (checkpoint, error) {
@@ -70,7 +74,7 @@ func positionOf(in *inode) position {
 	p := position{
 		Path: in.src.path, Dev: in.id.Dev, Ino: in.id.Ino, Born: in.id.Born, Handle: []byte(in.id.Handle),
 		Off: in.off, Window: slices.Clone(in.window), Head: head{in.head.At, slices.Clone(in.head.Text)},
-		Copy: in.suspect != nil, Copied: in.copied, done: in.src.done,
+		Copy: in.copyOf != nil, Copied: in.copied, done: in.src.lineage.done,
 	}
 	if in.at != p.Path {
 		p.At = in.at
@@ -83,10 +87,55 @@ func (p position) apply(in *inode) {
 	in.head = head{p.Head.At, slices.Clone(p.Head.Text)}
 }
 
+// past is what earlier runs and looks have left to know.
+type past struct {
+	starting bool                  // until all files of the first survey are open
+	first    bool                  // no checkpoint: the very first start
+	since    int64                 // files born before (Unix ns) are not news
+	names    map[string]done       // in the checkpoint
+	saved    map[identity]position // from the checkpoint, not found yet
+	finished map[identity]position // of files that were closed, so that none is read twice
+	order    []identity            // of finished, oldest first
+}
+
+// maxFinished bounds past.finished.
+const maxFinished = 1024
+
+// isNews says whether a file that no position is known of is to be read from
+// its beginning. A name that was followed has another file now: that is news. A
+// name that was not is news only if the file is.
+func (p *past) isNews(path string, st facts) bool {
+	if !p.starting {
+		return true
+	}
+	_, followed := p.names[path]
+	return !p.first && (followed || st.since() >= p.since)
+}
+
+// doneWith says what of a name's rotated files earlier runs have dealt with.
+func (p *past) doneWith(path string) done {
+	if d, ok := p.names[path]; ok {
+		return done{d.Low, max(d.Packed, p.since)}
+	}
+	return done{p.since, p.since}
+}
+
+func (p *past) finish(id identity, at position) {
+	if _, ok := p.finished[id]; !ok {
+		p.order = append(p.order, id)
+	}
+	p.finished[id] = at
+	if len(p.order) > maxFinished {
+		delete(p.finished, p.order[0])
+		p.order = p.order[1:]
+	}
+}
+
 // load reads the positions of the run before.
 func (f *Files) load() {
-	f.first = true
-	f.since = time.Now().UnixNano()
+	p := &f.past
+	p.first = true
+	p.since = time.Now().UnixNano()
 	if f.opt.StateFile == "" {
 		return
 	}
@@ -103,14 +152,14 @@ func (f *Files) load() {
 		f.event(Event{Kind: Unsaved, Source: f.opt.StateFile, Detail: "following as on a first start", Err: err})
 		return
 	}
-	f.first = false
-	f.before = map[string]done{}
+	p.first = false
+	p.names = map[string]done{}
 	// A file may have been born shortly before the checkpoint and not been
 	// open in it. One that was dealt with has been still for quietTime.
-	f.since = c.Saved.Add(-quietTime / 2).UnixNano()
-	for _, p := range c.Files {
-		f.saved[p.id()] = p
-		f.before[p.Path] = p.done
+	p.since = c.Saved.Add(-quietTime / 2).UnixNano()
+	for _, at := range c.Files {
+		p.saved[at.id()] = at
+		p.names[at.Path] = at.done
 	}
 }
 
@@ -122,13 +171,19 @@ func (f *Files) snapshot() checkpoint {
 	return c
 }
 
+// saveSoon has the positions written within a second.
+func (f *Files) saveSoon() {
+	if f.store != nil {
+		f.agenda.once(savePositions, saveAfter, f.save)
+	}
+}
+
 // save hands the positions to the goroutine that writes them.
 func (f *Files) save() {
 	select {
 	case f.store.todo <- f.snapshot():
-		f.dirty = false
 	default: // the disk is slow
-		f.after(checkpointIn/4, f.save)
+		f.agenda.once(savePositions, saveAfter/4, f.save)
 	}
 }
 

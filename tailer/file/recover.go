@@ -4,22 +4,41 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
+
+// searchRounds are the looks (gatherTime apart) that follow a rotation: a
+// listing may miss a file that is renamed meanwhile.
+var searchRounds = map[int]bool{0: true, 1: true, 2: true, 4: true, 8: true, 16: true, 32: true}
+
+// lineage is what is known of the files that a name led to before.
+type lineage struct {
+	done
+	backup         string // the base name under which a rotation put the last one
+	heads          []head // how the last ones began
+	births, opened int    // files that were born under the name, and those of them that were opened
+}
+
+// maxHeads is how many generations a lineage remembers.
+const maxHeads = 8
+
+// add remembers how one of the files began.
+func (l *lineage) add(h head) {
+	if len(h.Text) > 0 {
+		l.heads = append(l.heads[max(0, len(l.heads)-maxHeads+1):], h)
+	}
+}
 
 // truncated handles a file that was cut in place: the rest of its text is
 // looked for in a copy, then it is read from its beginning.
 func (f *Files) truncated(in *inode) {
 	s := in.src
-	f.changed()
+	f.saveSoon()
 	if len(in.head.Text) == 0 { // nothing but NULs was read yet
 		in.restart()
 		f.search(s)
@@ -29,7 +48,7 @@ func (f *Files) truncated(in *inode) {
 		// The copy's place was used again. What is there now belongs to the
 		// original, and is searched from there.
 		f.drop(in)
-		delete(f.known, in.id)
+		delete(f.past.finished, in.id)
 		return
 	}
 	s.truncations.Add(1)
@@ -37,7 +56,7 @@ func (f *Files) truncated(in *inode) {
 	if copy := f.findCopy(in); copy != "" {
 		detail = "read on in " + copy
 	}
-	s.began(in.head)
+	s.lineage.add(in.head)
 	in.restart()
 	f.search(s)
 	f.event(Event{Kind: Truncated, Source: s.path, Detail: detail})
@@ -48,11 +67,11 @@ func (f *Files) truncated(in *inode) {
 func (f *Files) findCopy(in *inode) string {
 	at := positionOf(in)
 	for _, c := range f.inodes {
-		if c != in && c.suspect != nil && f.holds(c.fd, at, c.src.path) {
-			c.suspect, c.copied = nil, true
+		if c != in && c.copyOf != nil && f.holds(c.fd, at, c.src.path) {
+			c.copyOf = nil
 			at.apply(c)
 			c.copied = true
-			f.later(c)
+			f.readLater(c)
 			return c.src.path
 		}
 	}
@@ -73,7 +92,7 @@ func (f *Files) findCopy(in *inode) string {
 		c := f.adopt(fd, id, in.src)
 		at.apply(c)
 		c.copied = true
-		in.src.Low = max(in.src.Low, st.since())
+		in.src.lineage.Low = max(in.src.lineage.Low, st.since())
 		f.drain(c)
 		return path
 	}
@@ -99,24 +118,13 @@ func same(fd int, text []byte, at int64) bool {
 	return err == nil && bytes.Equal(buf[:n], text)
 }
 
-// original finds the source that a new file may be a copy of, going by its
-// name.
-func (f *Files) original(path string) *source {
-	for _, s := range f.sources {
-		if s.inode != nil && filepath.Dir(s.path) == filepath.Dir(path) && related(filepath.Base(s.path), filepath.Base(path)) {
-			return s
-		}
-	}
-	return nil
-}
-
-// judge says whether a file that may be a copy is none, and so to be read. A
-// copy in the making is empty, or the beginning of the original.
-func (f *Files) judge(in *inode) bool {
-	if f.isCopy(in.fd, in.suspect) {
+// isOriginal says whether a file that may be a copy is none, and so to be read.
+// A copy in the making is empty, or the beginning of the original.
+func (f *Files) isOriginal(in *inode) bool {
+	if f.isCopy(in.fd, in.copyOf) {
 		return false
 	}
-	in.suspect = nil
+	in.copyOf = nil
 	return true
 }
 
@@ -125,7 +133,7 @@ func (f *Files) isCopy(fd int, s *source) bool {
 	if st, err := statFD(fd); err != nil || st.size == 0 {
 		return true
 	}
-	heads := s.heads
+	heads := s.lineage.heads
 	if o := s.inode; o != nil {
 		now := readHead(o.fd)
 		if len(o.head.Text) == 0 { // so that holds knows it, should o be cut now
@@ -151,23 +159,7 @@ func (h head) begins(fd int) bool {
 	return err != nil || bytes.Equal(buf[:n], h.Text[:n])
 }
 
-// began remembers how a file of s began.
-func (s *source) began(h head) {
-	if len(h.Text) > 0 {
-		s.heads = append(s.heads[max(0, len(s.heads)-7):], h)
-	}
-}
-
-// drain reads a file that has no followed name to its end.
-func (f *Files) drain(in *inode) {
-	f.later(in)
-	f.after(quietTime, func() { f.release(in, quietTime) })
-}
-
-// later looks at a file when the present look is over.
-func (f *Files) later(in *inode) { f.watch.poke(in, false) }
-
-// neighbours lists the folders that s's files stand in.
+// neighbours lists the directories that s's files stand in.
 func (f *Files) neighbours(s *source, more ...string) []string {
 	dirs := map[string]bool{filepath.Dir(s.path): true}
 	if s.inode != nil && s.inode.at != "" {
@@ -186,67 +178,63 @@ func (f *Files) neighbours(s *source, more ...string) []string {
 	return paths
 }
 
-// scanRounds are the looks (gatherTime apart) that follow a rotation: a
-// listing may miss a file that is renamed meanwhile.
-var scanRounds = map[int]bool{0: true, 1: true, 2: true, 4: true, 8: true, 16: true, 32: true}
-
 // search begins to look for generations of s that have no name any more.
-func (f *Files) search(s *source) { f.scanning[s], f.scanNow = 0, true }
+func (f *Files) search(s *source) {
+	f.searches[s] = 0
+	f.agenda.once(searchGenerations, 0, f.searchAll)
+}
 
-// scan looks for generations of rotated logs that came and went between two
+// searchAll looks for generations of rotated logs that came and went between two
 // looks at the name.
-func (f *Files) scan() {
+func (f *Files) searchAll() {
 	groups := map[string][]*source{}
-	for s, round := range f.scanning {
-		if scanRounds[round] {
+	for s, round := range f.searches {
+		if searchRounds[round] {
 			groups[filepath.Dir(s.path)] = append(groups[filepath.Dir(s.path)], s)
 			if s.inode != nil && s.inode.at != "" && filepath.Dir(s.inode.at) != filepath.Dir(s.path) {
 				groups[filepath.Dir(s.inode.at)] = append(groups[filepath.Dir(s.inode.at)], s)
 			}
 		}
-		if f.scanning[s]++; round > 32 {
-			delete(f.scanning, s)
+		if f.searches[s]++; round > 32 {
+			delete(f.searches, s)
 			f.missed(s)
 		}
 	}
 	for dir, group := range groups {
 		f.generations(dir, group)
 	}
-	if len(f.scanning) > 0 && !f.scanSoon {
-		f.scanSoon = true
-		f.after(gatherTime, func() {
-			f.scanSoon = false
-			f.scanNow = true
-		})
+	if len(f.searches) > 0 {
+		f.agenda.once(searchGenerations, gatherTime, f.searchAll)
 	}
 }
 
 // missed tells of files that were born under s's name and are nowhere to be
 // found: they were deleted before they could be opened.
 func (f *Files) missed(s *source) {
-	n := s.births - s.opened
+	l := &s.lineage
+	n := l.births - l.opened
 	if n <= 0 {
 		return // the event of a birth may come after the file was opened
 	}
-	s.births, s.opened = 0, 0
+	l.births, l.opened = 0, 0
 	if n -= f.unpackNew(s, "a generation that came and went between two looks"); n > 0 {
 		s.truncations.Add(uint64(n))
 		f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("%d generations were deleted before they could be opened", n)})
 	}
 }
 
-// generations finds the unknown generations in a folder and reads them in the
+// generations finds the unknown generations in a directory and reads them in the
 // order of their births.
 func (f *Files) generations(dir string, group []*source) {
 	entries, _ := os.ReadDir(dir)
 	var found []*inode
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if isCompressed(path) || f.sources[path] != nil || matches(f.opt.Globs, path) {
+		if isCompressed(path) || f.names.sources[path] != nil || matches(f.opt.Globs, path) {
 			continue
 		}
 		for _, s := range group {
-			if e.Name() != s.backup && !related(filepath.Base(s.path), e.Name()) {
+			if e.Name() != s.lineage.backup && !related(filepath.Base(s.path), e.Name()) {
 				continue
 			}
 			if in := f.generation(s, path); in != nil {
@@ -264,42 +252,42 @@ func (f *Files) generations(dir string, group []*source) {
 
 func (f *Files) generation(s *source, path string) *inode {
 	st, err := statPath(path)
-	if err != nil || !st.regular() || st.size == 0 || st.since() <= s.Low {
+	if err != nil || !st.regular() || st.size == 0 || st.since() <= s.lineage.Low {
 		return nil
 	}
 	fd, id, _, err := openFile(path)
 	if err != nil {
 		return nil
 	}
-	if _, ok := f.known[id]; ok || f.inodes[id] != nil || f.isCopy(fd, s) {
+	if _, ok := f.past.finished[id]; ok || f.inodes[id] != nil || f.isCopy(fd, s) {
 		unix.Close(fd)
 		return nil
 	}
-	s.opened++
+	s.lineage.opened++
 	return f.adopt(fd, id, s)
 }
 
-// recover finds the files of the run before that have lost their names since,
+// resume finds the files of the run before that have lost their names since,
 // and the generations that were born and rotated away meanwhile.
-func (f *Files) recover() {
+func (f *Files) resume() {
+	if f.past.first {
+		return
+	}
 	names := map[string]bool{}
-	for _, p := range f.saved {
+	for _, p := range f.past.saved {
 		names[p.Path] = true
 	}
 	for _, in := range f.inodes {
 		names[in.src.path] = true
 	}
-	if f.first {
-		return
-	}
-	rest := slices.SortedFunc(maps.Values(f.saved), func(a, b position) int { return cmp.Compare(a.Born, b.Born) })
-	for _, p := range rest {
+	moved := slices.SortedFunc(maps.Values(f.past.saved), func(a, b position) int { return cmp.Compare(a.Born, b.Born) })
+	for _, p := range moved {
 		s := f.source(p.Path)
-		s.began(p.Head)
-		f.reunite(p, s)
+		s.lineage.add(p.Head)
+		f.findMoved(p, s)
 		f.forget(s)
 	}
-	clear(f.saved)
+	clear(f.past.saved)
 	for _, path := range slices.Sorted(maps.Keys(names)) {
 		s := f.source(path)
 		f.generations(filepath.Dir(path), []*source{s})
@@ -308,8 +296,8 @@ func (f *Files) recover() {
 	}
 }
 
-// reunite finds the file of a position that is not behind its name any more.
-func (f *Files) reunite(p position, s *source) {
+// findMoved finds the file of a position that is not behind its name any more.
+func (f *Files) findMoved(p position, s *source) {
 	var more []string
 	if p.At != "" {
 		more = append(more, filepath.Dir(p.At))
@@ -339,131 +327,4 @@ func (f *Files) reunite(p position, s *source) {
 	if f.findCompressed(p, s) == "" {
 		f.event(Event{Kind: Lost, Source: p.Path, Detail: "what was written to it since the last run is gone with it"})
 	}
-}
-
-// findCompressed finds p's text in a compressed file, hands over what follows
-// it, and says where it was.
-func (f *Files) findCompressed(p position, s *source) string {
-	for _, path := range f.neighbours(s) {
-		if !isCompressed(path) || !related(filepath.Base(s.path), filepath.Base(path)) {
-			continue
-		}
-		if _, err := f.unpack(p, s, path); err == nil {
-			f.event(Event{Kind: Recovered, Source: s.path, Detail: "read on in " + path})
-			return path
-		}
-	}
-	return ""
-}
-
-// unpackNew reads the generations of s that were compressed before they could
-// be opened, and says how many there were.
-func (f *Files) unpackNew(s *source, what string) (found int) {
-	heads := slices.Clone(s.heads)
-	for _, in := range f.inodes {
-		if in.src == s {
-			heads = append(heads, in.head)
-		}
-	}
-	for _, p := range f.known {
-		if p.Path == s.path {
-			heads = append(heads, p.Head)
-		}
-	}
-	after := s.Packed
-	for _, path := range f.neighbours(s) {
-		st, err := statPath(path)
-		if err != nil || !isCompressed(path) || st.changed <= after || !related(filepath.Base(s.path), filepath.Base(path)) {
-			continue
-		}
-		seen := func(h head) bool {
-			return len(h.Text) > 0 && packed(path, func(r io.Reader) error { return expect(r, h.At, h.Text) }) == nil
-		}
-		if slices.ContainsFunc(heads, seen) {
-			continue
-		}
-		if begin, err := f.unpack(position{}, s, path); err == nil {
-			found++
-			s.Packed = max(s.Packed, st.changed)
-			s.began(begin)
-			heads = append(heads, begin)
-			f.event(Event{Kind: Recovered, Source: s.path, Detail: what + ": " + path})
-		}
-	}
-	return found
-}
-
-// unpack hands over the text of a compressed file from p's position on, if
-// its text before is p's, and says how the text it handed over began.
-func (f *Files) unpack(p position, s *source, path string) (begin head, err error) {
-	if p.Off > 0 && len(p.Window) == 0 {
-		return begin, fmt.Errorf("%s: no text is known by which to find %d in it", path, p.Off)
-	}
-	err = packed(path, func(r io.Reader) error { return expect(r, p.Head.At, p.Head.Text) })
-	if err != nil {
-		return begin, err
-	}
-	err = packed(path, func(r io.Reader) error {
-		if err := expect(r, p.Off-int64(len(p.Window)), p.Window); err != nil {
-			return err
-		}
-		fill := 0
-		for {
-			n, err := io.ReadFull(r, f.buf[fill:])
-			text := f.buf[:fill+n]
-			if begin.Text == nil {
-				begin = head{p.Off, slices.Clone(text[:min(windowSize, len(text))])}
-			}
-			if err != nil { // the end, or as far as it can be read
-				if len(text) > 0 {
-					f.give(s, text, false)
-				}
-				return nil
-			}
-			k := cut(text, false)
-			f.give(s, text[:k], false)
-			fill = copy(f.buf, text[k:])
-		}
-	})
-	return begin, err
-}
-
-// expect reads up to offset at, where text must stand.
-func expect(r io.Reader, at int64, text []byte) error {
-	if _, err := io.CopyN(io.Discard, r, at); err != nil {
-		return err
-	}
-	got := make([]byte, len(text))
-	if _, err := io.ReadFull(r, got); err != nil {
-		return err
-	}
-	if !bytes.Equal(got, text) {
-		return fmt.Errorf("other text at offset %d", at)
-	}
-	return nil
-}
-
-// packed reads a compressed file, going by its ending.
-func packed(path string, read func(io.Reader) error) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	switch filepath.Ext(path) {
-	case ".gz":
-		r, err := gzip.NewReader(file)
-		if err != nil {
-			return err
-		}
-		return read(r)
-	case ".zst":
-		r, err := zstd.NewReader(file, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		return read(r)
-	}
-	return fmt.Errorf("%s: only .gz and .zst are searched", path)
 }

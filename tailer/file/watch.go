@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wake is how an inode comes to be looked at.
+// wake is how an inode comes to be read.
 type wake struct {
 	armed  bool // nxadm/tail watches it
 	polled bool // it could not be armed
-	hot    bool // it is busy, and looked at all the time
+	busy   bool // it is in Files.busy, and not armed
 
-	first        time.Time // the last hotWakes wakes that brought text
-	count, empty int
-	looks        int // while hot
+	first        time.Time // of the last wakes that brought text, count of them
+	count        int
+	reads, empty int // while busy; those in a row that found nothing
 
 	queued, moved bool // guarded by watcher.mu
 }
@@ -30,52 +30,51 @@ type wake struct {
 type watcher struct {
 	f       *Files
 	fs      *fsnotify.Watcher // nil if there is none
-	watched map[string]folder
-	failed  map[string]error // folders without a watch
+	watched map[string]directory
+	failed  map[string]error // directories without a watch
 	probed  bool             // an inotify instance could be had
 	told    bool             // that a file has no watch
 
-	poked chan struct{} // there is something for woke
-	group sync.WaitGroup
+	news chan struct{} // there is something for takeEvents
 
 	mu      sync.Mutex
 	queue   []*inode
-	changes []fsnotify.Event // of folders
+	changes []fsnotify.Event // of directories
 	lost    bool             // events were dropped
 }
 
-type folder struct {
+type directory struct {
 	dev, ino uint64
 	born     int64
 	linked   bool // names may lead here by symlinks: any change may be theirs
 }
 
 func newWatcher(f *Files) *watcher {
-	w := &watcher{f: f, watched: map[string]folder{}, failed: map[string]error{}, poked: make(chan struct{}, 1)}
+	w := &watcher{f: f, watched: map[string]directory{}, failed: map[string]error{}, news: make(chan struct{}, 1)}
 	if err := w.open(); err != nil {
-		f.event(Event{Kind: Polling, Source: "all folders", Err: err})
+		f.event(Event{Kind: Polling, Source: "all directories", Err: err})
 		f.pollSoon()
 	}
 	return w
 }
 
-// open begins to take folder events. Without an inotify instance it tries
+// open begins to take the events of directories. Without an inotify instance it tries
 // again now and then.
 func (w *watcher) open() error {
 	fs, err := fsnotify.NewWatcher()
 	if err != nil {
-		w.f.after(lastRetry, func() { _ = w.open() })
+		w.f.agenda.after(lastRetry, func() { _ = w.open() })
 		return fmt.Errorf("no inotify instance (raise fs.inotify.max_user_instances): %w", err)
 	}
 	w.fs = fs
-	w.f.resurvey = true
-	w.group.Go(w.sift)
-	w.group.Go(func() {
+	w.f.surveyIn(0)
+	w.f.group.Go(w.filter)
+	w.f.group.Go(func() {
 		// fsnotify may send an error while it holds its lock, so this
 		// goroutine does nothing else.
 		for err := range fs.Errors {
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				w.poke(nil, false)
+				w.hint(nil, false)
 			}
 		}
 	})
@@ -86,20 +85,19 @@ func (w *watcher) close() {
 	if w.fs != nil {
 		w.fs.Close()
 	}
-	w.group.Wait()
 }
 
-// blind says whether some folder gives no events.
+// blind says whether some directory gives no events.
 func (w *watcher) blind() bool { return w.fs == nil || len(w.failed) > 0 }
 
-// sift passes on what happens to names. fsnotify cannot be asked to leave out
-// the writes to a folder's files. They are dropped here; and after one that
+// filter passes on what happens to names. fsnotify cannot be asked to leave out
+// the writes to a directory's files. They are dropped here; and after one that
 // had nothing waiting before it, this goroutine rests, so that the kernel can
 // merge those that follow.
 //
 // nxadm/tail does not tell when its queue overflows. This one gets all that
 // goes into nxadm/tail's, and is emptied more slowly: it overflows first.
-func (w *watcher) sift() {
+func (w *watcher) filter() {
 	const gap, rest = 200 * time.Microsecond, 50 * time.Millisecond
 	var last time.Time
 	for ev := range w.fs.Events {
@@ -119,34 +117,35 @@ func (w *watcher) sift() {
 			w.lost = true // a Handler blocks
 		}
 		w.mu.Unlock()
-		w.signal()
+		w.tell()
 	}
 }
 
-func (w *watcher) signal() {
+// tell makes Run take what waits here.
+func (w *watcher) tell() {
 	select {
-	case w.poked <- struct{}{}:
+	case w.news <- struct{}{}:
 	default:
 	}
 }
 
-// folders watches just these, and says whether one of them is new or another
-// than before.
-func (w *watcher) folders(dirs map[string]bool) (changed bool) {
+// directories watches just these, and says whether one of them is new or
+// another than before.
+func (w *watcher) directories(dirs map[string]bool) (changed bool) {
 	if w.fs == nil {
 		for dir := range dirs {
 			w.failed[dir] = errBlind
 		}
 		return false
 	}
-	want := map[string]folder{}
+	want := map[string]directory{}
 	for dir, linked := range dirs {
 		real, err := filepath.EvalSymlinks(dir)
 		if err != nil {
-			w.f.after(gatherTime, func() { w.f.resurvey = true })
+			w.f.surveyIn(gatherTime)
 			continue
 		}
-		want[real] = folder{linked: linked || real != dir || want[real].linked}
+		want[real] = directory{linked: linked || real != dir || want[real].linked}
 	}
 	for dir := range w.watched {
 		if _, ok := want[dir]; !ok {
@@ -158,7 +157,7 @@ func (w *watcher) folders(dirs map[string]bool) (changed bool) {
 	for dir, now := range want {
 		if err := w.fs.Add(dir); err != nil {
 			if gone(err) {
-				w.f.after(gatherTime, func() { w.f.resurvey = true })
+				w.f.surveyIn(gatherTime)
 				continue
 			}
 			failed[dir] = fmt.Errorf("%w (raise fs.inotify.max_user_watches): %w", errBlind, err)
@@ -179,31 +178,31 @@ func (w *watcher) folders(dirs map[string]bool) (changed bool) {
 	return changed
 }
 
-// folderEvent handles one event of a watched folder.
-func (f *Files) folderEvent(ev fsnotify.Event) {
-	s := f.sources[ev.Name]
+// directoryEvent handles one event of a watched directory.
+func (f *Files) directoryEvent(ev fsnotify.Event) {
+	s := f.names.sources[ev.Name]
 	if _, ok := f.watch.watched[ev.Name]; ok {
 		delete(f.watch.watched, ev.Name)
-		f.resurvey = true
+		f.surveyIn(0)
 	}
 	switch {
 	case f.watch.watched[filepath.Dir(ev.Name)].linked:
-		f.resurvey = true
+		f.surveyIn(0)
 	case s != nil || matches(f.opt.Globs, ev.Name):
-		f.check(ev.Name)
-		if s = f.sources[ev.Name]; s == nil {
+		f.checkName(ev.Name)
+		if s = f.names.sources[ev.Name]; s == nil {
 			break // a name that was never followed has come and gone
 		}
 		if ev.Has(fsnotify.Create) {
-			s.births++
+			s.lineage.births++
 			f.search(s)
 		}
 		if isSymlink(ev.Name) {
-			f.resurvey = true
+			f.surveyIn(0)
 		}
 	case ev.Has(fsnotify.Create):
 		if st, err := statPath(ev.Name); err == nil && st.mode&unix.S_IFMT == unix.S_IFDIR {
-			f.resurvey = true
+			f.surveyIn(0)
 		}
 		if s := f.original(ev.Name); s != nil && !isCompressed(ev.Name) {
 			f.search(s)
@@ -211,8 +210,9 @@ func (f *Files) folderEvent(ev fsnotify.Event) {
 	}
 }
 
-// poke has the goroutine of Run look at in, at all files if that is nil.
-func (w *watcher) poke(in *inode, moved bool) {
+// hint has Run read in, all files if that is nil. moved says that its name may
+// have changed, and that its watch has ended.
+func (w *watcher) hint(in *inode, moved bool) {
 	w.mu.Lock()
 	switch {
 	case in == nil:
@@ -225,11 +225,11 @@ func (w *watcher) poke(in *inode, moved bool) {
 		}
 	}
 	w.mu.Unlock()
-	w.signal()
+	w.tell()
 }
 
-// woke does what the events ask for.
-func (f *Files) woke() {
+// takeEvents does what the events ask for.
+func (f *Files) takeEvents() {
 	w := f.watch
 	w.mu.Lock()
 	queue, changes, lost := w.queue, w.changes, w.lost
@@ -241,7 +241,7 @@ func (f *Files) woke() {
 	}
 	w.mu.Unlock()
 	for _, ev := range changes {
-		f.folderEvent(ev)
+		f.directoryEvent(ev)
 	}
 	for i, in := range queue {
 		if in.fd < 0 {
@@ -250,17 +250,17 @@ func (f *Files) woke() {
 		if moved[i] {
 			w.disarm(in) // fsnotify has dropped the watch
 			if s := in.src; s.inode == in {
-				f.check(s.path)
+				f.checkName(s.path)
 			}
 		}
 		if in.fd >= 0 {
-			f.woken(in)
+			f.checkFile(in)
 		}
 	}
 	if lost {
-		f.resurvey = true
+		f.surveyIn(0)
 		for _, in := range f.inodes {
-			f.woken(in)
+			f.checkFile(in)
 		}
 	}
 }
@@ -287,9 +287,9 @@ func (w *watcher) arm(in *inode) bool {
 		}
 		in.wake.polled = true
 		w.f.pollSoon()
-		w.f.after(lastRetry, func() {
+		w.f.agenda.after(lastRetry, func() {
 			if in.wake.polled = false; in.fd >= 0 {
-				w.f.woken(in)
+				w.f.checkFile(in)
 			}
 		})
 		return false
@@ -299,9 +299,9 @@ func (w *watcher) arm(in *inode) bool {
 		in.src.err.Store(nil)
 	}
 	events := watch.Events(name)
-	w.group.Go(func() {
+	w.f.group.Go(func() {
 		for ev := range events { // closed by disarm
-			w.poke(in, ev.Has(fsnotify.Rename) || ev.Has(fsnotify.Remove))
+			w.hint(in, ev.Has(fsnotify.Rename) || ev.Has(fsnotify.Remove))
 		}
 	})
 	return true

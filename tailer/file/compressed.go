@@ -1,0 +1,146 @@
+package file
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// compressed are the endings of files that are never followed. Those of gzip
+// and zstd are searched for text that a rotation put there.
+var compressed = []string{".gz", ".zst", ".xz", ".bz2"}
+
+func isCompressed(path string) bool { return slices.Contains(compressed, filepath.Ext(path)) }
+
+// findCompressed finds p's text in a compressed file, hands over what follows
+// it, and says where it was.
+func (f *Files) findCompressed(p position, s *source) string {
+	for _, path := range f.neighbours(s) {
+		if !isCompressed(path) || !related(filepath.Base(s.path), filepath.Base(path)) {
+			continue
+		}
+		if _, err := f.unpack(p, s, path); err == nil {
+			f.event(Event{Kind: Recovered, Source: s.path, Detail: "read on in " + path})
+			return path
+		}
+	}
+	return ""
+}
+
+// unpackNew reads the generations of s that were compressed before they could
+// be opened, and says how many there were.
+func (f *Files) unpackNew(s *source, what string) (found int) {
+	heads := slices.Clone(s.lineage.heads)
+	for _, in := range f.inodes {
+		if in.src == s {
+			heads = append(heads, in.head)
+		}
+	}
+	for _, p := range f.past.finished {
+		if p.Path == s.path {
+			heads = append(heads, p.Head)
+		}
+	}
+	after := s.lineage.Packed
+	for _, path := range f.neighbours(s) {
+		st, err := statPath(path)
+		if err != nil || !isCompressed(path) || st.changed <= after || !related(filepath.Base(s.path), filepath.Base(path)) {
+			continue
+		}
+		seen := func(h head) bool {
+			return len(h.Text) > 0 && packed(path, func(r io.Reader) error { return expect(r, h.At, h.Text) }) == nil
+		}
+		if slices.ContainsFunc(heads, seen) {
+			continue
+		}
+		if begin, err := f.unpack(position{}, s, path); err == nil {
+			found++
+			s.lineage.Packed = max(s.lineage.Packed, st.changed)
+			s.lineage.add(begin)
+			heads = append(heads, begin)
+			f.event(Event{Kind: Recovered, Source: s.path, Detail: what + ": " + path})
+		}
+	}
+	return found
+}
+
+// unpack hands over the text of a compressed file from p's position on, if
+// its text before is p's, and says how the text it handed over began.
+func (f *Files) unpack(p position, s *source, path string) (begin head, err error) {
+	if p.Off > 0 && len(p.Window) == 0 {
+		return begin, fmt.Errorf("%s: no text is known by which to find %d in it", path, p.Off)
+	}
+	err = packed(path, func(r io.Reader) error { return expect(r, p.Head.At, p.Head.Text) })
+	if err != nil {
+		return begin, err
+	}
+	err = packed(path, func(r io.Reader) error {
+		if err := expect(r, p.Off-int64(len(p.Window)), p.Window); err != nil {
+			return err
+		}
+		fill := 0
+		for {
+			n, err := io.ReadFull(r, f.buf[fill:])
+			text := f.buf[:fill+n]
+			if begin.Text == nil {
+				begin = head{p.Off, slices.Clone(text[:min(windowSize, len(text))])}
+			}
+			if err != nil { // the end, or as far as it can be read
+				if len(text) > 0 {
+					f.emit(s, text, false)
+				}
+				return nil
+			}
+			k := cut(text, false)
+			f.emit(s, text[:k], false)
+			fill = copy(f.buf, text[k:])
+		}
+	})
+	return begin, err
+}
+
+// expect reads up to offset at, where text must stand.
+func expect(r io.Reader, at int64, text []byte) error {
+	if _, err := io.CopyN(io.Discard, r, at); err != nil {
+		return err
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(r, got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, text) {
+		return fmt.Errorf("other text at offset %d", at)
+	}
+	return nil
+}
+
+// packed reads a compressed file, going by its ending.
+func packed(path string, read func(io.Reader) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	switch filepath.Ext(path) {
+	case ".gz":
+		r, err := gzip.NewReader(file)
+		if err != nil {
+			return err
+		}
+		return read(r)
+	case ".zst":
+		r, err := zstd.NewReader(file, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		return read(r)
+	}
+	return fmt.Errorf("%s: only .gz and .zst are searched", path)
+}

@@ -1,0 +1,244 @@
+package file
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/tailer"
+)
+
+// source is a followed name.
+type source struct {
+	path    string
+	inode   *inode // what the name leads to, nil if nothing or a pipe
+	pipe    *pipe
+	users   int // inodes whose source this is
+	lineage lineage
+	delay   time.Duration // until the next try to read it, 0 if all is well
+
+	lines, bytes, truncations atomic.Uint64
+	err                       atomic.Pointer[error]
+}
+
+// names holds the followed names. Only Run's goroutine changes them.
+type names struct {
+	mu       sync.Mutex // held to change them, and to read them elsewhere
+	sources  map[string]*source
+	unlisted map[string]error // directories that cannot be listed or watched
+}
+
+func (n *names) status() []tailer.Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []tailer.Status
+	for _, s := range n.sources {
+		st := tailer.Status{
+			Name: s.path, Kind: "file",
+			Lines: s.lines.Load(), Bytes: s.bytes.Load(), Truncations: s.truncations.Load(),
+		}
+		if err := s.err.Load(); err != nil {
+			st.Error = *err
+		}
+		all = append(all, st)
+	}
+	for dir, err := range n.unlisted {
+		all = append(all, tailer.Status{Name: dir, Kind: "file", Error: err})
+	}
+	slices.SortFunc(all, func(a, b tailer.Status) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// survey finds names that have come and gone, and watches their directories.
+func (f *Files) survey() {
+	var s scope
+	for {
+		s = survey(f.opt.Globs)
+		if !f.watch.directories(s.dirs) {
+			break // no directory is new: nothing was missed while the list was made
+		}
+	}
+	before := f.names.unlisted
+	for dir, err := range s.errs {
+		if before[dir] == nil {
+			f.event(Event{Kind: Unreadable, Source: dir, Err: err})
+			f.agenda.after(firstRetry, func() { f.retryDirectories(firstRetry) })
+		}
+	}
+	maps.Copy(s.errs, f.watch.failed)
+	f.names.mu.Lock()
+	f.names.unlisted = s.errs
+	f.names.mu.Unlock()
+	old := slices.Collect(maps.Keys(f.names.sources))
+	for _, path := range slices.Sorted(maps.Keys(s.names)) {
+		f.checkName(path)
+	}
+	for _, path := range old {
+		if !s.names[path] {
+			f.checkName(path)
+		}
+	}
+}
+
+// surveyIn has survey done after d.
+func (f *Files) surveyIn(d time.Duration) { f.agenda.once(surveyNames, d, f.survey) }
+
+func (f *Files) retryDirectories(delay time.Duration) {
+	f.survey()
+	if len(f.names.unlisted) > 0 {
+		delay = min(2*delay, lastRetry)
+		f.agenda.after(delay, func() { f.retryDirectories(delay) })
+	}
+}
+
+// checkName compares a name with what it leads to now.
+func (f *Files) checkName(path string) {
+	st, err := statPath(path)
+	s := f.names.sources[path]
+	switch {
+	case err != nil && gone(err):
+		if s != nil {
+			f.readable(s)
+			f.attach(s, nil)
+			f.attachPipe(s, nil)
+			f.forget(s)
+		}
+		return
+	case err != nil:
+		f.fail(f.source(path), err)
+		return
+	case s != nil && s.inode != nil && s.inode.id.Dev == st.dev && s.inode.id.Ino == st.ino,
+		s != nil && s.pipe != nil && s.pipe.dev == st.dev && s.pipe.ino == st.ino:
+		return // an inode that is open keeps its number
+	case st.pipe():
+		f.openPipe(path)
+		return
+	case !st.regular():
+		return
+	}
+	fd, id, st, err := openFile(path)
+	if err != nil {
+		if gone(err) {
+			f.checkName(path)
+			return
+		}
+		f.fail(f.source(path), err)
+		return
+	}
+	s = f.source(path)
+	f.readable(s)
+	if in := f.inodes[id]; in != nil {
+		unix.Close(fd)
+		f.attach(s, in)
+		return
+	}
+	in := f.adopt(fd, id, s)
+	if !f.past.starting {
+		s.lineage.opened++
+	}
+	f.place(in, st)
+	f.attach(s, in)
+	if !f.past.starting {
+		f.checkFile(in)
+	}
+}
+
+// attach makes a name lead to in, nil for nowhere.
+func (f *Files) attach(s *source, in *inode) {
+	old := s.inode
+	if old == in {
+		return
+	}
+	s.inode = in
+	if in != nil {
+		in.names++
+	}
+	if old == nil {
+		return
+	}
+	if old.names--; old.names == 0 {
+		f.retire(old)
+	}
+}
+
+// source finds or makes the source of a name.
+func (f *Files) source(path string) *source {
+	s := f.names.sources[path]
+	if s == nil {
+		s = &source{path: path, lineage: lineage{done: f.past.doneWith(path)}}
+		f.names.mu.Lock()
+		f.names.sources[path] = s
+		f.names.mu.Unlock()
+	}
+	return s
+}
+
+// forget removes a source that has no file left.
+func (f *Files) forget(s *source) {
+	if s.inode == nil && s.pipe == nil && s.users == 0 && s.delay == 0 && f.names.sources[s.path] == s {
+		f.names.mu.Lock()
+		delete(f.names.sources, s.path)
+		f.names.mu.Unlock()
+	}
+}
+
+// original finds the source that a new file may be a copy of, going by its
+// name.
+func (f *Files) original(path string) *source {
+	for _, s := range f.names.sources {
+		if s.inode != nil && filepath.Dir(s.path) == filepath.Dir(path) && related(filepath.Base(s.path), filepath.Base(path)) {
+			return s
+		}
+	}
+	return nil
+}
+
+// fail notes that a source cannot be read, and tries again later.
+func (f *Files) fail(s *source, err error) {
+	if s.delay == 0 {
+		f.event(Event{Kind: Unreadable, Source: s.path, Err: err})
+		s.delay = firstRetry / 2
+		f.agenda.after(firstRetry, func() { f.retry(s) })
+	}
+	s.err.Store(&err)
+}
+
+func (f *Files) failRead(in *inode, err error) {
+	f.fail(in.src, fmt.Errorf("read %s: %w", in.src.path, err))
+}
+
+func (f *Files) retry(s *source) {
+	if s.delay == 0 {
+		return
+	}
+	s.delay = min(2*s.delay, lastRetry)
+	if s.inode != nil {
+		var b [1]byte
+		if _, err := unix.Pread(s.inode.fd, b[:], s.inode.off); err == nil {
+			f.readable(s)
+			f.checkFile(s.inode)
+			return
+		}
+	}
+	f.checkName(s.path)
+	if s.delay > 0 {
+		f.agenda.after(s.delay, func() { f.retry(s) })
+	}
+}
+
+// readable takes fail back.
+func (f *Files) readable(s *source) {
+	if s.delay == 0 {
+		return
+	}
+	s.delay = 0
+	s.err.Store(nil)
+	f.event(Event{Kind: Readable, Source: s.path})
+}
