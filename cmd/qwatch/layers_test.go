@@ -24,6 +24,7 @@ func TestLayers(t *testing.T) {
 		"remediate/diagnose": {"matcher", "remediate/advice", "remediate/facts"},
 		"remediate/facts":    {"internal/text", "matcher"},
 		"internal/config":    {"internal/text", "remediate"},
+		"internal/jsonscan":  {},
 		"internal/sysctld":   {"internal/text"},
 		"internal/text":      {},
 		"internal/trail":     {"internal/text", "remediate"},
@@ -33,7 +34,7 @@ func TestLayers(t *testing.T) {
 		"tailer":             {},
 		"tailer/bulk":        {},
 		"tailer/file":        {"tailer"},
-		"tailer/journal":     {"tailer"},
+		"tailer/journal":     {"internal/jsonscan", "tailer"},
 	}
 	out, err := exec.Command("go", "list", "-deps", "-f", `{{.ImportPath}} {{.Dir}} {{join .Imports " "}}`, ".").Output()
 	if err != nil {

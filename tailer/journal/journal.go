@@ -79,11 +79,11 @@ type Journal struct {
 	working chan struct{} // holds one element while Run is at work and does not wait
 
 	// The rest down to mu belongs to Run's goroutine.
-	cursor   []byte    // the last entry that was read, empty if none was
-	at       time.Time // when it was logged, or from when on entries are wanted
-	mayCheck bool      // the entry at cursor will be shown again if it still exists
-	due      time.Time // when the position is to be saved, zero if it is saved
-	units    map[string]unit
+	cursor   []byte          // the last entry that was read, empty if none was
+	at       time.Time       // when it was logged, or from when on entries are wanted
+	mayCheck bool            // the entry at cursor will be shown again if it still exists
+	due      time.Time       // when the position is to be saved, zero if it is saved
+	units    map[string]unit // by the name as it stands in an entry
 	text     []byte
 	skipped  uint64 // entries longer than maxEntry
 

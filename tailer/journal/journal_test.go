@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"qwatch/internal/jsonscan"
 	"qwatch/tailer"
 )
 
@@ -50,7 +51,7 @@ func TestEntryText(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := []string{string(e.cursor), string(e.pid), string(e.unit), e.time().UTC().Format(time.RFC3339Nano)}
+			got := []string{string(e.cursor), string(e.pid), string(jsonscan.Unquote(e.unit)), e.time().UTC().Format(time.RFC3339Nano)}
 			want := []string{"s=1;i=2", "77", "a.service", "2026-11-22T16:07:36.429332Z"}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("fields (-want +got):\n%s", diff)
@@ -203,12 +204,12 @@ func TestNewUnits(t *testing.T) {
 				t.Errorf("filter (-want +got):\n%s", diff)
 			}
 			for _, u := range tt.wants {
-				if j.unit([]byte(u)).pattern < 0 {
+				if j.unit(fmt.Appendf(nil, `"%s"`, u)).pattern < 0 {
 					t.Errorf("%q is not wanted", u)
 				}
 			}
 			for _, u := range tt.not {
-				if j.unit([]byte(u)).pattern >= 0 {
+				if j.unit(fmt.Appendf(nil, `"%s"`, u)).pattern >= 0 {
 					t.Errorf("%q is wanted", u)
 				}
 			}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"qwatch/internal/jsonscan"
 	"qwatch/tailer"
 )
 
@@ -185,24 +186,24 @@ func (j *Journal) skip() {
 	}
 }
 
-// unit finds out, once for each name, who wants a unit's entries.
-func (j *Journal) unit(name []byte) unit {
-	if u, ok := j.units[string(name)]; ok {
+// unit finds out, once for each name, who wants a unit's entries. value is the
+// name as it stands in the entry.
+func (j *Journal) unit(value []byte) unit {
+	if u, ok := j.units[string(value)]; ok {
 		return u
 	}
 	if len(j.units) >= maxUnits {
 		clear(j.units)
 	}
-	// The escapes of a unit name, such as \x2d, are escaped once more in JSON.
-	full := string(appendJSONString(nil, name))
-	u := unit{name: full, source: "journal:" + full, pattern: -1}
-	if full != "qwatch.service" && full != "qwatch-audit.service" {
+	name := string(jsonscan.Unquote(value))
+	u := unit{name: name, source: "journal:" + name, pattern: -1}
+	if name != "qwatch.service" && name != "qwatch-audit.service" {
 		u.pattern = slices.IndexFunc(j.globs, func(glob string) bool {
-			ok, _ := path.Match(glob, full)
+			ok, _ := path.Match(glob, name)
 			return ok
 		})
 	}
-	j.units[string(name)] = u
+	j.units[string(value)] = u
 	return u
 }
 
