@@ -64,10 +64,6 @@ type Meta struct {
 	Location *time.Location
 }
 
-// Literal stands in every record, also inside JSON, and begins it: a line
-// without it needs no Scan.
-const Literal = "*** uWSGI listen queue of socket"
-
 // needle stands in every record of both formats, and no JSON encoder escapes
 // any of it. Of all bytes of a record "!" is the rarest in logs, and
 // bytes.Index runs on the first byte of what it looks for: in cached uWSGI,

@@ -29,7 +29,7 @@ func TestLayers(t *testing.T) {
 		"internal/text":      {},
 		"internal/trail":     {"internal/text", "remediate"},
 		"internal/uwsgiconf": {},
-		"matcher":            {},
+		"matcher":            {"internal/jsonscan"},
 		"systemd":            {"internal/text"},
 		"tailer":             {},
 		"tailer/bulk":        {},
