@@ -32,7 +32,7 @@ func latency(b *testing.B, busy bool) {
 	}
 	defer file.Close()
 	hits := make(chan time.Time, 1)
-	files, err := follow.New(follow.Options{Globs: []string{path}}, func(c tailer.Chunk) {
+	files, err := follow.New(follow.Options{Globs: []string{path}, Cut: matcher.Cut, Continues: matcher.Continues}, func(c tailer.Chunk) {
 		matcher.Scan(c.Text, matcher.Meta{Source: c.Source, Read: c.Time}, func(matcher.Hit) { hits <- time.Now() })
 	})
 	if err != nil {

@@ -80,7 +80,8 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 	}
 	if len(globs) > 0 {
 		files, err := file.New(file.Options{
-			Globs: globs, FromStart: opts.FromStart, StateFile: state("positions.json"), Events: s.fileEvent,
+			Globs: globs, FromStart: opts.FromStart, StateFile: state("positions.json"),
+			Cut: matcher.Cut, Continues: matcher.Continues, Events: s.fileEvent,
 		}, s.handle)
 		if err != nil {
 			return nil, err

@@ -97,7 +97,7 @@ func (f *Files) unpack(p position, s *source, path string) (begin head, err erro
 				}
 				return nil
 			}
-			k := cut(text, false)
+			k := f.opt.Cut(text, false)
 			f.emit(s, text[:k], false)
 			fill = copy(f.buf, text[k:])
 		}

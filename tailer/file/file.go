@@ -79,6 +79,13 @@ type Options struct {
 	// StateFile keeps the positions over restarts; "" keeps them nowhere.
 	// Its directory must exist.
 	StateFile string
+	// Cut says how much of text, the newest part of a log, can be handed over,
+	// 0 for nothing yet; settled says that nothing has come for a while. What
+	// is left must be shorter than 64 KiB, so that no line needs more memory.
+	Cut func(text []byte, settled bool) int
+	// Continues says whether text stands inside a line of which before is the
+	// end of what was handed over (see tailer.Chunk.Middle).
+	Continues func(before, text []byte) bool
 	// Events is told what an operator should know, each thing once; nil for
 	// nobody. It may be called from two goroutines, and must not call back.
 	Events func(Event)
@@ -116,7 +123,7 @@ type Files struct {
 	opt    Options
 	handle tailer.Handler
 	ready  chan struct{}
-	asked  chan chan struct{} // by Alive
+	asked  chan func() // by Alive
 
 	names    names
 	inodes   map[identity]*inode
@@ -151,7 +158,7 @@ func New(opt Options, h tailer.Handler) (*Files, error) {
 		opt:      opt,
 		handle:   h,
 		ready:    make(chan struct{}),
-		asked:    make(chan chan struct{}),
+		asked:    make(chan func()),
 		names:    names{sources: map[string]*source{}},
 		inodes:   map[identity]*inode{},
 		past:     past{finished: map[identity]position{}, saved: map[identity]position{}},
@@ -167,13 +174,18 @@ func (f *Files) Ready() <-chan struct{} { return f.ready }
 // Alive returns nil when Run's loop answers, and ctx's error if it does not
 // before that: it hangs in a read, or in the Handler.
 func (f *Files) Alive(ctx context.Context) error {
-	answer := make(chan struct{})
+	return f.ask(ctx, func() {})
+}
+
+// ask has Run's goroutine call do.
+func (f *Files) ask(ctx context.Context, do func()) error {
+	answered := make(chan struct{})
 	select {
-	case f.asked <- answer:
+	case f.asked <- func() { do(); close(answered) }:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	<-answer // Run has the question and answers at once
+	<-answered // Run has the question and answers at once
 	return nil
 }
 
@@ -213,8 +225,8 @@ func (f *Files) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case answer := <-f.asked:
-			close(answer)
+		case do := <-f.asked:
+			do()
 		case <-f.watch.news:
 		case <-timer.C:
 		}

@@ -146,7 +146,7 @@ func (f *Files) read(in *inode, settled bool) (grew, more bool) {
 	if in.copyOf != nil && !f.isOriginal(in) {
 		return false, false
 	}
-	object := false // half a line that may be whole objects
+	whole := false // half a line will be whole if nothing follows it
 	for range burst {
 		n, err := unix.Pread(in.fd, f.buf, in.off)
 		if err != nil {
@@ -168,8 +168,8 @@ func (f *Files) read(in *inode, settled bool) (grew, more bool) {
 			continue
 		}
 		in.learn(text)
-		for k := cut(text, settled); k > 0; k = cut(text, settled) {
-			f.emit(in.src, text[:k], continues(in.last(), text))
+		for k := f.opt.Cut(text, settled); k > 0; k = f.opt.Cut(text, settled) {
+			f.emit(in.src, text[:k], f.opt.Continues(in.window, text))
 			in.advance(text[:k])
 			text = text[k:]
 			if n == len(f.buf) {
@@ -180,23 +180,23 @@ func (f *Files) read(in *inode, settled bool) (grew, more bool) {
 			grew = true
 			in.tail = len(text)
 		}
-		object = len(text) > 0 && text[0] == '{'
 		if more = n == len(f.buf); !more {
+			whole = !settled && f.opt.Cut(text, true) > 0
 			break
 		}
 	}
 	if grew {
 		in.moved = time.Now()
 		f.saveSoon()
-		if object && !settled {
+		if whole {
 			f.readSettled(in)
 		}
 	}
 	return grew, more
 }
 
-// readSettled reads once more half a line that stays as it is: it may be whole
-// JSON objects from an encoder that writes no newlines.
+// readSettled reads half a line once more that is still the same after a while:
+// it may be from an encoder that writes no newlines.
 func (f *Files) readSettled(in *inode) {
 	off, tail := in.off, in.tail
 	f.agenda.after(settleTime, func() {
@@ -260,7 +260,7 @@ func (f *Files) emitTail(in *inode) {
 	n, err := unix.Pread(in.fd, f.buf, in.off)
 	if err == nil && n > 0 && in.intact() {
 		text := f.buf[:n]
-		f.emit(in.src, text, continues(in.last(), text))
+		f.emit(in.src, text, f.opt.Continues(in.window, text))
 		in.advance(text)
 	}
 }

@@ -144,14 +144,6 @@ func (in *inode) skip(text []byte) {
 	}
 }
 
-// last is the byte before the position, 0 if it is not known.
-func (in *inode) last() byte {
-	if len(in.window) == 0 {
-		return 0
-	}
-	return in.window[len(in.window)-1]
-}
-
 // path is where the file stands now, which for one that was rotated away is
 // another place than its source; "" if it stands nowhere.
 func (in *inode) path() string {

@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// pipeSize is what may wait of a pipe's text, and 16 KiB more to read it with:
+// Options.Cut leaves less than 64 KiB.
+const pipeSize = (64 + 16) << 10
+
 // pipe is an open FIFO. It has no position and no second look, so a goroutine
 // of its own reads it.
 type pipe struct {
@@ -55,15 +59,16 @@ func (f *Files) attachPipe(s *source, p *pipe) {
 
 func (f *Files) readPipe(s *source, p *pipe) {
 	defer p.file.Close()
-	buf := make([]byte, longLine+16<<10)
-	fill, last := 0, byte(0) // bytes that wait in buf, the one before them
+	buf := make([]byte, pipeSize)
+	fill := 0          // bytes that wait in buf
+	var before [1]byte // the one before them, 0 for none
 	emit := func(text []byte) {
-		f.emit(s, text, continues(last, text))
-		last = text[len(text)-1]
+		f.emit(s, text, f.opt.Continues(before[:], text))
+		before[0] = text[len(text)-1]
 	}
 	emitLines := func(settled bool) {
 		text := buf[:fill]
-		for k := cut(text, settled); k > 0; k = cut(text, settled) {
+		for k := f.opt.Cut(text, settled); k > 0; k = f.opt.Cut(text, settled) {
 			emit(text[:k])
 			text = text[k:]
 		}
@@ -75,7 +80,7 @@ func (f *Files) readPipe(s *source, p *pipe) {
 		switch {
 		case err == nil:
 			emitLines(false)
-			if fill > 0 && buf[0] == '{' && !p.leaving.Load() {
+			if f.opt.Cut(buf[:fill], true) > 0 && !p.leaving.Load() {
 				p.file.SetReadDeadline(time.Now().Add(settleTime))
 			}
 		case !errors.Is(err, os.ErrDeadlineExceeded):

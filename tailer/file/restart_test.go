@@ -20,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"qwatch/matcher"
 	"qwatch/tailer"
 )
 
@@ -55,6 +56,8 @@ func reader(glob string) error {
 		Globs:     []string{glob},
 		StateFile: os.Getenv("TAILER_TEST_STATE"),
 		Events:    func(e Event) { fmt.Fprintln(os.Stderr, e) },
+		Cut:       matcher.Cut,
+		Continues: matcher.Continues,
 	}, func(c tailer.Chunk) { out.Write(c.Text) })
 	if err != nil {
 		return err
