@@ -139,7 +139,7 @@ func (s *scanner) scan(ctx context.Context, e env, args []string) {
 	paths, missing := bulk.Expand(args)
 	group := config.Default().Group
 	book := matcher.NewBook(group.Window, group.Quiet, group.Threshold)
-	options := bulk.Options{Literal: matcher.Literal}
+	options := bulk.Options{Literal: matcher.Literal, Seam: matcher.Seam}
 	wipe := func() {}
 	if f, ok := e.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		options.Progress, wipe = progress(f)

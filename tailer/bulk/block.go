@@ -219,6 +219,46 @@ func (s *stream) scan(b *block, w *worker, res *result) {
 	res.err = b.err
 }
 
+// turns lets one worker at a time claim a block.
+type turns struct {
+	source
+	mu      sync.Mutex
+	claimed int
+}
+
+// next claims the next block for w and names it in res, false after the last.
+func (t *turns) next(ctx context.Context, w *worker, res *result) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ctx.Err() != nil || !t.claim(&w.block) {
+		return false
+	}
+	*res = result{index: t.claimed, done: w.block.done, candidates: res.candidates[:0], text: res.text[:0]}
+	t.claimed++
+	return true
+}
+
+// run scans block after block, each into a result that is free.
+func (w *worker) run(ctx context.Context, in *turns, free <-chan *result, out chan<- *result) {
+	for {
+		var res *result
+		select {
+		case res = <-free:
+		case <-ctx.Done():
+			return
+		}
+		if !in.next(ctx, w, res) {
+			return
+		}
+		in.scan(&w.block, w, res)
+		select {
+		case out <- res:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // run scans a source with all workers and hands the results over in the
 // source's order, on the caller's goroutine. It returns when all are handed
 // over, or at once when ctx is done; closed is called when no worker uses the
@@ -232,34 +272,10 @@ func run(ctx context.Context, src source, workers []*worker, closed func(), take
 		free <- new(result)
 	}
 	out := make(chan *result)
-	var turn sync.Mutex
-	claimed := 0
+	in := &turns{source: src}
 	var group sync.WaitGroup
 	for _, w := range workers {
-		group.Go(func() {
-			for {
-				var res *result
-				select {
-				case res = <-free:
-				case <-ctx.Done():
-					return
-				}
-				turn.Lock()
-				if ctx.Err() != nil || !src.claim(&w.block) {
-					turn.Unlock()
-					return
-				}
-				*res = result{index: claimed, done: w.block.done, candidates: res.candidates[:0], text: res.text[:0]}
-				claimed++
-				turn.Unlock()
-				src.scan(&w.block, w, res)
-				select {
-				case out <- res:
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
+		group.Go(func() { w.run(ctx, in, free, out) })
 	}
 	go func() {
 		group.Wait()

@@ -24,6 +24,9 @@ type Options struct {
 	// long and holds no newline. The best one is what the record itself
 	// begins with, since an endless text without any boundary is cut there.
 	Literal string
+	// Seam is where an endless line is cut best, behind its first byte; "" for
+	// nowhere.
+	Seam string
 	// Workers is how many goroutines scan, 1 to 16; 0 stands for one a core.
 	Workers int
 	// Progress, if not nil, is told at most ten times a second, and at the
@@ -55,7 +58,7 @@ const Stdin = "-"
 // Read reads the files (Stdin: stdin) one after the other and calls emit for
 // each line that holds the literal, in the files' order, without its newline
 // (a "\r" before it stays). Of a line longer than 64 KiB it hands over
-// pieces that together hold each literal once, cut at "}{" where there is
+// pieces that together hold each literal once, cut at a seam where there is
 // one, so that records which an encoder wrote without newlines are whole. The
 // text is borrowed: emit copies what it keeps. emit and opt.Progress are
 // called on the caller's goroutine.
@@ -103,10 +106,13 @@ func newReader(opt Options, paths []string, emit func(string, []byte)) *reader {
 		// them together stay small.
 		opt.sizes = sizes{mapped: max(2<<20, (32<<20/int64(opt.Workers))&^(2<<20-1)), stream: 1 << 20, edge: 64 << 10}
 	}
+	if opt.Seam == "" {
+		opt.Seam = "\n" // which no part of a line holds
+	}
 	r := &reader{opt: opt, emit: emit, told: time.Now()}
 	for range opt.Workers {
 		find := &finder{literal: opt.Literal}
-		r.workers = append(r.workers, &worker{cut: cutter{find, opt.sizes.edge}})
+		r.workers = append(r.workers, &worker{cut: cutter{find, []byte(opt.Seam), opt.sizes.edge}})
 	}
 	if opt.Progress == nil {
 		return r
@@ -205,7 +211,7 @@ func (r *reader) source(file *os.File) (source, error) {
 		return nil, err
 	}
 	if info.IsDir() {
-		return nil, errors.New("it is a folder")
+		return nil, errors.New("it is a directory")
 	}
 	// Files in /proc are regular, and empty until they are read.
 	if info.Mode().IsRegular() && info.Size() > 0 {

@@ -24,6 +24,7 @@ func read(t *testing.T, opt Options, path string, stdin io.Reader) ([]string, To
 	if opt.Literal == "" {
 		opt.Literal = literal
 	}
+	opt.Seam = "}{"
 	var got []string
 	totals := Read(t.Context(), []string{path}, stdin, opt, func(from string, text []byte) {
 		if from != path {

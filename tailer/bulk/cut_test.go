@@ -74,7 +74,7 @@ func TestSpans(t *testing.T) {
 		{"xxab*xab*xxxxxxxxxab*xxxxx", 6, []string{"xxab*x", "ab*xx", "xxxxxxab*xx"}},
 	} {
 		var got []string
-		c := cutter{&finder{literal: "ab*"}, test.edge}
+		c := cutter{&finder{literal: "ab*"}, []byte("}{"), test.edge}
 		for _, s := range c.spans(nil, []byte(test.text), 0, len(test.text)) {
 			got = append(got, test.text[s.start:s.end])
 		}

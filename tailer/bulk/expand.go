@@ -12,10 +12,10 @@ import (
 )
 
 // Expand returns the files that the arguments of a command name: files, Stdin,
-// folders (the regular files in and below them, by name), and globs that no
-// shell has expanded ("**" goes through folders). What is named twice, by
+// directories (the regular files in and below them, by name), and globs that no
+// shell has expanded ("**" goes through directories). What is named twice, by
 // whatever name, is in the list once, as its hits must not count twice.
-// Symbolic links are followed to files, and to folders where an argument or a
+// Symbolic links are followed to files, and to directories where an argument or a
 // glob names them. What does not exist or cannot be looked into is in the
 // second list.
 func Expand(args []string) ([]string, []Unreadable) {
@@ -26,7 +26,7 @@ func Expand(args []string) ([]string, []Unreadable) {
 		case arg == Stdin:
 			e.add(arg, Stdin)
 		case err == nil && info.IsDir():
-			e.folder(arg)
+			e.directory(arg)
 		case err == nil:
 			e.file(arg, info)
 		case errors.Is(err, fs.ErrNotExist) && strings.ContainsAny(arg, `*?[{`):
@@ -73,8 +73,8 @@ func (e *expansion) regular(path string) {
 	}
 }
 
-func (e *expansion) folder(root string) {
-	// The slash makes WalkDir enter a link to a folder.
+func (e *expansion) directory(root string) {
+	// The slash makes WalkDir enter a link to a directory.
 	filepath.WalkDir(root+"/", func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -96,10 +96,10 @@ func (e *expansion) glob(pattern string) {
 	}
 	for _, path := range paths {
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			// A folder that matches is meant with its files, unless "**"
+			// A directory that matches is meant with its files, unless "**"
 			// finds these by itself.
 			if !strings.Contains(pattern, "**") {
-				e.folder(path)
+				e.directory(path)
 			}
 			continue
 		}
