@@ -1,7 +1,6 @@
 package file
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -15,24 +14,6 @@ import (
 // searchRounds are the looks (gatherTime apart) that follow a rotation: a
 // listing may miss a file that is renamed meanwhile.
 var searchRounds = map[int]bool{0: true, 1: true, 2: true, 4: true, 8: true, 16: true, 32: true}
-
-// lineage is what is known of the files that a name led to before.
-type lineage struct {
-	done
-	backup         string // the base name under which a rotation put the last one
-	heads          []head // how the last ones began
-	births, opened int    // files that were born under the name, and those of them that were opened
-}
-
-// maxHeads is how many generations a lineage remembers.
-const maxHeads = 8
-
-// add remembers how one of the files began.
-func (l *lineage) add(h head) {
-	if len(h.Text) > 0 {
-		l.heads = append(l.heads[max(0, len(l.heads)-maxHeads+1):], h)
-	}
-}
 
 // truncated handles a file that was cut in place: the rest of its text is
 // looked for in a copy, then it is read from its beginning.
@@ -81,15 +62,10 @@ func (f *Files) findCopy(in *inode) string {
 			st.dev == in.id.Dev && st.ino == in.id.Ino {
 			continue
 		}
-		fd, id, _, err := openFile(path)
-		if err != nil {
+		c := f.adoptIf(path, in.src, func(fd int, _ identity) bool { return f.holds(fd, at, path) })
+		if c == nil {
 			continue
 		}
-		if f.inodes[id] != nil || !f.holds(fd, at, path) {
-			unix.Close(fd)
-			continue
-		}
-		c := f.adopt(fd, id, in.src)
 		at.apply(c)
 		c.copied = true
 		in.src.lineage.Low = max(in.src.lineage.Low, st.since())
@@ -97,66 +73,6 @@ func (f *Files) findCopy(in *inode) string {
 		return path
 	}
 	return f.findCompressed(at, in.src)
-}
-
-// holds says whether the file has p's text before p's position.
-func (f *Files) holds(fd int, p position, path string) bool {
-	text, at := p.Window, p.Off-int64(len(p.Window))
-	if p.Off == p.Head.At && len(p.Head.Text) > 0 {
-		text, at = p.Head.Text, p.Off
-	}
-	if len(text) == 0 || len(text) < 64 && !related(filepath.Base(p.Path), filepath.Base(path)) {
-		return false
-	}
-	return same(fd, text, at) && same(fd, p.Head.Text, p.Head.At)
-}
-
-// same says whether the file has text at an offset.
-func same(fd int, text []byte, at int64) bool {
-	buf := make([]byte, len(text))
-	n, err := unix.Pread(fd, buf, at)
-	return err == nil && bytes.Equal(buf[:n], text)
-}
-
-// isOriginal says whether a file that may be a copy is none, and so to be read.
-// A copy in the making is empty, or the beginning of the original.
-func (f *Files) isOriginal(in *inode) bool {
-	if f.isCopy(in.fd, in.copyOf) {
-		return false
-	}
-	in.copyOf = nil
-	return true
-}
-
-// isCopy says whether the file begins like s does or did, or is still empty.
-func (f *Files) isCopy(fd int, s *source) bool {
-	if st, err := statFD(fd); err != nil || st.size == 0 {
-		return true
-	}
-	heads := s.lineage.heads
-	if o := s.inode; o != nil {
-		now := readHead(o.fd)
-		if len(o.head.Text) == 0 { // so that holds knows it, should o be cut now
-			o.off, o.head, o.window = now.At, now, make([]byte, min(now.At, windowSize))
-		}
-		heads = append(heads[:len(heads):len(heads)], o.head, now)
-	}
-	return slices.ContainsFunc(heads, func(h head) bool { return h.begins(fd) })
-}
-
-// begins says whether the file may be a copy, perhaps still in the making, of
-// one that began with h.
-func (h head) begins(fd int) bool {
-	if len(h.Text) == 0 {
-		return false
-	}
-	buf := make([]byte, len(h.Text))
-	n, err := unix.Pread(fd, buf, h.At)
-	if err == nil && n == 0 { // shorter than the hole: a copy has only NULs yet
-		st, err := statFD(fd)
-		return err != nil || same(fd, []byte{0}, st.size-1)
-	}
-	return err != nil || bytes.Equal(buf[:n], h.Text[:n])
 }
 
 // neighbours lists the directories that s's files stand in.
@@ -255,15 +171,26 @@ func (f *Files) generation(s *source, path string) *inode {
 	if err != nil || !st.regular() || st.size == 0 || st.since() <= s.lineage.Low {
 		return nil
 	}
+	in := f.adoptIf(path, s, func(fd int, id identity) bool {
+		_, finished := f.past.finished[id]
+		return !finished && !f.isCopy(fd, s)
+	})
+	if in != nil {
+		s.lineage.opened++
+	}
+	return in
+}
+
+// adoptIf begins to follow a file that is not open yet, if it is the right one.
+func (f *Files) adoptIf(path string, s *source, right func(fd int, id identity) bool) *inode {
 	fd, id, _, err := openFile(path)
 	if err != nil {
 		return nil
 	}
-	if _, ok := f.past.finished[id]; ok || f.inodes[id] != nil || f.isCopy(fd, s) {
+	if f.inodes[id] != nil || !right(fd, id) {
 		unix.Close(fd)
 		return nil
 	}
-	s.lineage.opened++
 	return f.adopt(fd, id, s)
 }
 
@@ -307,15 +234,10 @@ func (f *Files) findMoved(p position, s *source) {
 		if err != nil || st.ino != p.Ino || st.dev != p.Dev || !st.regular() {
 			continue
 		}
-		fd, id, _, err := openFile(path)
-		if err != nil {
+		in := f.adoptIf(path, s, func(_ int, id identity) bool { return id == p.id() })
+		if in == nil {
 			continue
 		}
-		if id != p.id() || f.inodes[id] != nil {
-			unix.Close(fd)
-			continue
-		}
-		in := f.adopt(fd, id, s)
 		p.apply(in)
 		f.event(Event{Kind: Rotated, Source: p.Path, Detail: "while not running, to " + path})
 		f.drain(in)

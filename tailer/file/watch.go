@@ -58,8 +58,8 @@ func newWatcher(f *Files) *watcher {
 	return w
 }
 
-// open begins to take the events of directories. Without an inotify instance it tries
-// again now and then.
+// open begins to take the events of directories. Without an inotify instance it
+// tries again now and then.
 func (w *watcher) open() error {
 	fs, err := fsnotify.NewWatcher()
 	if err != nil {
