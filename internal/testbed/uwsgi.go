@@ -10,9 +10,11 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -98,6 +100,36 @@ func StartUWSGI(ctx context.Context, o Options) (_ *UWSGI, err error) {
 		return nil, err
 	}
 
+	cmd := u.command(program, app, o)
+	if o.User != "" {
+		if cmd.SysProcAttr.Credential, err = credential(o.User); err != nil {
+			return nil, err
+		}
+		if err := os.Chown(u.temp, int(cmd.SysProcAttr.Credential.Uid), -1); err != nil {
+			return nil, err
+		}
+	}
+	// What uWSGI says before it opens its log.
+	var early *os.File
+	if early, err = os.Create(filepath.Join(u.temp, "early")); err != nil {
+		return nil, err
+	}
+	defer early.Close()
+	cmd.Stdout, cmd.Stderr = early, early
+	if err := startOnLastingThread(cmd); err != nil {
+		return nil, err
+	}
+	u.Pid = cmd.Process.Pid
+	go func() { cmd.Wait(); close(u.done) }()
+	if err := u.ready(ctx, o.Workers); err != nil {
+		said, _ := os.ReadFile(early.Name())
+		return nil, fmt.Errorf("%s %w:\n%s%s", cmd, err, said, u.Log())
+	}
+	return u, nil
+}
+
+// command is the call of uWSGI that the options ask for.
+func (u *UWSGI) command(program, app string, o Options) *exec.Cmd {
 	args := []string{"--master", "--processes", strconv.Itoa(o.Workers), "--logto", u.LogFile,
 		"--plugin", "python3", "--need-app", "--wsgi-file", app}
 	if u.Address != "" {
@@ -114,45 +146,67 @@ func StartUWSGI(ctx context.Context, o Options) (_ *UWSGI, err error) {
 	cmd.Env = append(os.Environ(), o.Env...)
 	// A group of its own, so that Stop ends the workers too, stopped ones included.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGINT}
-	if o.User != "" {
-		if cmd.SysProcAttr.Credential, err = credential(o.User); err != nil {
-			return nil, err
-		}
-		if err := os.Chown(u.temp, int(cmd.SysProcAttr.Credential.Uid), -1); err != nil {
-			return nil, err
-		}
-	}
-	// What uWSGI says before it opens its log.
-	var early *os.File
-	if early, err = os.Create(filepath.Join(u.temp, "early")); err != nil {
-		return nil, err
-	}
-	cmd.Stdout, cmd.Stderr = early, early
-	err = cmd.Start()
-	early.Close()
-	if err != nil {
-		return nil, err
-	}
-	u.Pid = cmd.Process.Pid
-	go func() { cmd.Wait(); close(u.done) }()
+	return cmd
+}
 
+// ready waits until the workers are there.
+func (u *UWSGI) ready(ctx context.Context, workers int) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if pids, _ := u.Workers(); len(pids) >= o.Workers && asleep(pids) {
-			return u, nil
+		if pids, _ := u.Workers(); len(pids) >= workers && asleep(pids) {
+			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-u.done:
-			said, _ := os.ReadFile(early.Name())
-			return nil, fmt.Errorf("%s ended at its start:\n%s%s", cmd, said, u.Log())
+			return errors.New("ended at its start")
 		case <-ctx.Done():
 			u.kill()
-			return nil, fmt.Errorf("%s is not ready: %w\n%s", cmd, ctx.Err(), u.Log())
+			return fmt.Errorf("is not ready: %w", ctx.Err())
 		}
 	}
 }
+
+// lastingThread runs what it is sent on a thread that never ends.
+var lastingThread = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
+
+// startOnLastingThread starts a command whose end shall be that of this process:
+// Pdeathsig follows the thread that forked (prctl(2)), and tests end threads. One
+// that has entered another network namespace forks itself, or the command would
+// be in the wrong one.
+func startOnLastingThread(cmd *exec.Cmd) error {
+	here, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	done := make(chan error)
+	lastingThread() <- func() {
+		there, err := os.Readlink("/proc/thread-self/ns/net")
+		if err == nil && there != here {
+			err = errElsewhere
+		}
+		if err == nil {
+			err = cmd.Start()
+		}
+		done <- err
+	}
+	if err = <-done; errors.Is(err, errElsewhere) {
+		return cmd.Start()
+	}
+	return err
+}
+
+var errElsewhere = errors.New("in another network namespace")
 
 // Stop ends it at once, whatever state it is in.
 func (u *UWSGI) Stop() {
