@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"qwatch/matcher"
+	"qwatch/remediate/advice"
 	"qwatch/remediate/diagnose"
 	"qwatch/remediate/facts"
 )
@@ -72,7 +73,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		if last.Result == Failed {
 			return say(Refuse, CodeGaveUp, "gave up: %d tries failed, the last with: %s", n, last.Error)
 		}
-		plan.Advice = capacityAdvice(s)
+		plan.Advice = advice.Capacity(s)
 		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
 	}
 	switch d := c.Diagnosis; d.Kind {
@@ -88,7 +89,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	}
 	target, code, cannotGrow := p.reach(s, c.Diagnosis)
 	if cannotGrow != "" {
-		plan.Advice = capacityAdvice(s)
+		plan.Advice = advice.Capacity(s)
 		if code == CodeMaxWait {
 			plan.Advice = c.Diagnosis.Advice
 		}
@@ -132,14 +133,13 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 		actions = append(actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: reloadWhy})
 	}
 	if !canRelisten {
-		plan.Advice = []string{restartAdvice(s, target)}
+		plan.Advice = []string{advice.Restart(s, target)}
 		if len(actions) == 0 {
 			return say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", cannot, noReload)
 		}
 	}
 	if s.OtherNetNS {
-		plan.Advice = append(plan.Advice, fmt.Sprintf("set the sysctl %s = %d for %s itself, or its next start brings %d back: no file of this host reaches it",
-			somaxconn, target, cmp.Or(s.Master.Container, "that namespace"), s.Somaxconn))
+		plan.Advice = append(plan.Advice, advice.Somaxconn(s, target, p.SysctlFile)...)
 	}
 	reason := fmt.Sprintf("%s and %s; raise it to %d", why, c.Evidence, target)
 	if cannot != "" {
@@ -264,24 +264,4 @@ func (p Policy) whyNoReload(s facts.Socket, h History, somaxconn int, inPlace bo
 		return fmt.Sprintf("%d reloads on this host within the hour (policy.reload.max_per_hour)", n)
 	}
 	return ""
-}
-
-// restartAdvice is how a socket gets a limit that it cannot get while it runs.
-func restartAdvice(s facts.Socket, target int) string {
-	if s.SocketUnit != "" {
-		return fmt.Sprintf("set Backlog=%d under [Socket] by `systemctl edit %s` and restart that unit with its service: a running socket keeps its limit", target, s.SocketUnit)
-	}
-	return fmt.Sprintf("set listen = %d in uWSGI's configuration and restart it: a running socket keeps its limit, also over most reloads", target)
-}
-
-// capacityAdvice is what is left to do where a longer queue is no cure.
-func capacityAdvice(s facts.Socket) []string {
-	advice := []string{
-		fmt.Sprintf("a longer queue buys seconds, not capacity: give uWSGI more workers than its %d, or make the requests shorter", len(s.Workers)),
-		"set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced",
-	}
-	if s.Configured > 0 && s.Configured < s.Limit && s.SocketUnit == "" {
-		advice = append(advice, fmt.Sprintf("set listen = %d (now %d, %s), or a restart brings the old limit back", s.Limit, s.Configured, s.ConfiguredAt))
-	}
-	return advice
 }

@@ -112,15 +112,16 @@ const (
 	relist       = "listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 128 to 1024"
 	reloadAuto   = "reload uWSGI 1234 gracefully (auto): "
 
-	adviceWorkers  = "a longer queue buys seconds, not capacity: give uWSGI more workers than its 4, or make the requests shorter"
-	adviceHarakiri = "set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced"
-	adviceListen   = "set listen = 1024 in uWSGI's configuration and restart it: a running socket keeps its limit, also over most reloads"
+	adviceSeconds  = "a longer queue buys seconds, not capacity"
+	adviceWorkers  = "give uWSGI more workers (processes) than its 4, or make the requests shorter"
+	adviceHarakiri = "set `harakiri = 30` in /etc/uwsgi/app.ini, so that a worker is replaced when a request holds it for 30 seconds"
+	adviceListen   = "set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128) and restart uWSGI: a running socket keeps its limit, also over most reloads"
 )
 
 var (
 	allSysctls = []string{setSomaxconn, setNetdev, setSyn}
 	wholeRaise = []string{setSomaxconn, setNetdev, setSyn, relist}
-	capacity   = []string{adviceWorkers, adviceHarakiri}
+	capacity   = []string{adviceSeconds, adviceWorkers, adviceHarakiri}
 	withReload = func(why string) []string { return append(slices.Clone(wholeRaise), reloadAuto+why) }
 	noRelisten = map[facts.Step]string{facts.StepRelisten: "needs CAP_SYS_PTRACE"}
 )
@@ -217,7 +218,8 @@ func TestDecide(t *testing.T) {
 			Reason: strings.ReplaceAll(fullReason, "127.0.0.1:5000", "127.0.0.1:5000 in web"),
 			Actions: []string{"set net.core.somaxconn from 128 to 1024 in the namespace of uwsgi 1234 (web)",
 				"listen again on 127.0.0.1:5000 in web of uWSGI 1234: backlog from 128 to 1024"},
-			Advice: []string{"set the sysctl net.core.somaxconn = 1024 for web itself, or its next start brings 128 back: no file of this host reaches it"}}},
+			Advice: []string{"give the container web its own somaxconn, which no file of the host reaches and each start of it sets anew: compose `sysctls: [net.core.somaxconn=1024]` or `docker run --sysctl net.core.somaxconn=1024`",
+				"on Kubernetes set it in the pod's securityContext.sysctls, which the kubelet must allow (allowedUnsafeSysctls: [net.core.somaxconn])"}}},
 		{"stepped aside", func(p *Policy, c *Case, h *History) {
 			c.Facts.Booted = now.Add(-time.Hour)
 			*h = History{{Time: now.Add(-time.Minute), Plan: "inc-0.1", Action: "sysctl", Target: "net.core.somaxconn", To: ptr(2048), Result: Applied}}
@@ -272,7 +274,7 @@ func TestDecide(t *testing.T) {
 				"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 3000"}}},
 		{"ceiling", func(p *Policy, c *Case, h *History) { c.limit(8192) },
 			decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192",
-				Advice: append(slices.Clone(capacity), "set listen = 8192 (now 128, /etc/uwsgi/app.ini:3), or a restart brings the old limit back")}},
+				Advice: append(slices.Clone(capacity), "set `listen = 8192` in /etc/uwsgi/app.ini:3 (now 128), or a restart brings 128 back")}},
 		{"a limit over the ceiling is not lowered", func(p *Policy, c *Case, h *History) {
 			c.limit(16384)
 			c.Socket.Configured = 16384

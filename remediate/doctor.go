@@ -91,7 +91,7 @@ func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnos
 			full = append(full, fmt.Sprintf("the accept queue of %s is full, %d of %d (%s): %s", s.Name(), s.Length, s.Limit, d.Kind,
 				cmp.Or(first(d.Advice), "see qwatch plan")))
 		}
-		risky = append(risky, risks(s, boot.Value)...)
+		risky = append(risky, risks(s, boot.Value, p.SysctlFile)...)
 	}
 	c.Problems = append(append(c.Problems, full...), risky...)
 	for _, loss := range BootLosses(p, f) {
@@ -109,18 +109,16 @@ func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnos
 
 // risks tells what a cold start of the socket's uWSGI, or a reboot, would
 // bring. boot is somaxconn after a reboot, 0 if unknown.
-func risks(s facts.Socket, boot int) []string {
+func risks(s facts.Socket, boot int, file string) []string {
 	var out []string
-	if s.Configured > s.Somaxconn && s.Somaxconn > 0 {
-		out = append(out, fmt.Sprintf("%s would not start again: it is configured to listen = %d (%s), and somaxconn is %d: raise somaxconn before you restart it",
-			s.Master, s.Configured, s.ConfiguredAt, s.Somaxconn))
+	if before := advice.BeforeRestart(s); before != "" {
+		out = append(out, fmt.Sprintf("%s: %s", s.Master, before))
 	} else if !s.OtherNetNS && boot > 0 && s.Configured > boot {
-		out = append(out, fmt.Sprintf("after a reboot %s would not start: it is configured to listen = %d (%s), and somaxconn would be %d: set net.core.somaxconn = %d in a file of /etc/sysctl.d",
-			s.Master, s.Configured, s.ConfiguredAt, boot, s.Configured))
+		out = append(out, fmt.Sprintf("after a reboot %s would not start: it is configured to listen = %d (%s), and somaxconn would be %d: %s",
+			s.Master, s.Configured, s.ConfiguredAt, boot, advice.Somaxconn(s, s.Configured, file)[0]))
 	}
-	if s.Configured > 0 && s.Configured < s.Limit && s.SocketUnit == "" {
-		out = append(out, fmt.Sprintf("a restart of %s brings the limit of %s back from %d to %d: %s",
-			s.Master, s.Name(), s.Limit, s.Configured, advice.SetListen(s, s.Limit)))
+	if next := s.AfterRestart(); next > 0 && next < s.Limit {
+		out = append(out, fmt.Sprintf("the limit %d of %s holds until the next restart only: %s", s.Limit, s.Name(), advice.Persist(s, s.Limit)))
 	}
 	return out
 }

@@ -11,7 +11,7 @@ import (
 
 func TestExamine(t *testing.T) {
 	const (
-		lost = "a restart of uwsgi 1234 (app.service) brings the limit of 127.0.0.1:5000 back from 1024 to 128: set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128)"
+		lost = "the limit 1024 of 127.0.0.1:5000 holds until the next restart only: set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128), or a restart brings 128 back"
 		down = "it is configured to listen = 2048 (/etc/uwsgi/app.ini:3), and somaxconn "
 	)
 	tests := []struct {
@@ -28,12 +28,18 @@ func TestExamine(t *testing.T) {
 		{"but not where systemd holds it", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
 			s.Limit, s.SocketUnit = 1024, "app.socket"
 		}, []string{}},
+		{"unless its Backlog= is less", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
+			s.Limit, s.SocketUnit, s.UnitBacklog = 1024, "app.socket", 128
+		}, []string{"the limit 1024 of 127.0.0.1:5000 holds until the next restart only: set Backlog=1024 under [Socket] by `systemctl edit app.socket`, or a restart of that unit brings 128 back"}},
+		{"nor where it is not known whether it does", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
+			s.Limit, s.UnitUnknown = 1024, "systemd does not answer"
+		}, []string{}},
 		{"it would not start", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) { s.Configured = 2048 },
-			[]string{"uwsgi 1234 (app.service) would not start again: " + down + "is 1024: raise somaxconn before you restart it"}},
+			[]string{"uwsgi 1234 (app.service): raise somaxconn to 2048 before any restart: with 1024 and listen = 2048 (/etc/uwsgi/app.ini:3) uWSGI refuses to start"}},
 		{"nor after a reboot", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
 			s.Configured, s.Somaxconn = 2048, 4096
 		},
-			[]string{"after a reboot uwsgi 1234 (app.service) would not start: " + down + "would be 1024: set net.core.somaxconn = 2048 in a file of /etc/sysctl.d"}},
+			[]string{"after a reboot uwsgi 1234 (app.service) would not start: " + down + "would be 1024: set net.core.somaxconn = 2048 in /etc/sysctl.d/90-qwatch.conf and load it: sysctl -p /etc/sysctl.d/90-qwatch.conf"}},
 		{"a boot loses what was raised", func(p *Policy, f *facts.Snapshot, s *facts.Socket, d *diagnose.Diagnosis) {
 			f.File, f.WinningFile = map[string]int{key: 2048}, "/etc/sysctl.d/99-qwatch.conf"
 		}, []string{`a reboot would set net.core.somaxconn to 1024, not to 2048: /etc/sysctl.conf:2 is read after /etc/sysctl.d/90-qwatch.conf; change that line, or set policy.sysctl.file = "/etc/sysctl.d/99-qwatch.conf"`}},

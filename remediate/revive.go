@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"qwatch/remediate/advice"
 	"qwatch/remediate/facts"
 )
 
@@ -37,10 +38,10 @@ func PlanStart(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) 
 	case r.Listen <= live:
 		return say(Nothing, CodeNotFull, "%s can start: it is configured to listen = %d (%s), and somaxconn is %d", r.Unit, r.Listen, r.At, live)
 	case r.Listen > p.MaxBacklog:
-		plan.Advice = []string{fmt.Sprintf("lower listen in %s to %d, or raise policy.max_backlog", r.At, p.MaxBacklog)}
+		plan.Advice = []string{advice.SetListen(facts.Socket{Configured: r.Listen, ConfiguredAt: r.At}, p.MaxBacklog) + ", or raise policy.max_backlog"}
 		return say(Refuse, CodeCeiling, "%s; policy.max_backlog allows no more than %d", down, p.MaxBacklog)
 	case !p.Sysctl:
-		plan.Advice = []string{fmt.Sprintf("sysctl -w net.core.somaxconn=%d", r.Listen)}
+		plan.Advice = advice.Somaxconn(facts.Socket{}, r.Listen, p.SysctlFile)
 		return say(Refuse, CodePowerless, "%s; policy.sysctl is off", down)
 	}
 	if n := h.countedBy(p).starts(r.Unit, now); n >= p.GiveUpAfter {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"qwatch/remediate/advice"
 	"qwatch/remediate/facts"
 )
 
@@ -193,15 +194,8 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	}
 	plan.Actions = append(plan.Actions, Relisten{Socket: s, From: s.Limit, To: plan.Target, Why: why})
 	plan.Verdict, plan.Reason = Act, why
-	switch {
-	case s.SocketUnit != "":
-		plan.Advice = []string{fmt.Sprintf("set Backlog=%d under [Socket] by `systemctl edit %s`, so that the socket comes up with it", wish, s.SocketUnit)}
-	case s.Configured < wish:
-		where := ""
-		if s.ConfiguredAt != "" {
-			where = " in " + s.ConfiguredAt
-		}
-		plan.Advice = []string{fmt.Sprintf("put listen = %d in place of %d%s, so that uWSGI comes up with it", wish, s.Configured, where)}
+	if next := s.AfterRestart(); next < wish {
+		plan.Advice = []string{advice.Persist(s, wish)}
 	}
 	return plan
 }

@@ -125,13 +125,13 @@ func TestKeep(t *testing.T) {
 	}{
 		{"restarted", func(p *Policy, c *Case, h *History) { c.raised(1024) }, decided{Verdict: Act, Code: CodeKept, Target: 1024,
 			Reason:  "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024",
-			Actions: []string{relist}, Advice: []string{"put listen = 1024 in place of 128 in /etc/uwsgi/app.ini:3, so that uWSGI comes up with it"}}},
+			Actions: []string{relist}, Advice: []string{"set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128), so that it outlasts a restart"}}},
 		{"systemd made its socket anew", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)
 			c.Socket.SocketUnit = "app.socket"
 		}, decided{Verdict: Act, Code: CodeKept, Target: 1024,
 			Reason:  "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024",
-			Actions: []string{relist}, Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket`, so that the socket comes up with it"}}},
+			Actions: []string{relist}, Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket`, so that it outlasts a restart of that unit"}}},
 		{"never raised", func(p *Policy, c *Case, h *History) { *h = nil }, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
 		{"lowered while it ran", func(p *Policy, c *Case, h *History) { (*h)[0].Start++ }, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
 		{"undone", func(p *Policy, c *Case, h *History) {

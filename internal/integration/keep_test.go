@@ -59,7 +59,7 @@ func TestKept(t *testing.T) {
 	if l := q.waitFor("uWSGI was restarted and listens with 100 again"); l["event"] != "limit-kept" || l["code"] != "kept" {
 		t.Errorf("event: %v", l)
 	}
-	q.advised(fmt.Sprintf("put listen = 1024 in place of 100 in %s:2", ini))
+	q.advised(fmt.Sprintf("set `listen = 1024` in %s:2 (now 100), so that it outlasts a restart", ini))
 	q.waitFor("fixed at ")
 
 	// qwatch is down while uWSGI is restarted.

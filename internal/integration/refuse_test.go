@@ -176,7 +176,7 @@ func TestRelistenNotPermitted(t *testing.T) {
 				t.Errorf("plan: %s", plan)
 			}
 			if reload == "never" {
-				q.advised("set listen = 1024 in uWSGI's configuration")
+				q.advised("start uWSGI with `--listen 1024` (now 100): a running socket keeps its limit")
 			}
 			wantLimit(t, u, 100)
 			wantSomaxconn(t, 1024)

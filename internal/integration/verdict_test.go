@@ -107,7 +107,7 @@ func TestDeadlock(t *testing.T) {
 				t.Errorf("verdict: %v: %v", l["code"], l["reason"])
 			}
 			q.advised("a graceful reload would wait for the stuck workers")
-			q.advised("set harakiri = 30")
+			q.advised("`--harakiri 30`")
 			n := records(u)
 			until(t, "three more records", func() bool { return records(u) >= n+3 })
 			leftAlone(t, q, u, 100)

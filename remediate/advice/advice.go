@@ -1,50 +1,179 @@
 // Package advice holds the sentences that tell an administrator what to do, a
-// function each: what they say, and in which file's syntax, is written here
+// function each: what they say, and in the syntax of which file, is written here
 // alone. They begin small and have no full stop, so that they can follow others.
 package advice
 
 import (
+	"cmp"
 	"fmt"
-	"path/filepath"
+	"path"
+	"strconv"
 	"strings"
 
 	"qwatch/remediate/facts"
 )
 
-// BuysSeconds is what a longer queue is good for.
+// BuysSeconds says what a longer queue is good for.
 const BuysSeconds = "a longer queue buys seconds, not capacity"
 
-// SetListen says how to give uWSGI the listen n, as the line that the file at
-// ConfiguredAt would have.
-func SetListen(s facts.Socket, n int) string {
-	file, _, _ := strings.Cut(s.ConfiguredAt, ":")
-	line := fmt.Sprintf("listen = %d", n)
-	switch filepath.Ext(file) {
-	case ".yaml", ".yml":
-		line = fmt.Sprintf("listen: %d", n)
-	case ".json", ".js":
-		line = fmt.Sprintf(`"listen": %d`, n)
-	case ".xml":
-		line = fmt.Sprintf("<listen>%d</listen>", n)
+// MoreWorkers says what helps where a longer queue does not, to a uWSGI with so
+// many workers.
+func MoreWorkers(workers int) string {
+	return fmt.Sprintf("give uWSGI more workers (processes) than its %d, or make the requests shorter", workers)
+}
+
+// Capacity is what is left to do for a socket for which a longer queue is no
+// cure.
+func Capacity(s facts.Socket) []string {
+	list := []string{BuysSeconds, MoreWorkers(len(s.Workers)), Harakiri(s)}
+	if next := s.AfterRestart(); next > 0 && next < s.Limit {
+		list = append(list, Persist(s, s.Limit))
 	}
+	return list
+}
+
+// Harakiri says how workers that are stuck end by themselves.
+func Harakiri(s facts.Socket) string {
+	return set(s, "harakiri", "30") + ", so that a worker is replaced when a request holds it for 30 seconds"
+}
+
+// ThunderLock says what keeps the lock that uWSGI's workers share from being
+// held by a dead one.
+func ThunderLock(s facts.Socket) string {
+	return set(s, "thunder-lock-watchdog", "true") + ", or leave thunder-lock out: the lock outlived a worker that died with it"
+}
+
+// LazyApps says how a reload leaves some workers at work.
+func LazyApps(s facts.Socket) string {
+	return "replace workers one at a time: " + set(s, "lazy-apps", "true") + ", without thunder-lock, and reload by touch-chain-reload"
+}
+
+// StatsServer says how qwatch learns what the workers take.
+func StatsServer(s facts.Socket) string {
+	const address = "127.0.0.1:9191"
+	return fmt.Sprintf("%s, and `stats = %q` in a [[source]] of qwatch's: what the workers take cannot be measured otherwise", set(s, "stats", address), address)
+}
+
+// SetListen says how uWSGI is given this listen.
+func SetListen(s facts.Socket, listen int) string {
+	n := strconv.Itoa(listen)
+	if s.Configured == 0 || s.ConfiguredAt == "" || s.ConfiguredAt == "default" {
+		return set(s, "listen", n)
+	}
+	return fmt.Sprintf("%s (now %d)", setAt(s.ConfiguredAt, "listen", n), s.Configured)
+}
+
+// Persist says how the socket comes up with this limit the next time.
+func Persist(s facts.Socket, limit int) string {
+	how, restart := setEither(s, limit), "a restart"
+	if s.SocketUnit != "" {
+		how, restart = setBacklog(s, limit), "a restart of that unit" // one of the service changes nothing
+	}
+	if next := s.AfterRestart(); next > 0 && next < s.Limit {
+		return fmt.Sprintf("%s, or %s brings %d back", how, restart, next)
+	}
+	return how + ", so that it outlasts " + restart
+}
+
+// Restart says how a socket gets this limit that it cannot get while it runs.
+func Restart(s facts.Socket, limit int) string {
 	switch {
-	case s.Configured == 0 || s.ConfiguredAt == "" || s.ConfiguredAt == "default":
-		return fmt.Sprintf("set `%s` in uWSGI's configuration", line)
-	case s.ConfiguredAt == "command line":
-		return fmt.Sprintf("start uWSGI with `--listen %d` (now %d)", n, s.Configured)
-	case strings.HasPrefix(s.ConfiguredAt, "environment"):
-		return fmt.Sprintf("set `UWSGI_LISTEN=%d` in uWSGI's environment (now %d)", n, s.Configured)
+	case s.SocketUnit != "" && s.UnitBacklog >= limit:
+		return fmt.Sprintf("restart %s with its service to get the Backlog=%d that it has: a running socket keeps its limit", s.SocketUnit, s.UnitBacklog)
+	case s.SocketUnit != "":
+		return setBacklog(s, limit) + " and restart that unit with its service: a running socket keeps its limit"
+	case s.Configured >= limit:
+		return fmt.Sprintf("restart uWSGI to get the listen = %d that it is configured to: a reload does not do it, and before 2.0.18 `socket = :0` ignored it", s.Configured)
 	}
-	return fmt.Sprintf("set `%s` in %s (now %d)", line, s.ConfiguredAt, s.Configured)
+	how := setEither(s, limit)
+	switch {
+	case strings.HasPrefix(how, "start "):
+	case s.UnitUnknown != "":
+		how += ", and restart uWSGI"
+	default:
+		how += " and restart uWSGI"
+	}
+	return how + ": a running socket keeps its limit, also over most reloads"
 }
 
-// Harakiri says how uWSGI replaces workers that are stuck.
-func Harakiri(facts.Socket) string {
-	return "set harakiri = 30 (seconds) in uWSGI's configuration, so that stuck workers are replaced"
+func setBacklog(s facts.Socket, limit int) string {
+	return fmt.Sprintf("set Backlog=%d under [Socket] by `systemctl edit %s`", limit, s.SocketUnit)
 }
 
-// MoreWorkers says what helps where a longer queue does not, to a uWSGI of n
-// workers.
-func MoreWorkers(n int) string {
-	return fmt.Sprintf("give uWSGI more workers (processes) than its %d, or make the requests shorter", n)
+// setEither is SetListen, and the other way where it may be the right one.
+func setEither(s facts.Socket, limit int) string {
+	if s.UnitUnknown != "" {
+		return fmt.Sprintf("%s, or Backlog=%d under [Socket] if a .socket unit holds it", SetListen(s, limit), limit)
+	}
+	return SetListen(s, limit)
+}
+
+// Somaxconn says how this somaxconn is set for good where the socket lives.
+// file is a sysctl.d file of the host, "" for the usual one.
+func Somaxconn(s facts.Socket, value int, file string) []string {
+	switch {
+	case s.OtherNetNS && s.Master.Container != "":
+		return []string{
+			fmt.Sprintf("give the container %s its own somaxconn, which no file of the host reaches and each start of it sets anew: compose `sysctls: [net.core.somaxconn=%d]` or `docker run --sysctl net.core.somaxconn=%d`",
+				s.Master.Container, value, value),
+			"on Kubernetes set it in the pod's securityContext.sysctls, which the kubelet must allow (allowedUnsafeSysctls: [net.core.somaxconn])",
+		}
+	case s.OtherNetNS:
+		return []string{fmt.Sprintf("raise somaxconn in its network namespace, which no file of the host reaches: nsenter -t %d -n sysctl -w net.core.somaxconn=%d", s.Master.PID, value)}
+	}
+	file = cmp.Or(file, "/etc/sysctl.d/90-qwatch.conf")
+	return []string{fmt.Sprintf("set net.core.somaxconn = %d in %s and load it: sysctl -p %s", value, file, file)}
+}
+
+// BeforeRestart says what a uWSGI needs before it can start again, "" where it
+// can: it makes no socket while listen is over somaxconn (core/socket.c,
+// create_server_socket), and ends.
+func BeforeRestart(s facts.Socket) string {
+	if s.Somaxconn == 0 || s.Configured <= s.Somaxconn {
+		return ""
+	}
+	what := "uWSGI refuses to start"
+	if s.SocketUnit != "" {
+		what += " if it makes any socket of its own (stats, http)"
+	}
+	return fmt.Sprintf("raise somaxconn to %d before any restart: with %d and listen = %d (%s) %s", s.Configured, s.Somaxconn, s.Configured, s.ConfiguredAt, what)
+}
+
+// set says how uWSGI is given an option, where the rest of its configuration
+// stands.
+func set(s facts.Socket, option, value string) string {
+	at := s.ConfiguredAt
+	if i := strings.LastIndexByte(at, ':'); i >= 0 {
+		at = at[:i] // without the line, which is listen's
+	}
+	if s.ConfigFile != "" || at == "default" {
+		at = s.ConfigFile
+	}
+	return setAt(at, option, value)
+}
+
+// setAt says how uWSGI is given an option where facts.Socket.ConfiguredAt says,
+// or in a file; "" is somewhere.
+func setAt(at, option, value string) string {
+	switch {
+	case at == "command line" && value == "true":
+		return fmt.Sprintf("start uWSGI with `--%s`", option)
+	case at == "command line":
+		return fmt.Sprintf("start uWSGI with `--%s %s`", option, value)
+	case strings.HasPrefix(at, "environment"):
+		return fmt.Sprintf("set `UWSGI_%s=%s` in uWSGI's environment", strings.ToUpper(strings.ReplaceAll(option, "-", "_")), value)
+	}
+	line := option + " = " + value
+	switch extension, _, _ := strings.Cut(path.Ext(at), ":"); extension {
+	case ".yaml", ".yml":
+		line = option + ": " + value
+	case ".json", ".js":
+		if strings.Contains(value, ":") {
+			value = strconv.Quote(value)
+		}
+		line = fmt.Sprintf("%q: %s", option, value)
+	case ".xml":
+		line = fmt.Sprintf("<%s>%s</%s>", option, value, option)
+	}
+	return fmt.Sprintf("set `%s` in %s", line, cmp.Or(at, "uWSGI's configuration"))
 }

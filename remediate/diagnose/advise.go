@@ -1,7 +1,6 @@
 package diagnose
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -29,15 +28,14 @@ func (m measured) advice(d Diagnosis) []string {
 
 // urgent is what to do whatever the state of the queue.
 func (m measured) urgent() (list []string) {
-	s := m.socket
 	for _, mark := range m.Marks {
 		if mark.Kind == matcher.MarkNoStart {
 			list = append(list, fmt.Sprintf("a uWSGI refused to start, its listen being over somaxconn (%d): raise somaxconn first or lower listen", mark.Limit))
 			break
 		}
 	}
-	if s.Somaxconn > 0 && s.Configured > s.Somaxconn && s.SocketUnit == "" { // core/socket.c:127
-		list = append(list, fmt.Sprintf("raise somaxconn to %d before any restart: with %d and listen = %d uWSGI refuses to start", s.Configured, s.Somaxconn, s.Configured))
+	if before := advice.BeforeRestart(m.socket); before != "" {
+		list = append(list, before)
 	}
 	if m.marked(matcher.MarkTooFast, time.Minute) {
 		list = append(list, "find out why workers die as soon as they start: uWSGI's log says so above \"respawning too fast\"")
@@ -59,7 +57,7 @@ func (m measured) unstick() (list []string) {
 		return []string{"let the stopped workers go on: kill -CONT " + strings.Join(stopped, " ")}
 	}
 	if count(m.socket.Workers, waitsOnSharedLock) > 0 || m.marked(matcher.MarkDeadlock, time.Minute) {
-		list = append(list, "set thunder-lock-watchdog = true in uWSGI's configuration, or leave thunder-lock out: the lock outlived a worker that died with it")
+		list = append(list, advice.ThunderLock(m.socket))
 	}
 	how := "uWSGI"
 	switch master := m.socket.Master; {
@@ -68,17 +66,15 @@ func (m measured) unstick() (list []string) {
 	case master.Unit != "":
 		how += ": systemctl restart " + master.Unit
 	}
-	return append(list,
-		fmt.Sprintf("restart %s (a graceful reload would wait for the stuck workers)", how),
-		advice.Harakiri(m.socket),
-		"a longer queue would only let more clients wait for nothing")
+	list = append(list, fmt.Sprintf("restart %s (a graceful reload would wait for the stuck workers)", how))
+	return append(append(list, m.harakiri()...), "a longer queue would only let more clients wait for nothing")
 }
 
 // awaitWorkers is what to do while workers start.
 func (m measured) awaitWorkers() []string {
 	list := []string{"wait until the workers are up, then the queue drains by itself"}
 	if m.Now.At.Sub(m.Now.startOf(m.socket.Master)) >= young {
-		list = append(list, "replace workers one at a time: touch-chain-reload with lazy-apps = true, and no thunder-lock beside it")
+		list = append(list, advice.LazyApps(m.socket))
 	}
 	return append(list, m.persist()...)
 }
@@ -93,14 +89,14 @@ func (m measured) relieve(d Diagnosis) (list []string) {
 		list = append(list, m.lengthen(target)...)
 	}
 	if d.AcceptRate < 0 && m.pile >= overloadProof {
-		list = append(list, "add `stats = 127.0.0.1:9191` to uWSGI's configuration and to a [[source]] of qwatch's: what the workers take cannot be measured otherwise")
+		list = append(list, advice.StatsServer(m.socket))
 	}
 	if d.Kind == Overload || d.AtCeiling {
 		list = append(list, advice.BuysSeconds, m.moreWorkers())
 		if share, ok := m.short.cpu(); ok && share >= 0.5 {
 			list = append(list, "the workers compute: more of them help only as far as CPUs are idle")
 		} else {
-			list = append(list, advice.Harakiri(m.socket))
+			list = append(list, m.harakiri()...)
 		}
 	}
 	if m.marked(matcher.MarkHarakiri, time.Minute) {
@@ -110,6 +106,14 @@ func (m measured) relieve(d Diagnosis) (list []string) {
 		list = append(list, m.persist()...)
 	}
 	return list
+}
+
+// harakiri says how stuck workers end by themselves, if they do not yet.
+func (m measured) harakiri() []string {
+	if m.marked(matcher.MarkHarakiri, time.Minute) {
+		return nil
+	}
+	return []string{advice.Harakiri(m.socket)}
 }
 
 // moreWorkers says how many workers would do, as far as the numbers tell.
@@ -130,36 +134,22 @@ func (m measured) moreWorkers() string {
 
 // persist says what keeps the limit over a restart, if nothing does.
 func (m measured) persist() []string {
-	if s := m.socket; s.Configured > 0 && s.Configured < s.Limit && s.SocketUnit == "" {
-		return []string{fmt.Sprintf("%s, or a restart brings %d back", advice.SetListen(s, s.Limit), s.Configured)}
+	if next := m.socket.AfterRestart(); next > 0 && next < m.socket.Limit {
+		return []string{advice.Persist(m.socket, m.socket.Limit)}
 	}
 	return nil
 }
 
 // lengthen says how to give the socket this limit for good.
 func (m measured) lengthen(target int) (list []string) {
-	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	s := m.socket
 	if s.Somaxconn > 0 && s.Somaxconn < target {
-		target := max(target, s.Configured)
-		switch {
-		case s.OtherNetNS && s.Master.Container != "":
-			say("give the container %s its own somaxconn, the host's does not reach it: compose `sysctls: [net.core.somaxconn=%d]` or `docker run --sysctl net.core.somaxconn=%d`",
-				s.Master.Container, target, target)
-			say("on Kubernetes set it in the pod's securityContext.sysctls, which the kubelet must allow (--allowed-unsafe-sysctls=net.core.somaxconn)")
-		case s.OtherNetNS:
-			say("raise somaxconn in its network namespace, the host's does not reach it: nsenter -t %d -n sysctl -w net.core.somaxconn=%d", s.Master.PID, target)
-		default:
-			say("set net.core.somaxconn = %d in %s", target, cmp.Or(m.Bounds.SysctlFile, "/etc/sysctl.d/90-qwatch.conf"))
-		}
+		list = advice.Somaxconn(s, max(target, s.Configured), m.Bounds.SysctlFile)
 	}
-	switch {
-	case s.SocketUnit != "":
-		say("set Backlog=%d under [Socket] by `systemctl edit %s`, at least as much as somaxconn shall give: uWSGI's listen has no say", target, s.SocketUnit)
-	case s.Configured < target || s.Configured == 0:
-		say("%s, so that it outlasts a restart", advice.SetListen(s, target))
-	case s.Limit < s.Configured:
-		say("restart uWSGI to get the listen = %d that it is configured to: a reload does not do it, and before 2.0.18 `socket = :0` ignored it", s.Configured)
+	if next := s.AfterRestart(); next < target {
+		return append(list, advice.Persist(s, target))
+	} else if s.Limit < next {
+		return append(list, advice.Restart(s, target))
 	}
 	return list
 }

@@ -170,9 +170,23 @@ var complaints = []struct {
 		accepting(300, 0), earlier(10*time.Second, 0.7), func(g *Input) { g.Now.Socket.SoleListener = false })},
 	{"cnblogs 11238862: replies slowed by a firewall", input(30*time.Second, 101, 100, accepting(2, 0.5), earlier(10*time.Second, 0.01))},
 	{"systemd#4629: Backlog= of the socket unit", input(3*time.Second, 129, 128,
-		socket(func(s *facts.Socket) { s.SocketUnit, s.Configured = "app.socket", 1024 }))},
+		socket(func(s *facts.Socket) { s.SocketUnit, s.UnitBacklog, s.Configured = "app.socket", 128, 1024 }))},
 	{"systemd PR#28018: Backlog= cut by somaxconn", input(3*time.Second, 129, 128,
-		socket(func(s *facts.Socket) { s.SocketUnit, s.Configured, s.Somaxconn = "app.socket", 1024, 128 }))},
+		socket(func(s *facts.Socket) {
+			s.SocketUnit, s.UnitBacklog, s.Configured, s.Somaxconn = "app.socket", 4096, 1024, 128
+		}))},
+	{"Backlog=128, and the socket is raised", input(3*time.Second, 1025, 1024,
+		socket(func(s *facts.Socket) { s.SocketUnit, s.UnitBacklog, s.Configured = "app.socket", 128, 0 }))},
+	{"Backlog= is enough, but not that of the socket that is open", input(3*time.Second, 129, 128,
+		socket(func(s *facts.Socket) { s.SocketUnit, s.UnitBacklog, s.Configured = "app.socket", 2048, 0 }))},
+	{"Backlog= is not known", input(3*time.Second, 129, 128,
+		socket(func(s *facts.Socket) { s.SocketUnit, s.Configured = "app.socket", 1024 }))},
+	{"systemd does not answer", input(3*time.Second, 129, 128,
+		socket(func(s *facts.Socket) { s.UnitUnknown = "systemd has not answered for 1s" }))},
+	{"a YAML user whose file sets no listen", input(20*time.Second, 101, 100, accepting(2, 0), earlier(10*time.Second, 0.01),
+		socket(func(s *facts.Socket) {
+			s.Configured, s.ConfiguredAt, s.ConfigFile, s.SoleListener = 100, "default", "/etc/uwsgi/app.yaml", false
+		}))},
 }
 
 func (d Diagnosis) text() string {

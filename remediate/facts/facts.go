@@ -117,6 +117,9 @@ type Socket struct {
 	// ("/etc/uwsgi/app.ini:12", "command line", "default").
 	Configured   int
 	ConfiguredAt string
+	// ConfigFile is the file with most of that configuration, "" where there
+	// is none or it is not known.
+	ConfigFile string
 	// Unread says why the master's configuration is not known, or not all of
 	// it; "" where all was read. What a reload or a start of this uWSGI would
 	// do cannot be told then.
@@ -141,6 +144,19 @@ type Socket struct {
 // Full reports whether the kernel refuses the next connection: it drops when
 // the length is over the limit (sk_acceptq_is_full, include/net/sock.h).
 func (s Socket) Full() bool { return s.Length > s.Limit }
+
+// AfterRestart is the listen backlog with which the socket is made the next time:
+// by systemd if a .socket unit holds it, else by uWSGI. It is 0 where that is
+// not known, and the kernel cuts it to somaxconn.
+func (s Socket) AfterRestart() int {
+	switch {
+	case s.UnitUnknown != "":
+		return 0
+	case s.SocketUnit != "":
+		return s.UnitBacklog
+	}
+	return s.Configured
+}
 
 // Name is how the socket is called in plans, logs and the audit trail: its
 // address, and where it lives if that is not qwatch's own namespace. A UNIX
