@@ -1,10 +1,7 @@
 package remediate
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"qwatch/matcher"
@@ -27,240 +24,250 @@ type Case struct {
 	Serial int
 }
 
-// Decide makes the plan for one case. It is pure; the plan's Reason is one
-// sentence that stands alone.
-func Decide(p Policy, c Case, h History, now time.Time) Plan {
-	plan := Plan{
-		ID:       fmt.Sprintf("%s.%d", c.Incident.ID, h.lastPlan(c.Incident.ID)+1),
-		Incident: c.Incident.ID,
-		Name:     c.Incident.Socket,
-		DryRun:   p.DryRun,
-	}
-	if c.Incident.ID == "" {
-		plan.ID = fmt.Sprintf("asked-%d.%d", now.Unix(), c.Serial)
-	}
-	say := func(v Verdict, code Code, format string, args ...any) Plan {
-		plan.Verdict, plan.Code, plan.Reason = v, code, fmt.Sprintf(format, args...)
-		return plan
-	}
-
-	if c.Lost != nil && c.Incident.Socket == "" {
-		return say(Nothing, CodeNotFound, "%v", c.Lost)
-	}
-	if c.Lost != nil {
-		return say(Refuse, CodeNotFound, "the socket was not found: %v", c.Lost)
-	}
-	s := c.Socket
-	plan.Socket, plan.Name = s, s.Name()
-	plan.Seen = h.newest(plan.Name)
-	h = h.countedBy(p)
-
-	if s.OtherNetNS && !p.Containers {
-		return say(Refuse, CodeOtherNetNS, "the socket lives in another network namespace (%s), and policy.containers is off", s.Master)
-	}
-	garbage := c.Incident.ID != "" && c.Incident.Peak == 0
-	switch {
-	case c.Evidence.Corroborates():
-	case c.Incident.ID == "":
-		return say(Nothing, CodeNotFull, "the queue is not full: %s", c.Evidence)
-	case garbage:
-		return say(Refuse, CodeGarbage, "the log's numbers cannot be true, and the kernel does not show a full queue: %s", c.Evidence)
-	case p.Corroborate:
-		return say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", c.Evidence)
-	}
-
-	if n, last := h.fruitless(s, c.Incident.ID); c.Incident.ID != "" && n >= p.GiveUpAfter {
-		if last.Result == Failed {
-			return say(Refuse, CodeGaveUp, "gave up: %d tries failed, the last with: %s", n, last.Error)
-		}
-		plan.Advice = advice.Capacity(s)
-		return say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, c.Evidence)
-	}
-	switch d := c.Diagnosis; d.Kind {
-	case diagnose.Respawn:
-		plan.Advice = d.Advice
-		return say(Wait, CodeRespawn, "a longer queue is no cure yet: %s", d.Reasons[0])
-	case diagnose.Stall, diagnose.FalseAlarm:
-		plan.Advice = d.Advice
-		return say(Refuse, CodeStall, "a longer queue is no cure: %s", d.Reasons[0])
-	}
-	if c.Diagnosis.Doubt != "" {
-		return say(Wait, CodeUnproven, "a longer queue may be no cure: %s", c.Diagnosis.Doubt)
-	}
-	target, code, cannotGrow := p.reach(s, c.Diagnosis)
-	if cannotGrow != "" {
-		plan.Advice = advice.Capacity(s)
-		if code == CodeMaxWait {
-			plan.Advice = c.Diagnosis.Advice
-		}
-		return say(Refuse, code, "%s", cannotGrow)
-	}
-	plan.Target = target
-
-	why := fmt.Sprintf("the accept queue of %s holds %d of %d", plan.Name, max(c.Evidence.Peak, s.Length), s.Limit)
-	soon := s.Somaxconn
-	var actions []Action
-	if p.Sysctl {
-		cannot, code := p.whyNoSysctl(s, c.Facts, h)
-		if cannot == "" {
-			actions, soon = sysctls(p, s, c.Facts, h, target, why)
-		} else if s.Somaxconn < target {
-			return say(Refuse, code, "somaxconn is %d and not raised to %d: %s", s.Somaxconn, target, cannot)
-		}
-	}
-	relistenFailed := h.relistenFailed(plan.Name, c.Incident.ID, s.Master)
-	cannot := p.whyNoRelisten(c.Facts, relistenFailed)
-	canRelisten := cannot == ""
-	if canRelisten {
-		actions = append(actions, Relisten{Socket: s, From: s.Limit, To: target,
-			Why: "a running socket keeps the limit of its last listen(2)"})
-	}
-	noReload := p.whyNoReload(s, h, soon, canRelisten, now)
-	last, raised := h.LastRaise(s)
-	_, reloaded := h.lastReload(s.Master)
-	// Where raising in place has just failed, the reload that the policy has
-	// for this case is the rest of that raise, not a second one.
-	rest := relistenFailed != "" && !reloaded && noReload == ""
-	if raised && within(last, now, p.Cooldown) && !rest {
-		return say(Wait, CodeCooldown, "the last raise was %s ago; policy.cooldown leaves %s until the next",
-			max(0, now.Sub(last)).Round(time.Second), last.Add(p.Cooldown).Sub(now).Round(time.Second))
-	}
-	if noReload == "" {
-		reloadWhy := "policy.reload.when is always"
-		if !canRelisten {
-			reloadWhy = "the socket cannot be raised in place: " + cannot
-		}
-		actions = append(actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: reloadWhy})
-	}
-	if !canRelisten {
-		plan.Advice = []string{advice.Restart(s, target)}
-		if len(actions) == 0 {
-			return say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", cannot, noReload)
-		}
-	}
-	if s.OtherNetNS {
-		plan.Advice = append(plan.Advice, advice.Somaxconn(s, target, p.SysctlFile)...)
-	}
-	reason := fmt.Sprintf("%s and %s; raise it to %d", why, c.Evidence, target)
-	if cannot != "" {
-		reason += "; not in place: " + cannot
-	}
-	if noReload != "" && p.Reload != Never && (p.Reload == Always || !canRelisten) {
-		reason += "; no reload: " + noReload
-	}
-	plan.Actions = actions
-	return say(Act, CodeFull, "%s", reason)
-}
-
-const somaxconn = "net.core.somaxconn"
-
 // Bounds are the numbers of the policy that a diagnosis of the socket needs.
 func (p Policy) Bounds(s facts.Socket) diagnose.Bounds {
 	return diagnose.Bounds{MaxBacklog: p.MaxBacklog, MaxWait: p.MaxWait, Target: p.Target(s.Limit), SysctlFile: p.SysctlFile}
 }
 
-// reach is the limit that a raise of the socket aims at, or why it cannot grow.
-func (p Policy) reach(s facts.Socket, d diagnose.Diagnosis) (target int, code Code, cannotGrow string) {
-	target = p.Target(s.Limit)
-	if target <= s.Limit {
-		return 0, CodeCeiling, fmt.Sprintf("the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+// decision is the draft of a plan about one case.
+type decision struct {
+	draft
+	c Case
+}
+
+// checks are what stands between a full queue and a raise, in their order. Each
+// reports whether it has ended the plan.
+var checks = []func(*decision) bool{
+	(*decision).unseen,
+	(*decision).lost,
+	(*decision).elsewhere,
+	(*decision).unproven,
+	(*decision).fruitless,
+	(*decision).incurable,
+	(*decision).atCeiling,
+}
+
+// Decide makes the plan for one case. It is pure; the plan's Reason is one
+// sentence that stands alone.
+func Decide(p Policy, c Case, h History, now time.Time) Plan {
+	id := fmt.Sprintf("%s.%d", c.Incident.ID, h.lastPlan(c.Incident.ID)+1)
+	if c.Incident.ID == "" {
+		id = fmt.Sprintf("asked-%d.%d", now.Unix(), c.Serial)
 	}
-	if most := d.MaxTarget; most > 0 && most < target {
+	name := c.Incident.Socket
+	if c.Lost == nil {
+		name = c.Socket.Name()
+	}
+	d := &decision{newDraft(p, c.Facts, h, now, id, name), c}
+	if d.Incident = c.Incident.ID; c.Lost == nil {
+		d.Socket = c.Socket
+	}
+	for _, ends := range checks {
+		if ends(d) {
+			return d.Plan
+		}
+	}
+	return d.raise()
+}
+
+// asked reports whether somebody asks for a plan, without an incident.
+func (d *decision) asked() bool { return d.Incident == "" }
+
+func (d *decision) lost() bool {
+	switch {
+	case d.c.Lost == nil:
+		return false
+	case d.Name == "":
+		d.say(Nothing, CodeNotFound, "%v", d.c.Lost)
+	default:
+		d.say(Refuse, CodeNotFound, "the socket was not found: %v", d.c.Lost)
+	}
+	return true
+}
+
+func (d *decision) elsewhere() bool {
+	if d.Socket.OtherNetNS && !d.policy.Containers {
+		d.say(Refuse, CodeOtherNetNS, "the socket lives in another network namespace (%s), and policy.containers is off", d.Socket.Master)
+		return true
+	}
+	return false
+}
+
+func (d *decision) unproven() bool {
+	switch {
+	case d.c.Evidence.Corroborates():
+		return false
+	case d.asked():
+		d.say(Nothing, CodeNotFull, "the queue is not full: %s", d.c.Evidence)
+	case d.c.Incident.Peak == 0:
+		d.say(Refuse, CodeGarbage, "the log's numbers cannot be true, and the kernel does not show a full queue: %s", d.c.Evidence)
+	case d.policy.Corroborate:
+		d.say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", d.c.Evidence)
+	default:
+		return false
+	}
+	return true
+}
+
+func (d *decision) fruitless() bool {
+	s := d.Socket
+	n, last := d.history.fruitless(s, d.Incident)
+	switch {
+	case d.asked() || n < d.policy.GiveUpAfter:
+		return false
+	case last.Result == Failed:
+		d.say(Refuse, CodeGaveUp, "gave up: %d tries failed, the last with: %s", n, last.Error)
+	default:
+		d.Advice = advice.Capacity(s)
+		d.say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, d.c.Evidence)
+	}
+	return true
+}
+
+func (d *decision) incurable() bool {
+	switch why := d.c.Diagnosis; {
+	case why.Kind == diagnose.Respawn:
+		d.Advice = why.Advice
+		d.say(Wait, CodeRespawn, "a longer queue is no cure yet: %s", why.Reasons[0])
+	case why.Kind == diagnose.Stall || why.Kind == diagnose.FalseAlarm:
+		d.Advice = why.Advice
+		d.say(Refuse, CodeStall, "a longer queue is no cure: %s", why.Reasons[0])
+	case why.Doubt != "":
+		d.say(Wait, CodeUnproven, "a longer queue may be no cure: %s", why.Doubt)
+	default:
+		return false
+	}
+	return true
+}
+
+// atCeiling finds the limit that a raise aims at, and ends the plan where the
+// socket cannot grow.
+func (d *decision) atCeiling() bool {
+	p, s := d.policy, d.Socket
+	target := p.Target(s.Limit)
+	if target <= s.Limit {
+		d.Advice = advice.Capacity(s)
+		d.say(Refuse, CodeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+		return true
+	}
+	if most := d.c.Diagnosis.MaxTarget; most > 0 && most < target {
 		target = most
 		if target <= s.Limit {
-			return 0, CodeMaxWait, fmt.Sprintf("a longer queue is no cure: %s; in more than %d connections the last would wait longer than policy.max_wait %s",
-				d.Reasons[0], most, p.MaxWait)
+			d.Advice = d.c.Diagnosis.Advice
+			d.say(Refuse, CodeMaxWait, "a longer queue is no cure: %s; in more than %d connections the last would wait longer than policy.max_wait %s",
+				d.c.Diagnosis.Reasons[0], most, p.MaxWait)
+			return true
 		}
 	}
 	if !p.Sysctl && s.Somaxconn > 0 {
 		target = min(target, s.Somaxconn)
 	}
 	if target <= s.Limit {
-		return 0, CodeCeiling, fmt.Sprintf("the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
+		d.Advice = advice.Capacity(s)
+		d.say(Refuse, CodeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
+		return true
 	}
-	return target, "", ""
+	d.Target = target
+	return false
+}
+
+// raise plans the raise to Target: the kernel parameters, the running socket,
+// and a reload where the policy has one.
+func (d *decision) raise() Plan {
+	p, s := d.policy, d.Socket
+	reason := fmt.Sprintf("the accept queue of %s holds %d of %d", d.Name, max(d.c.Evidence.Peak, s.Length), s.Limit)
+	soon := s.Somaxconn
+	if p.Sysctl {
+		cannot, code := d.whyNoSysctl(s)
+		if cannot == "" {
+			soon = d.raiseSysctls(s, d.Target, reason)
+		} else if s.Somaxconn < d.Target {
+			return d.say(Refuse, code, "somaxconn is %d and not raised to %d: %s", s.Somaxconn, d.Target, cannot)
+		}
+	}
+	failed := d.history.relistenFailed(d.Name, d.Incident, s.Master)
+	noRelisten := d.whyNoRelisten(failed)
+	noReload := d.whyNoReload(s, soon, noRelisten == "")
+	_, reloaded := d.history.lastReload(s.Master)
+	// Where raising in place has just failed, the reload that the policy has
+	// for this case is the rest of that raise, not a second one.
+	rest := failed != "" && !reloaded && noReload == ""
+	if last, raised := d.history.LastRaise(s); raised && within(last, d.now, p.Cooldown) && !rest {
+		return d.say(Wait, CodeCooldown, "the last raise was %s ago; policy.cooldown leaves %s until the next",
+			max(0, d.now.Sub(last)).Round(time.Second), last.Add(p.Cooldown).Sub(d.now).Round(time.Second))
+	}
+	reason += fmt.Sprintf(" and %s; raise it to %d", d.c.Evidence, d.Target)
+	if noRelisten == "" {
+		d.Actions = append(d.Actions, Relisten{Socket: s, From: s.Limit, To: d.Target, Why: "a running socket keeps the limit of its last listen(2)"})
+	} else {
+		reason += "; not in place: " + noRelisten
+		d.Advice = []string{advice.Restart(s, d.Target)}
+	}
+	if noReload == "" {
+		why := "policy.reload.when is always"
+		if noRelisten != "" {
+			why = "the socket cannot be raised in place: " + noRelisten
+		}
+		d.Actions = append(d.Actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: why})
+	} else if p.Reload == Always || p.Reload == Needed && noRelisten != "" {
+		reason += "; no reload: " + noReload
+	}
+	if len(d.Actions) == 0 {
+		return d.say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", noRelisten, noReload)
+	}
+	if s.OtherNetNS {
+		d.Advice = append(d.Advice, advice.Somaxconn(s, d.Target, p.SysctlFile)...)
+	}
+	return d.say(Act, CodeFull, "%s", reason)
 }
 
 // whyNoRelisten says why the running socket cannot be raised in place, "" if it
 // can. failed is how that ended within this incident, if it was tried.
-func (p Policy) whyNoRelisten(f facts.Snapshot, failed string) string {
-	switch {
-	case !p.Relisten:
+func (d *decision) whyNoRelisten(failed string) string {
+	switch cannot := d.facts.Cannot[facts.StepRelisten]; {
+	case !d.policy.Relisten:
 		return "policy.relisten is off"
-	case f.Cannot[facts.StepRelisten] != "":
-		return f.Cannot[facts.StepRelisten]
+	case cannot != "":
+		return cannot
 	case failed != "":
 		return "it failed before: " + failed
 	}
 	return ""
 }
 
-// whyNoSysctl says why no kernel parameter of the socket's namespace can be
-// set, "" if it can.
-func (p Policy) whyNoSysctl(s facts.Socket, f facts.Snapshot, h History) (string, Code) {
-	if s.OtherNetNS {
-		return "", "" // only trying can tell
-	}
-	if cannot := cmp.Or(f.Cannot[facts.StepSysctl], f.Cannot[facts.StepSysctlFile]); cannot != "" {
-		return cannot, CodePowerless
-	}
-	return h.steppedAside(somaxconn, f.Sysctl[somaxconn], f.Booted), CodeSteppedAside
-}
-
-// sysctls plans the kernel parameters for a target: somaxconn first, since
-// listen(2) is clamped to it, then its companions by name. soon is what
-// somaxconn will be. No file reaches another network namespace, and its
-// companions are the container's own affair.
-func sysctls(p Policy, s facts.Socket, f facts.Snapshot, h History, target int, why string) (actions []Action, soon int) {
-	if s.OtherNetNS {
-		if s.Somaxconn >= target {
-			return nil, s.Somaxconn
-		}
-		return []Action{SetSysctl{Key: somaxconn, From: s.Somaxconn, To: target, NetNSOf: s.Master, Why: why}}, target
-	}
-	soon = s.Somaxconn
-	set := func(key string, to int, companion bool, why string) {
-		from, known := f.Sysctl[key]
-		if !known || from >= to || h.steppedAside(key, from, f.Booted) != "" {
-			return
-		}
-		actions = append(actions, SetSysctl{
-			Key: key, From: from, To: to, File: p.SysctlFile, FileFrom: f.File[key], Companion: companion, Why: why,
-		})
-	}
-	if set(somaxconn, target, false, why); len(actions) > 0 {
-		soon = target
-	}
-	for _, key := range slices.Sorted(maps.Keys(p.Also)) {
-		set(key, p.Also[key], true, "company of somaxconn (policy.sysctl.also)")
-	}
-	return actions, soon
-}
-
 // whyNoReload says why a raise of the socket goes without a reload, "" if it
-// goes with one.
-func (p Policy) whyNoReload(s facts.Socket, h History, somaxconn int, inPlace bool, now time.Time) string {
-	if p.Reload == Never {
+// goes with one. What applies it refuses for the same reasons, should they come
+// up in between.
+func (d *decision) whyNoReload(s facts.Socket, somaxconn int, inPlace bool) string {
+	p, master := d.policy, s.Master
+	cannot := d.facts.Cannot[facts.StepReload]
+	last, reloaded := d.history.lastReload(master)
+	switch n := d.history.reloadsWithin(d.now, time.Hour); {
+	case p.Reload == Never:
 		return "policy.reload.when is never"
-	}
-	if p.Reload == Needed && inPlace {
+	case p.Reload == Needed && inPlace:
 		return "the running socket is raised in place"
-	}
-	if s.SocketUnit != "" {
+	case s.SocketUnit != "":
 		// systemd's LISTEN_FDS are meant for one process id and gone after the
 		// first start: "The -s/--socket option is missing", and uWSGI ends.
 		return fmt.Sprintf("systemd holds the socket (%s), and uWSGI does not find it again after a reload", s.SocketUnit)
-	}
-	if s.Unread != "" {
+	case s.UnitUnknown != "":
+		return fmt.Sprintf("it is not known whether systemd holds the socket (%s), and then uWSGI would not find it again after a reload", s.UnitUnknown)
+	case s.ReloadEnds != "":
+		return "it would end uWSGI: " + s.ReloadEnds
+	case s.Unread != "":
 		return fmt.Sprintf("uWSGI's configuration is not known (%s), and exit-on-reload or a listen over somaxconn in it would make the reload its end", s.Unread)
-	}
-	if s.Configured > somaxconn {
+	case s.Configured > somaxconn:
 		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", s.Configured, s.ConfiguredAt, somaxconn)
-	}
-	if last, ok := h.lastReload(s.Master); ok && within(last, now, p.ReloadCooldown) {
-		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", s.Master, max(0, now.Sub(last)).Round(time.Second), p.ReloadCooldown)
-	}
-	if n := h.reloadsWithin(now, time.Hour); n >= p.ReloadsPerHour {
+	case len(s.Workers) == 0:
+		return fmt.Sprintf("uWSGI %d has no workers: the end of a reload could not be seen", master.PID)
+	case p.ReloadHow.Method == MethodSystemd && master.Unit == "":
+		return fmt.Sprintf("uWSGI %d belongs to no systemd unit, and policy.reload.how is systemd", master.PID)
+	case cannot != "" && (p.ReloadHow.Method == MethodSignal || p.ReloadHow.Method == MethodAuto && master.Unit == ""):
+		return cannot
+	case reloaded && within(last, d.now, p.ReloadCooldown):
+		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", master, max(0, d.now.Sub(last)).Round(time.Second), p.ReloadCooldown)
+	case n >= p.ReloadsPerHour:
 		return fmt.Sprintf("%d reloads on this host within the hour (policy.reload.max_per_hour)", n)
 	}
 	return ""

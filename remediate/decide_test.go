@@ -138,23 +138,44 @@ func (c *Case) raised(somaxconn int) {
 	c.Facts.Sysctl = map[string]int{"net.core.somaxconn": somaxconn, "net.core.netdev_max_backlog": 16384, "net.ipv4.tcp_max_syn_backlog": 8192}
 }
 
-func TestDecide(t *testing.T) {
-	act := func(reason string, actions ...string) decided {
-		return decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: reason, Actions: actions}
-	}
-	advised := func(reason string, actions ...string) decided {
-		d := act(reason, actions...)
-		d.Advice = []string{adviceListen}
-		return d
-	}
-	tests := []struct {
-		name string
-		with func(p *Policy, c *Case, h *History)
-		want decided
-	}{
-		{"full", func(p *Policy, c *Case, h *History) {}, act(fullReason, wholeRaise...)},
+// row is a test of Decide: full and the built-in policy, changed by with.
+type row struct {
+	name string
+	with func(p *Policy, c *Case, h *History)
+	want decided
+}
 
-		// What the kernel shows.
+func testDecide(t *testing.T, rows []row) {
+	t.Helper()
+	for _, test := range rows {
+		t.Run(test.name, func(t *testing.T) {
+			p, c, h := defaults(), full(), History(nil)
+			test.with(&p, &c, &h)
+			got := Decide(p, c, h, now)
+			if diff := cmp.Diff(test.want, summary(got)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			if strings.Contains(got.Reason, "\n") {
+				t.Errorf("reason %q is not one line", got.Reason)
+			}
+		})
+	}
+}
+
+func act(reason string, actions ...string) decided {
+	return decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: reason, Actions: actions}
+}
+
+func advised(reason string, actions ...string) decided {
+	d := act(reason, actions...)
+	d.Advice = []string{adviceListen}
+	return d
+}
+
+// What the kernel shows counts, not what the log says.
+func TestDecideEvidence(t *testing.T) {
+	testDecide(t, []row{
+		{"full", func(p *Policy, c *Case, h *History) {}, act(fullReason, wholeRaise...)},
 		{"the log says full, the kernel does not", func(p *Policy, c *Case, h *History) {
 			c.Evidence = facts.Evidence{Samples: 4, Peak: 3, Limit: 128, OthersCalm: true, Over: time.Second}
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
@@ -204,8 +225,11 @@ func TestDecide(t *testing.T) {
 			c.Incident, c.Evidence = matcher.Incident{}, facts.Evidence{Samples: 1, Limit: 128, OthersCalm: true}
 		}, decided{Verdict: Nothing, Code: CodeNotFull,
 			Reason: "the queue is not full: 0 of 1 looks over 0s found the queue full (longest 0, limit 128), no overflows"}},
+	})
+}
 
-		// The socket.
+func TestDecideSocket(t *testing.T) {
+	testDecide(t, []row{
 		{"not found", func(p *Policy, c *Case, h *History) {
 			c.Socket, c.Lost = facts.Socket{}, errors.New(`no uWSGI listens on "10.9.8.7:1"`)
 		}, decided{Verdict: Refuse, Code: CodeNotFound, Reason: `the socket was not found: no uWSGI listens on "10.9.8.7:1"`}},
@@ -235,8 +259,12 @@ func TestDecide(t *testing.T) {
 				*h = append(*h, failed(past(time.Duration(30-i)*time.Minute, fmt.Sprintf("inc-1.%d", i+1), "sysctl", Failed), "no space left on device"))
 			}
 		}, decided{Verdict: Refuse, Code: CodeGaveUp, Reason: "gave up: 3 tries failed, the last with: no space left on device"}},
+	})
+}
 
-		// The diagnosis.
+// A longer queue must be a cure.
+func TestDecideDiagnosis(t *testing.T) {
+	testDecide(t, []row{
 		{"stall", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Stall, Reasons: []string{"nothing takes connections"}, Advice: []string{"set harakiri"}}
 		}, decided{Verdict: Refuse, Code: CodeStall, Reason: "a longer queue is no cure: nothing takes connections", Advice: []string{"set harakiri"}}},
@@ -258,8 +286,11 @@ func TestDecide(t *testing.T) {
 		{"burst", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Burst, Reasons: []string{"many at once"}}
 		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+	})
+}
 
-		// The target.
+func TestDecideTarget(t *testing.T) {
+	testDecide(t, []row{
 		{"factor 1.5", func(p *Policy, c *Case, h *History) {
 			p.Factor, p.MinBacklog = 1.5, 1
 		}, decided{Verdict: Act, Code: CodeFull, Target: 256, Reason: strings.Replace(fullReason, "to 1024", "to 256", 1), Actions: []string{
@@ -279,8 +310,11 @@ func TestDecide(t *testing.T) {
 			c.limit(16384)
 			c.Socket.Configured = 16384
 		}, decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 16384, and policy.max_backlog allows no more than 8192", Advice: capacity}},
+	})
+}
 
-		// The kernel parameters.
+func TestDecideSysctls(t *testing.T) {
+	testDecide(t, []row{
 		{"sysctl off, somaxconn has room", func(p *Policy, c *Case, h *History) {
 			p.Sysctl = false
 			c.Socket.Somaxconn = 4096
@@ -312,8 +346,11 @@ func TestDecide(t *testing.T) {
 		}, act(fullReason, setSomaxconn, relist)},
 		{"the file holds more", func(p *Policy, c *Case, h *History) { c.Facts.File["net.core.somaxconn"] = 65535 },
 			act(fullReason, setSomaxconn+" (holds 65535)", setNetdev, setSyn, relist)},
+	})
+}
 
-		// The reload.
+func TestDecideReload(t *testing.T) {
+	testDecide(t, []row{
 		{"reload always", func(p *Policy, c *Case, h *History) { p.Reload = Always },
 			act(fullReason, withReload("policy.reload.when is always")...)},
 		{"reload always, but another was at the very border of the cooldown", func(p *Policy, c *Case, h *History) {
@@ -373,8 +410,11 @@ func TestDecide(t *testing.T) {
 			p.Reload = Always
 			c.Socket.Somaxconn, c.Facts.Sysctl = 0, nil
 		}, act(fullReason+"; no reload: uWSGI is configured to listen = 128 (/etc/uwsgi/app.ini:3), and with somaxconn 0 it would not come up again", relist)},
+	})
+}
 
-		// No raise in place.
+func TestDecideNotInPlace(t *testing.T) {
+	testDecide(t, []row{
 		{"relisten off", func(p *Policy, c *Case, h *History) { p.Relisten = false },
 			advised(fullReason+"; not in place: policy.relisten is off",
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: policy.relisten is off")...)},
@@ -395,8 +435,11 @@ func TestDecide(t *testing.T) {
 			c.raised(1024)
 		}, decided{Verdict: Refuse, Code: CodePowerless, Target: 1024, Advice: []string{adviceListen},
 			Reason: "nothing qwatch may do changes the running socket: no raise in place (needs CAP_SYS_PTRACE), no reload (policy.reload.when is never)"}},
+	})
+}
 
-		// Cooldown.
+func TestDecideCooldown(t *testing.T) {
+	testDecide(t, []row{
 		{"within the cooldown", func(p *Policy, c *Case, h *History) {
 			*h = History{past(59*time.Second, "inc-1.1", "relisten", Applied)}
 		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
@@ -438,8 +481,12 @@ func TestDecide(t *testing.T) {
 		{"the clock was set back by a year: no cooldown for a year", func(p *Policy, c *Case, h *History) {
 			*h = History{past(-365*24*time.Hour, "inc-1.1", "relisten", Applied)}
 		}, act(fullReason, wholeRaise...)},
+	})
+}
 
-		// The rest of a raise.
+// After a raise in place that failed the reload is its rest.
+func TestDecideRestOfARaise(t *testing.T) {
+	testDecide(t, []row{
 		{"relisten failed: the reload at once", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)
 			*h = History{past(2*time.Second, "inc-1.1", "sysctl", Applied), failed(past(time.Second, "inc-1.1", "relisten", Failed), "pidfd_getfd: not permitted")}
@@ -470,8 +517,11 @@ func TestDecide(t *testing.T) {
 			e.Start++
 			*h = History{e}
 		}, act(fullReason, wholeRaise...)},
+	})
+}
 
-		// Giving up.
+func TestDecideGivesUp(t *testing.T) {
+	testDecide(t, []row{
 		{"gave up", func(p *Policy, c *Case, h *History) {
 			*h = History{
 				past(9*time.Minute, "inc-1.1", "relisten", Applied), past(8*time.Minute, "inc-1.1", "judge", NoEffect),
@@ -498,20 +548,7 @@ func TestDecide(t *testing.T) {
 				*h = append(*h, of(past(time.Hour, fmt.Sprint("asked-1.", i), "relisten", Applied), ""))
 			}
 		}, act(fullReason, wholeRaise...)},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			p, c, h := defaults(), full(), History(nil)
-			test.with(&p, &c, &h)
-			got := Decide(p, c, h, now)
-			if diff := cmp.Diff(test.want, summary(got)); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-			if strings.Contains(got.Reason, "\n") {
-				t.Errorf("reason %q is not one line", got.Reason)
-			}
-		})
-	}
+	})
 }
 
 // A plan's number goes on where the trail ends, so a qwatch that was started
@@ -664,5 +701,103 @@ func TestCooldownIsNotSharedByName(t *testing.T) {
 	own := past(time.Second, "inc-9.1", "relisten", Applied)
 	if plan := Decide(defaults(), c, History{own, impostor}, now); plan.Code != CodeCooldown {
 		t.Errorf("the own cooldown does not hold: %s: %s", plan.Code, plan.Reason)
+	}
+}
+
+// A plan does not promise a reload that what applies it would refuse, or that
+// uWSGI would not survive; the raise goes on without it, and says why.
+func TestDecideReloadGuards(t *testing.T) {
+	tests := []struct {
+		name string
+		with func(p *Policy, c *Case)
+		want string
+	}{
+		{"policy", func(p *Policy, c *Case) { p.Reload = Needed }, ""}, // the raise in place says enough
+		{"systemd's socket", func(p *Policy, c *Case) { c.Socket.SocketUnit = "app.socket" },
+			"systemd holds the socket (app.socket), and uWSGI does not find it again after a reload"},
+		{"perhaps systemd's socket", func(p *Policy, c *Case) { c.Socket.UnitUnknown = "systemd has not answered for 1s" },
+			"it is not known whether systemd holds the socket (systemd has not answered for 1s), and then uWSGI would not find it again after a reload"},
+		{"exit-on-reload", func(p *Policy, c *Case) { c.Socket.ReloadEnds = "exit-on-reload (/etc/uwsgi/app.ini:4)" },
+			"it would end uWSGI: exit-on-reload (/etc/uwsgi/app.ini:4)"},
+		{"no master", func(p *Policy, c *Case) { c.Socket.ReloadEnds = "it runs without a master process" },
+			"it would end uWSGI: it runs without a master process"},
+		{"unread", func(p *Policy, c *Case) { c.Socket.Unread = "function not implemented" },
+			"uWSGI's configuration is not known (function not implemented), and exit-on-reload or a listen over somaxconn in it would make the reload its end"},
+		{"listen over somaxconn", func(p *Policy, c *Case) { c.Socket.Configured = 1025 },
+			"uWSGI is configured to listen = 1025 (/etc/uwsgi/app.ini:3), and with somaxconn 1024 it would not come up again"},
+		{"no workers", func(p *Policy, c *Case) { c.Socket.Workers = nil },
+			"uWSGI 1234 has no workers: the end of a reload could not be seen"},
+		{"systemd asked for, no unit", func(p *Policy, c *Case) {
+			p.ReloadHow, c.Socket.Master.Unit = How{Method: MethodSystemd}, ""
+		}, "uWSGI 1234 belongs to no systemd unit, and policy.reload.how is systemd"},
+		{"signal not permitted", func(p *Policy, c *Case) {
+			p.ReloadHow, c.Facts.Cannot[facts.StepReload] = How{Method: MethodSignal}, "needs CAP_KILL"
+		}, "needs CAP_KILL"},
+		{"signal not permitted, and auto can be nothing else", func(p *Policy, c *Case) {
+			c.Facts.Cannot[facts.StepReload], c.Socket.Master.Unit = "needs CAP_KILL", ""
+		}, "needs CAP_KILL"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			p, c := defaults(), full()
+			p.Reload = Always
+			test.with(&p, &c)
+			got := summary(Decide(p, c, nil, now))
+			want := act(fullReason, wholeRaise...)
+			if test.want != "" {
+				want.Reason += "; no reload: " + test.want
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+	// Where systemd may be the one that is asked, the right to a signal is not
+	// needed.
+	p, c := defaults(), full()
+	p.Reload, c.Facts.Cannot[facts.StepReload] = Always, "needs CAP_KILL"
+	if got := summary(Decide(p, c, nil, now)); len(got.Actions) != len(wholeRaise)+1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Facts that are out of date decide nothing, whoever asks.
+func TestUnseen(t *testing.T) {
+	for _, test := range []struct {
+		at   time.Time
+		want string // "" acts
+	}{
+		{now.Add(-10 * time.Second), ""},
+		{now.Add(time.Hour), ""}, // the clock was set back
+		{now.Add(-10*time.Second - 1), "the host could not be looked at since 2026-03-01T11:59:49Z"},
+		{time.Time{}, "the host has not been looked at yet"},
+	} {
+		c := full()
+		c.Facts.At = test.at
+		raised := changed(time.Hour, "inc-1.1", "relisten", c.Socket.Name(), 128, 1024)
+		raised.Start--
+		p := defaults()
+		p.Keep = true
+		lost := c
+		lost.Lost = errors.New("gone")
+		back, left := PlanUndo(p, c.Facts, History{changed(time.Hour, "inc-1.1", "sysctl", key, 64, 128)}, now)
+		plans := map[string]Plan{
+			"Decide": Decide(p, c, nil, now),
+			"keep":   PlanKeep(p, c.Facts, c.Socket, History{raised}, now),
+			"start":  PlanStart(p, c.Facts, Refusal{Unit: "app.service", Listen: 1024, At: "/a.ini:1"}, nil, now),
+			"undo":   back,
+		}
+		if test.want != "" {
+			plans["lost"] = Decide(p, lost, nil, now)
+		}
+		for name, plan := range plans {
+			want := decided{Verdict: Wait, Code: CodeUnseen, Reason: test.want}
+			if got := summary(plan); test.want != "" && !cmp.Equal(got, want) || test.want == "" && name != "undo" && got.Verdict != Act {
+				t.Errorf("%s at %s: %+v", name, test.at, got)
+			}
+		}
+		if len(left) > 0 && test.want != "" {
+			t.Errorf("left alone without a look: %v", left)
+		}
 	}
 }

@@ -26,6 +26,7 @@ const (
 	CodeFull           Code = "full"
 	CodeNotFull        Code = "not-full"
 	CodeNotFound       Code = "not-found"
+	CodeUnseen         Code = "unseen"
 	CodeOtherNetNS     Code = "foreign"
 	CodeGarbage        Code = "garbage"
 	CodeUncorroborated Code = "uncorroborated"

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write testdata anew")
 func TestPlanJSON(t *testing.T) {
 	p := defaults()
 	p.Reload = Always
-	lost := Case{Lost: os.ErrNotExist}
+	lost := Case{Facts: full().Facts, Lost: os.ErrNotExist}
 	lost.Incident.ID = "inc-2"
 	asked := full()
 	asked.Incident, asked.Serial = matcher.Incident{}, 1

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"qwatch/remediate/advice"
 	"qwatch/remediate/facts"
 )
 
@@ -15,81 +14,94 @@ type LeftAlone struct {
 	Why  string `json:"why"`
 }
 
+// undo is the draft of a plan that puts back.
+type undo struct {
+	draft
+	left  []LeftAlone
+	limit map[facts.SocketID]int // of each running socket, as it will be
+}
+
 // PlanUndo plans to put back what qwatch changed on this host, the newest change
 // first, as far as the host still is as qwatch left it and going back is safe:
 // never below the largest listen backlog that is configured or running, for
 // uWSGI would not survive its next start (uWSGI core/socket.c: "Listen queue
 // size is greater than the system max").
 func PlanUndo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []LeftAlone) {
-	plan := Plan{
-		ID: fmt.Sprintf("undo-%d", now.Unix()), DryRun: p.DryRun, Seen: h.newest(""),
-		Verdict: Nothing, Code: CodeUndo, Reason: "qwatch has changed nothing that is still so",
+	u := undo{draft: newDraft(p, f, h, now, fmt.Sprintf("undo-%d", now.Unix()), ""), limit: map[facts.SocketID]int{}}
+	if u.unseen() {
+		return u.Plan, nil
 	}
-	var stays []LeftAlone
-	stay := func(what, format string, args ...any) {
-		stays = append(stays, LeftAlone{what, fmt.Sprintf(format, args...)})
-	}
-	running := map[facts.SocketID]int{} // limits as they will be
 	for _, s := range f.Sockets {
-		running[s.ID] = s.Limit
+		u.limit[s.ID] = s.Limit
 	}
 	for _, c := range slices.Backward(h.changes()) {
-		switch c.action {
-		case ActionRelisten:
-			i := slices.IndexFunc(f.Sockets, func(s facts.Socket) bool {
-				return s.ID.Inode == c.inode && s.Name() == c.target
-			})
-			switch {
-			case i < 0:
-				stay(c.target, "the socket that was raised is gone, and its limit with it")
-			case f.Sockets[i].Limit != c.to:
-				stay(c.target, "its limit is %d, not the %d that qwatch set: somebody else's change stays", f.Sockets[i].Limit, c.to)
-			default:
-				s := f.Sockets[i]
-				running[s.ID] = c.from
-				plan.Actions = append(plan.Actions, Relisten{Socket: s, From: c.to, To: c.from, Undo: true,
-					Why: fmt.Sprintf("qwatch raised it %s", c.last.Format(time.RFC3339))})
-			}
-		case ActionSysctl:
-			live, known := f.Sysctl[c.target]
-			switch {
-			case !known:
-				stay(c.target, "it cannot be read from qwatch's network namespace")
-			case live != c.to:
-				stay(c.target, "it is %d, not the %d that qwatch set: somebody else's change stays", live, c.to)
-			default:
-				plan.Actions = append(plan.Actions, SetSysctl{Key: c.target, From: c.to, To: c.from, File: p.SysctlFile,
-					FileFrom: f.File[c.target], Undo: true, Companion: c.target != somaxconn,
-					Why: fmt.Sprintf("qwatch raised it %s", c.last.Format(time.RFC3339))})
-			}
+		if c.action == ActionRelisten {
+			u.relisten(c)
+		} else {
+			u.sysctl(c)
 		}
 	}
-	floor, unread := 0, ""
-	for _, s := range f.Sockets {
+	u.Actions = slices.DeleteFunc(u.Actions, func(a Action) bool {
+		set, ok := a.(SetSysctl)
+		return ok && set.Key == somaxconn && !u.survivable(set.To)
+	})
+	if len(u.Actions) == 0 {
+		return u.say(Nothing, CodeUndo, "qwatch has changed nothing that is still so"), u.left
+	}
+	return u.say(Act, CodeUndo, "put back %d changes of qwatch", len(u.Actions)), u.left
+}
+
+func (u *undo) leave(what, format string, args ...any) {
+	u.left = append(u.left, LeftAlone{what, fmt.Sprintf(format, args...)})
+}
+
+func (u *undo) relisten(c change) {
+	i := slices.IndexFunc(u.facts.Sockets, func(s facts.Socket) bool { return s.ID.Inode == c.inode && s.Name() == c.target })
+	if i < 0 {
+		u.leave(c.target, "the socket that was raised is gone, and its limit with it")
+		return
+	}
+	s := u.facts.Sockets[i]
+	if s.Limit != c.to {
+		u.leave(c.target, "its limit is %d, not the %d that qwatch set: somebody else's change stays", s.Limit, c.to)
+		return
+	}
+	u.limit[s.ID] = c.from
+	u.Actions = append(u.Actions, Relisten{Socket: s, From: c.to, To: c.from, Undo: true, Why: c.raised()})
+}
+
+func (u *undo) sysctl(c change) {
+	live, known := u.facts.Sysctl[c.target]
+	switch {
+	case !known:
+		u.leave(c.target, "it cannot be read from qwatch's network namespace")
+	case live != c.to:
+		u.leave(c.target, "it is %d, not the %d that qwatch set: somebody else's change stays", live, c.to)
+	default:
+		u.Actions = append(u.Actions, SetSysctl{Key: c.target, From: c.to, To: c.from, File: u.policy.SysctlFile,
+			FileFrom: u.facts.File[c.target], Undo: true, Companion: c.target != somaxconn, Why: c.raised()})
+	}
+}
+
+// survivable reports whether every uWSGI here would start again under this
+// somaxconn.
+func (u *undo) survivable(value int) bool {
+	floor := 0
+	for _, s := range u.facts.Sockets {
 		if s.OtherNetNS {
 			continue
 		}
-		floor = max(floor, s.Configured, running[s.ID])
-		if s.Unread != "" && unread == "" {
-			unread = fmt.Sprintf("the configuration of %s is not known (%s); under a somaxconn below its listen it would not come up again", s.Master, s.Unread)
-		}
-	}
-	plan.Actions = slices.DeleteFunc(plan.Actions, func(a Action) bool {
-		set, ok := a.(SetSysctl)
-		if !ok || set.Key != somaxconn || unread == "" && set.To >= floor {
+		if s.Unread != "" {
+			u.leave(somaxconn, "the configuration of %s is not known (%s); under a somaxconn below its listen it would not come up again", s.Master, s.Unread)
 			return false
 		}
-		if unread != "" {
-			stay(set.Key, "%s", unread)
-			return true
-		}
-		stay(set.Key, "a uWSGI here listens, or is configured to, with %d; under a somaxconn of %d it would not come up again", floor, set.To)
-		return true
-	})
-	if len(plan.Actions) > 0 {
-		plan.Verdict, plan.Reason = Act, fmt.Sprintf("put back %d changes of qwatch", len(plan.Actions))
+		floor = max(floor, s.Configured, u.limit[s.ID])
 	}
-	return plan, stays
+	if value < floor {
+		u.leave(somaxconn, "a uWSGI here listens, or is configured to, with %d; under a somaxconn of %d it would not come up again", floor, value)
+		return false
+	}
+	return true
 }
 
 // change is the sum of all that was done to one key or socket.
@@ -100,6 +112,8 @@ type change struct {
 	from, to int // before the first, after the last
 	last     time.Time
 }
+
+func (c change) raised() string { return "qwatch raised it " + c.last.Format(time.RFC3339) }
 
 // changes sums up what was applied and is not undone, in the order of the last
 // change to each.
@@ -145,57 +159,4 @@ func (h History) steppedAside(key string, live int, booted time.Time) string {
 		return fmt.Sprintf("qwatch set %s to %d at %s, and somebody has set it to %d since", key, *e.To, e.Time.Format(time.RFC3339), live)
 	}
 	return ""
-}
-
-// raisedTo is the limit that qwatch last gave the socket with this name, 0 if it
-// gave none or took it back.
-func (h History) raisedTo(name string) (limit int, master facts.Process) {
-	for _, e := range slices.Backward(h) {
-		if e.Action != ActionRelisten || e.Target != name || e.Result != Applied || e.From == nil || e.To == nil {
-			continue
-		}
-		if *e.To < *e.From {
-			return 0, facts.Process{}
-		}
-		return *e.To, facts.Process{PID: e.PID, Start: e.Start}
-	}
-	return 0, facts.Process{}
-}
-
-// PlanKeep plans to give a restarted uWSGI the limit that qwatch once gave its
-// socket: a cold start falls back to the configured listen. It has nothing to
-// do for a socket that was not raised, or whose limit was changed while its
-// master lived on.
-func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Time) Plan {
-	plan := Plan{
-		ID: fmt.Sprintf("keep-%d-%d", s.Master.PID, now.Unix()), Name: s.Name(), DryRun: p.DryRun,
-		Socket: s, Seen: h.newest(s.Name()), Verdict: Nothing, Code: CodeKept,
-	}
-	wish, raised := h.raisedTo(plan.Name)
-	wish = min(wish, p.MaxBacklog)
-	switch {
-	case !p.Keep, !p.Relisten, wish <= s.Limit, s.OtherNetNS && !p.Containers, raised.Same(s.Master), f.Cannot[facts.StepRelisten] != "":
-		plan.Reason = "its limit is as it should be"
-		return plan
-	}
-	plan.Target = wish
-	why := fmt.Sprintf("uWSGI was restarted and listens with %d again, after qwatch had raised it to %d", s.Limit, wish)
-	soon := s.Somaxconn
-	if cannot, _ := p.whyNoSysctl(s, f, h); p.Sysctl && cannot == "" {
-		plan.Actions, soon = sysctls(p, s, f, h, wish, why)
-	}
-	if soon < wish {
-		plan.Target = soon
-	}
-	if plan.Target <= s.Limit {
-		plan.Actions = nil
-		plan.Reason = fmt.Sprintf("%s; somaxconn %d allows no more", why, s.Somaxconn)
-		return plan
-	}
-	plan.Actions = append(plan.Actions, Relisten{Socket: s, From: s.Limit, To: plan.Target, Why: why})
-	plan.Verdict, plan.Reason = Act, why
-	if next := s.AfterRestart(); next < wish {
-		plan.Advice = []string{advice.Persist(s, wish)}
-	}
-	return plan
 }

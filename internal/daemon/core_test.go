@@ -393,7 +393,9 @@ func (u unrecorded) Do(context.Context, remediate.Plan, remediate.Action) remedi
 // the end of the core waits for the end of the action.
 func TestDuringAReload(t *testing.T) {
 	always := func(cfg *config.Config) { cfg.Policy.Reload = remediate.Always }
-	onBench(t, &fakeHost{reload: 30 * time.Second, sockets: []facts.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
+	served := socketAt(1, address, 129)
+	served.Workers = make([]facts.Worker, 2) // their end is the reload's
+	onBench(t, &fakeHost{reload: 30 * time.Second, sockets: []facts.Socket{served}}, always, func(b *bench) {
 		b.hear(10, address)
 		dry := configured(func(cfg *config.Config) { cfg.Policy.DryRun = true })
 		if err := b.call(b.t.Context(), func(context.Context) { b.configure(dry) }); err != nil {
@@ -414,7 +416,7 @@ func TestDuringAReload(t *testing.T) {
 			t.Errorf("dry run %v, %q", dryNow(), b.fake.applied)
 		}
 	})
-	onBench(t, &fakeHost{reload: time.Hour, sockets: []facts.Socket{socketAt(1, address, 129)}}, always, func(b *bench) {
+	onBench(t, &fakeHost{reload: time.Hour, sockets: []facts.Socket{served}}, always, func(b *bench) {
 		b.hear(4, address)
 		begin := time.Now()
 		b.stop()

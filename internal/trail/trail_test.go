@@ -513,13 +513,14 @@ func TestKilled(t *testing.T) {
 			// The next plan of the incident is another one, and raises in place
 			// if that is left to do.
 			next := full()
-			next.Facts = snapshot
+			later := snapshot.At.Add(time.Hour)
+			next.Facts, next.Facts.At = snapshot, later
 			if len(snapshot.Sockets) > 0 {
 				next.Socket = snapshot.Sockets[0]
 			}
 			p := defaults()
 			p.Reload = remediate.Always
-			plan := remediate.Decide(p, next, h, snapshot.At.Add(time.Hour))
+			plan := remediate.Decide(p, next, h, later)
 			inPlace := slices.ContainsFunc(plan.Actions, func(a remediate.Action) bool { _, ok := a.(remediate.Relisten); return ok })
 			if plan.ID != "inc-1.2" || !inPlace {
 				t.Errorf("next plan %s: %s: %s", plan.ID, plan.Verdict, plan.Reason)

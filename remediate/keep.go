@@ -1,0 +1,56 @@
+package remediate
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"qwatch/remediate/advice"
+	"qwatch/remediate/facts"
+)
+
+// PlanKeep plans to give a restarted uWSGI the limit that qwatch once gave its
+// socket: a cold start falls back to the configured listen. It has nothing to
+// do for a socket that was not raised, or whose limit was changed while its
+// master lived on.
+func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Time) Plan {
+	d := newDraft(p, f, h, now, fmt.Sprintf("keep-%d-%d", s.Master.PID, now.Unix()), s.Name())
+	d.Socket = s
+	if d.unseen() {
+		return d.Plan
+	}
+	limit, raised := h.raisedTo(d.Name)
+	limit = min(limit, p.MaxBacklog)
+	if !p.Keep || !p.Relisten || limit <= s.Limit || s.OtherNetNS && !p.Containers || raised.Same(s.Master) || f.Cannot[facts.StepRelisten] != "" {
+		return d.say(Nothing, CodeKept, "its limit is as it should be")
+	}
+	why := fmt.Sprintf("uWSGI was restarted and listens with %d again, after qwatch had raised it to %d", s.Limit, limit)
+	soon := s.Somaxconn
+	if cannot, _ := d.whyNoSysctl(s); p.Sysctl && cannot == "" {
+		soon = d.raiseSysctls(s, limit, why)
+	}
+	d.Target = min(limit, soon)
+	if d.Target <= s.Limit {
+		return d.say(Nothing, CodeKept, "%s; somaxconn %d allows no more", why, s.Somaxconn)
+	}
+	d.Actions = append(d.Actions, Relisten{Socket: s, From: s.Limit, To: d.Target, Why: why})
+	if s.AfterRestart() < limit {
+		d.Advice = []string{advice.Persist(s, limit)}
+	}
+	return d.say(Act, CodeKept, "%s", why)
+}
+
+// raisedTo is the limit that qwatch last gave the socket with this name and the
+// master that it had then, 0 if qwatch gave none or took it back.
+func (h History) raisedTo(name string) (limit int, master facts.Process) {
+	for _, e := range slices.Backward(h) {
+		if e.Action != ActionRelisten || e.Target != name || e.Result != Applied || e.From == nil || e.To == nil {
+			continue
+		}
+		if *e.To < *e.From {
+			return 0, facts.Process{}
+		}
+		return *e.To, facts.Process{PID: e.PID, Start: e.Start}
+	}
+	return 0, facts.Process{}
+}
