@@ -2,8 +2,6 @@ package facts
 
 import (
 	"fmt"
-	"net/netip"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,42 +64,9 @@ func (s Socket) writtenBy(pid int) bool {
 	return s.Master.PID == pid || slices.ContainsFunc(s.Workers, func(w Worker) bool { return w.PID == pid })
 }
 
-// AnswersTo reports whether uWSGI may call the socket by this name: uWSGI
-// prints the address as it was configured (":5000", "localhost:80",
-// "app.sock"), the kernel knows only what it was bound to.
-func (s Socket) AnswersTo(name string) bool {
-	if s.Address == name {
-		return true
-	}
-	if s.Family == Unix {
-		// A relative path was taken from the master's directory at start-up,
-		// which it may have left.
-		return !strings.HasPrefix(s.Address, "@") && !path.IsAbs(name) && name != "" &&
-			strings.HasSuffix(s.Address, "/"+path.Clean(name))
-	}
-	bound, err := netip.ParseAddrPort(s.Address)
-	if err != nil {
-		return false
-	}
-	host, port, ok := cutPort(name)
-	if !ok || port != bound.Port() {
-		return false
-	}
-	switch host {
-	case "", "*", "0":
-		return bound.Addr().IsUnspecified()
-	case "localhost":
-		return bound.Addr().IsLoopback()
-	}
-	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && addr.Unmap() == bound.Addr().Unmap()
-}
+// Bound is the socket's address.
+func (s Socket) Bound() Address { return Address{s.Family, s.Address} }
 
-func cutPort(name string) (host string, port uint16, ok bool) {
-	i := strings.LastIndexByte(name, ':')
-	if i < 0 {
-		return "", 0, false
-	}
-	n, err := strconv.ParseUint(name[i+1:], 10, 16)
-	return name[:i], uint16(n), err == nil
-}
+// AnswersTo reports whether uWSGI may call the socket by this name, as
+// Address.AnswersTo.
+func (s Socket) AnswersTo(name string) bool { return s.Bound().AnswersTo(name) }
