@@ -192,9 +192,9 @@ func (h History) Unfinished() []Event {
 // effect: it says nothing of whether the action is possible.
 const interrupted = "interrupted before it took effect"
 
-// Recover tells how an action that was cut short ended, from what the host
+// recovered tells how an action that was cut short ended, from what the host
 // shows now. Nothing is done again.
-func Recover(e Event, f facts.Snapshot) Event {
+func recovered(e Event, f facts.Snapshot) Event {
 	e.Time = f.At.UTC()
 	e.Result, e.Error = Failed, interrupted
 	switch e.Action {

@@ -2,11 +2,21 @@ package remediate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"qwatch/remediate/facts"
+)
+
+const (
+	// WatchTime is how long the queue is watched after a change before it is
+	// judged, watchEvery how often.
+	WatchTime  = 3 * time.Second
+	watchEvery = 200 * time.Millisecond
+	// lockWait is how long a plan waits for another qwatch on this host.
+	lockWait = 5 * time.Second
 )
 
 // Actor takes one action of a plan and leaves its mark in the audit trail.
@@ -44,19 +54,79 @@ func (d DryRun) Do(_ context.Context, p Plan, a Action) Outcome {
 	return o
 }
 
-// Run takes a plan's actions in their order: the kernel parameters first,
+// Observer looks at the host.
+type Observer interface {
+	// Observe shows everything that a decision may depend on.
+	Observe(ctx context.Context) (facts.Snapshot, error)
+	// Sample looks at the accept queues only.
+	Sample(ctx context.Context) ([]facts.Sample, error)
+}
+
+// Runner carries plans out.
+type Runner struct {
+	Actor Actor
+	Trail Trail
+	Host  Observer
+	Acted func(Outcome) // called after each action
+}
+
+// ErrOvertaken is the error of a plan that was not begun, since another qwatch
+// had done something about the same socket.
+var ErrOvertaken = errors.New("nothing was done: another qwatch acted on this socket in the meantime")
+
+// Run takes the actions of a plan, unless it is out of date by now, and where
+// one changed the host judges from the kernel's numbers whether it helped. The
+// Judgement is zero where there is none. The error says why nothing was done,
+// or what is missing after it; what became of each action says its Outcome.
+func (r Runner) Run(ctx context.Context, p Plan) ([]Outcome, Judgement, error) {
+	outcomes, err := r.begin(ctx, p)
+	changed := slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Result == Applied })
+	if err != nil || !changed || !p.judged() {
+		return outcomes, Judgement{}, err
+	}
+	j, err := r.watch(ctx, p)
+	if err != nil {
+		return outcomes, Judgement{}, fmt.Errorf("what was done could not be judged: %w", err)
+	}
+	if err := r.Trail.Append(eventOfJudgement(p, j, time.Now())); err != nil {
+		return outcomes, j, fmt.Errorf("the judgement could not be recorded: %w", err)
+	}
+	return outcomes, j, nil
+}
+
+func (r Runner) begin(ctx context.Context, p Plan) ([]Outcome, error) {
+	unlock, err := r.lock(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("nothing was done: %w", err)
+	}
+	defer unlock()
+	history, err := r.Trail.History()
+	if err != nil {
+		return nil, fmt.Errorf("nothing was done, what was done before cannot be read: %w", err)
+	}
+	if history.Stale(p) {
+		return nil, ErrOvertaken
+	}
+	return r.take(ctx, p), nil
+}
+
+func (r Runner) lock(ctx context.Context) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	return r.Trail.Lock(ctx)
+}
+
+// take takes a plan's actions in their order: the kernel parameters first,
 // because listen(2) is clamped to somaxconn and a reload under a somaxconn
 // smaller than the configured listen is fatal to uWSGI; then the running
 // socket; then the reload. After one that is Stale nothing later runs; after
 // one that Failed neither, but for companions, whose failure stops nothing.
-// done is called after each action.
-func Run(ctx context.Context, p Plan, actor Actor, done func(Outcome)) []Outcome {
-	var outcomes []Outcome
+func (r Runner) take(ctx context.Context, p Plan) (outcomes []Outcome) {
 	for _, a := range p.Actions {
-		o := actor.Do(ctx, p, a)
+		o := r.Actor.Do(ctx, p, a)
 		o.Action = a
 		outcomes = append(outcomes, o)
-		done(o)
+		r.Acted(o)
 		set, isSet := a.(SetSysctl)
 		if o.Result == Stale || o.Result == Failed && !(isSet && set.Companion) {
 			break
@@ -65,60 +135,60 @@ func Run(ctx context.Context, p Plan, actor Actor, done func(Outcome)) []Outcome
 	return outcomes
 }
 
-// Changed reports whether any action changed the host.
-func Changed(outcomes []Outcome) bool {
-	return slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Result == Applied })
-}
-
-// Judgement is what the kernel shows after a plan was carried out.
-type Judgement struct {
-	Result Result // Fixed, NoEffect or Worse
-	Limit  int    // the socket's limit now, 0 if it is gone
-	Why    string
-}
-
-// Judge compares a plan with what the host shows after it. e is the evidence
-// since the last action.
-func Judge(p Plan, after facts.Snapshot, e facts.Evidence) Judgement {
-	if p.Unit != "" {
-		for _, s := range after.Sockets {
-			if s.Master.Unit == p.Unit {
-				return Judgement{Fixed, s.Limit, fmt.Sprintf("%s runs and listens on %s with %d", p.Unit, s.Name(), s.Limit)}
-			}
+// watch watches the queue for a while and judges.
+func (r Runner) watch(ctx context.Context, p Plan) (Judgement, error) {
+	var samples []facts.Sample
+	begin := time.Now()
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil && time.Since(begin) < WatchTime {
+		s, err := r.Host.Sample(ctx)
+		if err != nil {
+			return Judgement{}, err
 		}
-		return Judgement{NoEffect, 0, p.Unit + " does not listen yet"}
-	}
-	s, ok := after.Find(p.Socket.ID)
-	if !ok {
-		// In http mode a reload binds uWSGI's backend socket anew, and its
-		// port changes: then it is the master's newest.
-		for _, o := range after.Sockets {
-			if o.Master.Same(p.Socket.Master) && o.Family == p.Socket.Family && o.ID.Inode > max(s.ID.Inode, p.Socket.ID.Inode) {
-				s, ok = o, true
-			}
+		samples = append(samples, s...)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 		}
 	}
-	switch {
-	case !ok:
-		return Judgement{Worse, 0, fmt.Sprintf("no uWSGI listens on %s any more", p.Name)}
-	case s.Limit < p.Socket.Limit:
-		return Judgement{Worse, s.Limit, fmt.Sprintf("the limit fell from %d to %d", p.Socket.Limit, s.Limit)}
-	case s.Limit == p.Socket.Limit:
-		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the running socket's limit still is %d", s.Limit)}
-	case s.Limit < p.Target:
-		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the running socket's limit is %d and should be %d", s.Limit, p.Target)}
-	case e.Corroborates():
-		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the limit is %d now, yet the queue is full again: %s", s.Limit, e)}
+	after, err := r.Host.Observe(context.WithoutCancel(ctx))
+	if err != nil {
+		return Judgement{}, err
 	}
-	return Judgement{Fixed, s.Limit, fmt.Sprintf("the limit is %d now, was %d; %s", s.Limit, p.Socket.Limit, e)}
+	// The samples right after the change still see what came before it.
+	return judge(p, after, facts.Weigh(p.Socket, samples, begin.Add(WatchTime/3))), nil
 }
 
-// EventOfJudgement is the audit line for a judgement.
-func EventOfJudgement(p Plan, j Judgement, at time.Time) Event {
-	return Event{
-		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
-		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Inode: p.Socket.ID.Inode,
-		Action: ActionJudge, Target: p.Name, From: &p.Socket.Limit, To: &j.Limit,
-		DryRun: p.DryRun, Result: j.Result, Why: j.Why,
+// Recover brings the actions that a former qwatch began and did not end to an
+// end in the trail, from what the host shows now. told is called for each; the
+// others are still tried where one cannot be recorded.
+func (r Runner) Recover(ctx context.Context, told func(begun, end Event)) error {
+	history, err := r.Trail.History()
+	if err != nil || len(history.Unfinished()) == 0 {
+		return err
 	}
+	// What another qwatch is doing just now is not interrupted.
+	unlock, err := r.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	snapshot, err := r.Host.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	if history, err = r.Trail.History(); err != nil {
+		return err
+	}
+	var failed error
+	for _, begun := range history.Unfinished() {
+		end := recovered(begun, snapshot)
+		if err := r.Trail.Append(end); err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		told(begun, end)
+	}
+	return failed
 }

@@ -2,11 +2,13 @@ package remediate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,13 +79,23 @@ func results(h History) (lines []string) {
 	return lines
 }
 
-// recorded is a Recorder that keeps what it is given.
-type recorded struct{ h History }
+// memory is a Trail that keeps what it is given, while it can.
+type memory struct {
+	h            History
+	read, locked error
+	full         int // how many events there is room for, 0 for all
+}
 
-func (r *recorded) Append(e Event) error {
-	r.h = append(r.h, e)
+func (m *memory) Append(e Event) error {
+	if m.full > 0 && len(m.h) >= m.full {
+		return errors.New("no space left on device")
+	}
+	m.h = append(m.h, e)
 	return nil
 }
+
+func (m *memory) History() (History, error)                       { return slices.Clone(m.h), m.read }
+func (m *memory) Lock(context.Context) (unlock func(), err error) { return func() {}, m.locked }
 
 func TestRun(t *testing.T) {
 	const before = "netdev_max_backlog=1000 somaxconn=128 tcp_max_syn_backlog=512 limit=128 reloads=0"
@@ -120,7 +132,8 @@ func TestRun(t *testing.T) {
 			host := newFakeHost()
 			maps.Copy(host.answer, test.answer)
 			var told []Outcome
-			got := Run(t.Context(), wholePlan(), Acting{host, &recorded{}}, func(o Outcome) { told = append(told, o) })
+			r := Runner{Actor: Acting{host, &memory{}}, Acted: func(o Outcome) { told = append(told, o) }}
+			got := r.take(t.Context(), wholePlan())
 			if diff := cmp.Diff(test.steps, steps(got)); diff != "" {
 				t.Errorf("steps (-want +got)\n%s", diff)
 			}
@@ -130,18 +143,21 @@ func TestRun(t *testing.T) {
 			if diff := cmp.Diff(test.host, host.String()); diff != "" {
 				t.Errorf("host (-want +got)\n%s", diff)
 			}
-			if Changed(got) != (test.host != before) {
-				t.Errorf("Changed: %v", Changed(got))
+			if applied := slices.ContainsFunc(got, func(o Outcome) bool { return o.Result == Applied }); applied != (test.host != before) {
+				t.Errorf("applied: %v", applied)
 			}
 		})
 	}
 }
 
-func TestRehearsing(t *testing.T) {
-	trail := &recorded{}
+func TestDryRun(t *testing.T) {
+	trail := &memory{}
 	p := wholePlan()
 	p.DryRun = true
-	got := Run(t.Context(), p, DryRun{trail}, func(Outcome) {})
+	got, judgement, err := Runner{Actor: DryRun{trail}, Trail: trail, Acted: func(Outcome) {}}.Run(t.Context(), p)
+	if err != nil || judgement != (Judgement{}) {
+		t.Errorf("judged: %+v, %v", judgement, err)
+	}
 	want := []string{
 		"planned sysctl net.core.somaxconn", "planned sysctl net.core.netdev_max_backlog", "planned sysctl net.ipv4.tcp_max_syn_backlog",
 		"planned relisten 127.0.0.1:5000", "planned reload uwsgi 1234 (app.service)",
@@ -149,18 +165,143 @@ func TestRehearsing(t *testing.T) {
 	if diff := cmp.Diff(want, steps(got)); diff != "" {
 		t.Errorf("steps (-want +got)\n%s", diff)
 	}
-	h := trail.h
-	if diff := cmp.Diff(want, results(h)); diff != "" {
+	if diff := cmp.Diff(want, results(trail.h)); diff != "" {
 		t.Errorf("trail (-want +got)\n%s", diff)
 	}
-	for _, e := range h {
+	for _, e := range trail.h {
 		if !e.DryRun {
 			t.Errorf("%s of %s is not marked as dry_run", e.Result, e.Target)
 		}
 	}
-	if Changed(got) || len(h.Unfinished()) > 0 || h.Stale(p) {
-		t.Error("a rehearsal counts as a change")
+	if len(trail.h.Unfinished()) > 0 || trail.h.Stale(p) {
+		t.Error("a dry run counts as a change")
 	}
+}
+
+// watched is a host that shows what the fake one is like, once a look.
+type watched struct {
+	*fakeHost
+	samples   int
+	sampleErr error
+	observe   error
+}
+
+func (w *watched) Sample(context.Context) ([]facts.Sample, error) {
+	w.samples++
+	return []facts.Sample{{ID: full().Socket.ID, At: time.Now(), Length: 3, Limit: w.limit}}, w.sampleErr
+}
+
+func (w *watched) Observe(context.Context) (facts.Snapshot, error) {
+	f := full().Facts
+	f.At, f.Sockets[0].Limit = time.Now(), w.limit
+	return f, w.observe
+}
+
+func TestRunner(t *testing.T) {
+	whole := []string{
+		"applied sysctl net.core.somaxconn", "applied sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
+		"applied relisten 127.0.0.1:5000", "applied reload uwsgi 1234 (app.service)",
+	}
+	tests := []struct {
+		name      string
+		with      func(p *Plan, trail *memory, host *watched)
+		did       int // actions taken
+		judgement Judgement
+		err       string
+	}{
+		{"whole", func(p *Plan, trail *memory, host *watched) {}, 5,
+			Judgement{Fixed, 1024, "the limit is 1024 now, was 128; 0 of 10 looks over 1.8s found the queue full (longest 3, limit 1024), no overflows"}, ""},
+		{"another qwatch acts", func(p *Plan, trail *memory, host *watched) {
+			trail.locked = errors.New("another qwatch is acting on this host")
+		}, 0, Judgement{}, "nothing was done: another qwatch is acting on this host"},
+		{"another qwatch has acted", func(p *Plan, trail *memory, host *watched) {
+			trail.h = History{past(0, "asked-1.1", "relisten", Applied)}
+		}, 0, Judgement{}, ErrOvertaken.Error()},
+		{"the trail cannot be read", func(p *Plan, trail *memory, host *watched) { trail.read = errors.New("input/output error") }, 0, Judgement{},
+			"nothing was done, what was done before cannot be read: input/output error"},
+		{"the queue cannot be watched", func(p *Plan, trail *memory, host *watched) { host.sampleErr = errors.New("netlink is broken") }, 5, Judgement{},
+			"what was done could not be judged: netlink is broken"},
+		{"the host cannot be seen", func(p *Plan, trail *memory, host *watched) { host.observe = errors.New("netlink is broken") }, 5, Judgement{},
+			"what was done could not be judged: netlink is broken"},
+		{"the judgement finds no room", func(p *Plan, trail *memory, host *watched) { trail.full = 10 }, 5,
+			Judgement{Fixed, 1024, "the limit is 1024 now, was 128; 0 of 10 looks over 1.8s found the queue full (longest 3, limit 1024), no overflows"},
+			"the judgement could not be recorded: no space left on device"},
+		{"nothing was changed", func(p *Plan, trail *memory, host *watched) {
+			for _, a := range p.Actions {
+				host.answer[Describe(a).Target] = Skipped
+			}
+		}, 5, Judgement{}, ""},
+		{"an undo has no socket to judge by", func(p *Plan, trail *memory, host *watched) { p.Socket, p.Name = facts.Socket{}, "" }, 5, Judgement{}, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, trail, host := wholePlan(), &memory{}, &watched{fakeHost: newFakeHost()}
+				test.with(&p, trail, host)
+				before := len(trail.h)
+				got, judgement, err := Runner{Acting{host, trail}, trail, host, func(Outcome) {}}.Run(t.Context(), p)
+				if len(got) != test.did || test.name == "whole" && !cmp.Equal(steps(got), whole) {
+					t.Errorf("did %q", steps(got))
+				}
+				if diff := cmp.Diff(test.judgement, judgement); diff != "" {
+					t.Errorf("judgement (-want +got)\n%s", diff)
+				}
+				if text := fmt.Sprint(err); text != test.err && (err != nil || test.err != "") {
+					t.Errorf("error %q, want %q", text, test.err)
+				}
+				want := before + 2*test.did
+				if judgement.Result != "" && err == nil {
+					want++
+				}
+				if len(trail.h) != want {
+					t.Errorf("%d events, want %d: %q", len(trail.h), want, results(trail.h))
+				}
+			})
+		})
+	}
+}
+
+// The end of the process does not wait for the watch: what is seen by then is
+// judged.
+func TestRunnerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		trail, host := &memory{}, &watched{fakeHost: newFakeHost()}
+		begin := time.Now()
+		_, judgement, err := Runner{Acting{host, trail}, trail, host, func(Outcome) {}}.Run(ctx, wholePlan())
+		if took := time.Since(begin); took != time.Second || err != nil || judgement.Result != Fixed {
+			t.Errorf("%+v, %v after %v", judgement, err, took)
+		}
+	})
+}
+
+// One interrupted action that cannot be recorded does not hold up the others.
+func TestRecoverGoesOn(t *testing.T) {
+	set, raise := past(2*time.Second, "inc-1.1", "sysctl", Started), past(time.Second, "inc-1.2", "relisten", Started)
+	trail := &forgetful{memory{h: History{set, raise}}, 0}
+	told := 0
+	err := Runner{Trail: trail, Host: &watched{fakeHost: newFakeHost()}}.Recover(t.Context(), func(begun, end Event) {
+		if told++; begun.Plan != "inc-1.2" || end.Result != Failed {
+			t.Errorf("%+v, %+v", begun, end)
+		}
+	})
+	if err == nil || told != 1 {
+		t.Errorf("%d told, %v", told, err)
+	}
+}
+
+// forgetful is a trail that does not take the first event.
+type forgetful struct {
+	memory
+	asked int
+}
+
+func (f *forgetful) Append(e Event) error {
+	if f.asked++; f.asked == 1 {
+		return errors.New("no space left on device")
+	}
+	return f.memory.Append(e)
 }
 
 func TestJudge(t *testing.T) {
@@ -201,11 +342,11 @@ func TestJudge(t *testing.T) {
 			if strings.Contains(test.name, "UNIX") {
 				plan.Socket.Family = facts.Unix
 			}
-			got := Judge(plan, after, test.e)
+			got := judge(plan, after, test.e)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			e := EventOfJudgement(plan, got, now)
+			e := eventOfJudgement(plan, got, now)
 			if e.Action != "judge" || e.Result != got.Result || *e.From != 128 || *e.To != got.Limit || e.Plan != plan.ID || e.Why != got.Why {
 				t.Errorf("event %+v", e)
 			}

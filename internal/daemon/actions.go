@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"qwatch/internal/config"
@@ -51,7 +50,7 @@ func (c *core) finished(a acted) {
 	// What could not be recorded leaves no cooldown in the history: without
 	// this it would be tried again at once, for ever.
 	if oc := c.open[a.plan.Incident]; oc != nil && a.unrecorded {
-		oc.held = now.Add(max(c.settings.policy.Cooldown, settle))
+		oc.held = now.Add(max(c.settings.policy.Cooldown, remediate.WatchTime))
 	}
 	if c.actions.next != nil {
 		c.configure(c.actions.next)
@@ -68,41 +67,10 @@ func (c *core) recoverActions(ctx context.Context) {
 	a := &c.actions
 	a.running = true
 	go func() {
-		if err := a.settle(ctx, &c.report); err != nil && ctx.Err() == nil {
+		runner := remediate.Runner{Trail: a.trail, Host: a.host}
+		if err := runner.Recover(ctx, c.report.recovered); err != nil && ctx.Err() == nil {
 			c.report.log.Warn().Err(err).Msg("not looked for interrupted actions")
 		}
 		a.done <- acted{}
 	}()
-}
-
-func (a *actions) settle(ctx context.Context, report *report) error {
-	history, err := a.trail.History()
-	if err != nil || len(history.Unfinished()) == 0 {
-		return err
-	}
-	// What another qwatch is doing just now is not interrupted.
-	wait, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	unlock, err := a.trail.Lock(wait)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	snapshot, err := a.host.Observe(ctx)
-	if err != nil {
-		return err
-	}
-	if history, err = a.trail.History(); err != nil {
-		return err
-	}
-	var failed error
-	for _, e := range history.Unfinished() {
-		end := remediate.Recover(e, snapshot)
-		if err := a.trail.Append(end); err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		report.recovered(e, end)
-	}
-	return failed
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -68,6 +69,16 @@ type works struct{ n int }
 func (w *works) Apply(context.Context, remediate.Action) remediate.Outcome {
 	w.n++
 	return remediate.Outcome{Result: remediate.Applied, Now: -1}
+}
+
+// shows is a host as it looks.
+type shows struct{ facts facts.Snapshot }
+
+func (s shows) Observe(context.Context) (facts.Snapshot, error) { return s.facts, nil }
+func (s shows) Sample(context.Context) ([]facts.Sample, error)  { return nil, nil }
+
+func runner(actor remediate.Actor, trail *Trail) remediate.Runner {
+	return remediate.Runner{Actor: actor, Trail: trail, Host: shows{full().Facts}, Acted: func(remediate.Outcome) {}}
 }
 
 type applierFunc func(context.Context, remediate.Action) remediate.Outcome
@@ -133,18 +144,16 @@ func killedAt(target string) func(string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := trail.Lock(context.Background()); err != nil {
-			return err
-		}
 		host := &works{}
-		remediate.Run(context.Background(), wholePlan(), remediate.Acting{Applier: applierFunc(func(ctx context.Context, a remediate.Action) remediate.Outcome {
+		actor := remediate.Acting{Trail: trail, Applier: applierFunc(func(ctx context.Context, a remediate.Action) remediate.Outcome {
 			if remediate.Describe(a).Target == target {
 				unix.Kill(os.Getpid(), unix.SIGKILL)
 				select {}
 			}
 			return host.Apply(ctx, a)
-		}), Trail: trail}, func(remediate.Outcome) {})
-		return nil
+		})}
+		_, _, err = runner(actor, trail).Run(context.Background(), wholePlan())
+		return err
 	}
 }
 
@@ -479,11 +488,11 @@ func TestKilled(t *testing.T) {
 				t.Fatal("the child lived")
 			}
 			trail := openTrail(t, path)
-			unlock, err := trail.Lock(t.Context()) // the dead hold no lock
+			unlock, err := trail.Lock(t.Context())
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("the dead hold a lock: %v", err)
 			}
-			defer unlock()
+			unlock()
 			open := history(t, trail).Unfinished()
 			if len(open) != 1 || open[0].Action != test.action {
 				t.Fatalf("unfinished: %v", results(open))
@@ -494,17 +503,18 @@ func TestKilled(t *testing.T) {
 				snapshot.Sysctl["net.core.somaxconn"] = 1024 // that was done before
 			}
 			test.host(&snapshot)
-			end := remediate.Recover(open[0], snapshot)
+			var told [][2]remediate.Event
+			r := remediate.Runner{Trail: trail, Host: shows{snapshot}}
+			if err := r.Recover(t.Context(), func(begun, end remediate.Event) { told = append(told, [2]remediate.Event{begun, end}) }); err != nil {
+				t.Fatal(err)
+			}
 			want := open[0]
 			want.Time, want.Result, want.Error, want.Why = snapshot.At.UTC(), test.want, test.err, want.Why+test.why
 			if test.now >= 0 {
 				want.Now = &test.now
 			}
-			if diff := cmp.Diff(want, end); diff != "" {
+			if diff := cmp.Diff([][2]remediate.Event{{open[0], want}}, told); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
-			}
-			if err := trail.Append(end); err != nil {
-				t.Fatal(err)
 			}
 			h := history(t, trail)
 			if open := h.Unfinished(); len(open) > 0 {
@@ -552,11 +562,18 @@ func FuzzParse(f *testing.F) {
 		if (plan.Verdict == remediate.Act) != (len(plan.Actions) > 0) {
 			t.Errorf("%+v", plan)
 		}
-		for _, e := range h.Unfinished() {
-			h = append(h, remediate.Recover(e, full().Facts))
+		trail := &Trail{}
+		for _, e := range h {
+			if err := trail.Append(e); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if open := h.Unfinished(); len(open) > 0 {
-			t.Errorf("still unfinished: %v", open)
+		r := remediate.Runner{Trail: trail, Host: shows{full().Facts}}
+		if err := r.Recover(t.Context(), func(_, _ remediate.Event) {}); err != nil {
+			t.Fatal(err)
+		}
+		if h = history(t, trail); len(h.Unfinished()) > 0 {
+			t.Errorf("still unfinished: %v", results(h.Unfinished()))
 		}
 		for _, e := range h {
 			line, err := json.Marshal(e)
@@ -660,10 +677,15 @@ func TestActingWritesBeforeAndAfter(t *testing.T) {
 		}
 		return remediate.Outcome{Result: remediate.Applied, Now: -1}
 	})
-	remediate.Run(t.Context(), wholePlan(), remediate.Acting{Applier: spy, Trail: trail}, func(remediate.Outcome) {})
+	synctest.Test(t, func(t *testing.T) {
+		if _, _, err := runner(remediate.Acting{Applier: spy, Trail: trail}, trail).Run(t.Context(), wholePlan()); err != nil {
+			t.Error(err)
+		}
+	})
 	want := []string{
 		"started sysctl net.core.somaxconn", "applied sysctl net.core.somaxconn",
 		"started relisten 127.0.0.1:5000", "failed relisten 127.0.0.1:5000: the host says failed",
+		"no-effect judge 127.0.0.1:5000",
 	}
 	if diff := cmp.Diff(want, results(history(t, trail))); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -674,12 +696,12 @@ func TestActingNeedsATrail(t *testing.T) {
 	trail := openTrail(t, filepath.Join(t.TempDir(), "audit.jsonl"))
 	trail.Close()
 	host := &works{}
-	got := remediate.Run(t.Context(), wholePlan(), remediate.Acting{Applier: host, Trail: trail}, func(remediate.Outcome) {})
-	if len(got) != 1 || got[0].Result != remediate.Failed {
-		t.Errorf("%+v", got)
+	p, actor := wholePlan(), remediate.Acting{Applier: host, Trail: trail}
+	if o := actor.Do(t.Context(), p, p.Actions[0]); o.Result != remediate.Failed || o.Err == nil || !strings.HasPrefix(o.Err.Error(), "nothing is changed that cannot be recorded: audit trail: ") {
+		t.Errorf("%+v", o)
 	}
-	if err := got[0].Err; err == nil || !strings.HasPrefix(err.Error(), "nothing is changed that cannot be recorded: audit trail: ") {
-		t.Errorf("error %v", err)
+	if got, _, err := runner(actor, trail).Run(t.Context(), p); len(got) > 0 || err == nil || !strings.HasPrefix(err.Error(), "nothing was done: audit trail: ") {
+		t.Errorf("%+v, %v", got, err)
 	}
 	if host.n != 0 {
 		t.Errorf("%d actions without a record", host.n)
