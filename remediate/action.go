@@ -97,11 +97,11 @@ type ActionKind string
 // The kinds of actions. A judge changes nothing: its event says what became of
 // the others.
 const (
-	ActionSysctl   ActionKind = "sysctl"
-	ActionRelisten ActionKind = "relisten"
-	ActionReload   ActionKind = "reload"
-	ActionStart    ActionKind = "start"
-	ActionJudge    ActionKind = "judge"
+	actionSysctl   ActionKind = "sysctl"
+	actionRelisten ActionKind = "relisten"
+	actionReload   ActionKind = "reload"
+	actionStart    ActionKind = "start"
+	actionJudge    ActionKind = "judge"
 )
 
 // Description is an action in the words of the audit trail.
@@ -120,13 +120,13 @@ func Describe(a Action) Description {
 		if a.NetNSOf.PID != 0 { // not to be taken for qwatch's own key in the trail
 			target += " of " + a.NetNSOf.String()
 		}
-		return Description{ActionSysctl, target, &a.From, &a.To, a.Why}
+		return Description{actionSysctl, target, &a.From, &a.To, a.Why}
 	case Relisten:
-		return Description{ActionRelisten, a.Socket.Name(), &a.From, &a.To, a.Why}
+		return Description{actionRelisten, a.Socket.Name(), &a.From, &a.To, a.Why}
 	case Reload:
-		return Description{ActionReload, a.Socket.Master.String(), nil, nil, a.Why}
+		return Description{actionReload, a.Socket.Master.String(), nil, nil, a.Why}
 	case Start:
-		return Description{ActionStart, a.Unit, nil, nil, a.Why}
+		return Description{actionStart, a.Unit, nil, nil, a.Why}
 	}
 	panic("remediate: action of an unknown kind")
 }

@@ -26,7 +26,7 @@ type Case struct {
 
 // Bounds are the numbers of the policy that a diagnosis of the socket needs.
 func (p Policy) Bounds(s facts.Socket) diagnose.Bounds {
-	return diagnose.Bounds{MaxBacklog: p.MaxBacklog, MaxWait: p.MaxWait, Target: p.Target(s.Limit), SysctlFile: p.SysctlFile}
+	return diagnose.Bounds{MaxBacklog: p.MaxBacklog, MaxWait: p.MaxWait, Target: p.target(s.Limit), SysctlFile: p.SysctlFile}
 }
 
 // decision is the draft of a plan about one case.
@@ -87,7 +87,7 @@ func (d *decision) lost() bool {
 
 func (d *decision) elsewhere() bool {
 	if d.Socket.OtherNetNS && !d.policy.Containers {
-		d.say(Refuse, CodeOtherNetNS, "the socket lives in another network namespace (%s), and policy.containers is off", d.Socket.Master)
+		d.say(Refuse, codeOtherNetNS, "the socket lives in another network namespace (%s), and policy.containers is off", d.Socket.Master)
 		return true
 	}
 	return false
@@ -98,9 +98,9 @@ func (d *decision) unproven() bool {
 	case d.c.Evidence.Corroborates():
 		return false
 	case d.asked():
-		d.say(Nothing, CodeNotFull, "the queue is not full: %s", d.c.Evidence)
+		d.say(Nothing, codeNotFull, "the queue is not full: %s", d.c.Evidence)
 	case d.c.Incident.Peak == 0:
-		d.say(Refuse, CodeGarbage, "the log's numbers cannot be true, and the kernel does not show a full queue: %s", d.c.Evidence)
+		d.say(Refuse, codeGarbage, "the log's numbers cannot be true, and the kernel does not show a full queue: %s", d.c.Evidence)
 	case d.policy.Corroborate:
 		d.say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", d.c.Evidence)
 	default:
@@ -128,12 +128,12 @@ func (d *decision) incurable() bool {
 	switch why := d.c.Diagnosis; {
 	case why.Kind == diagnose.Respawn:
 		d.Advice = why.Advice
-		d.say(Wait, CodeRespawn, "a longer queue is no cure yet: %s", why.Reasons[0])
+		d.say(Wait, codeRespawn, "a longer queue is no cure yet: %s", why.Reasons[0])
 	case why.Kind == diagnose.Stall || why.Kind == diagnose.FalseAlarm:
 		d.Advice = why.Advice
-		d.say(Refuse, CodeStall, "a longer queue is no cure: %s", why.Reasons[0])
+		d.say(Refuse, codeStall, "a longer queue is no cure: %s", why.Reasons[0])
 	case why.Doubt != "":
-		d.say(Wait, CodeUnproven, "a longer queue may be no cure: %s", why.Doubt)
+		d.say(Wait, codeUnproven, "a longer queue may be no cure: %s", why.Doubt)
 	default:
 		return false
 	}
@@ -144,17 +144,17 @@ func (d *decision) incurable() bool {
 // socket cannot grow.
 func (d *decision) atCeiling() bool {
 	p, s := d.policy, d.Socket
-	target := p.Target(s.Limit)
+	target := p.target(s.Limit)
 	if target <= s.Limit {
 		d.Advice = advice.Capacity(s)
-		d.say(Refuse, CodeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+		d.say(Refuse, codeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
 		return true
 	}
 	if most := d.c.Diagnosis.MaxTarget; most > 0 && most < target {
 		target = most
 		if target <= s.Limit {
 			d.Advice = d.c.Diagnosis.Advice
-			d.say(Refuse, CodeMaxWait, "a longer queue is no cure: %s; in more than %d connections the last would wait longer than policy.max_wait %s",
+			d.say(Refuse, codeMaxWait, "a longer queue is no cure: %s; in more than %d connections the last would wait longer than policy.max_wait %s",
 				d.c.Diagnosis.Reasons[0], most, p.MaxWait)
 			return true
 		}
@@ -164,7 +164,7 @@ func (d *decision) atCeiling() bool {
 	}
 	if target <= s.Limit {
 		d.Advice = advice.Capacity(s)
-		d.say(Refuse, CodeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
+		d.say(Refuse, codeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
 		return true
 	}
 	d.Target = target
@@ -213,12 +213,12 @@ func (d *decision) raise() Plan {
 		reason += "; no reload: " + noReload
 	}
 	if len(d.Actions) == 0 {
-		return d.say(Refuse, CodePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", noRelisten, noReload)
+		return d.say(Refuse, codePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", noRelisten, noReload)
 	}
 	if s.OtherNetNS {
 		d.Advice = append(d.Advice, advice.Somaxconn(s, d.Target, p.SysctlFile)...)
 	}
-	return d.say(Act, CodeFull, "%s", reason)
+	return d.say(Act, codeFull, "%s", reason)
 }
 
 // whyNoRelisten says why the running socket cannot be raised in place, "" if it
@@ -242,7 +242,7 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn int, inPlace bool) stri
 	p, master := d.policy, s.Master
 	cannot := d.facts.Cannot[facts.StepReload]
 	last, reloaded := d.history.lastReload(master)
-	switch n := d.history.reloadsWithin(d.now, time.Hour); {
+	switch n := d.history.recent(d.now, Event.reloads); {
 	case p.Reload == Never:
 		return "policy.reload.when is never"
 	case p.Reload == Needed && inPlace:

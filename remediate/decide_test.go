@@ -163,7 +163,7 @@ func testDecide(t *testing.T, rows []row) {
 }
 
 func act(reason string, actions ...string) decided {
-	return decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: reason, Actions: actions}
+	return decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: reason, Actions: actions}
 }
 
 func advised(reason string, actions ...string) decided {
@@ -209,13 +209,13 @@ func TestDecideEvidence(t *testing.T) {
 		{"garbage in the log", func(p *Policy, c *Case, h *History) {
 			c.Incident.Peak = 0
 			c.Evidence = facts.Evidence{Samples: 4, Limit: 64, OthersCalm: true, Over: time.Second}
-		}, decided{Verdict: Refuse, Code: CodeGarbage,
+		}, decided{Verdict: Refuse, Code: codeGarbage,
 			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: 0 of 4 looks over 1s found the queue full (longest 0, limit 64), no overflows"}},
 		{"garbage, and the log is to be believed", func(p *Policy, c *Case, h *History) {
 			p.Corroborate = false
 			c.Incident.Peak = 0
 			c.Evidence = facts.Evidence{}
-		}, decided{Verdict: Refuse, Code: CodeGarbage,
+		}, decided{Verdict: Refuse, Code: codeGarbage,
 			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: the kernel was not looked at"}},
 		{"garbage, but the kernel shows a full queue", func(p *Policy, c *Case, h *History) { c.Incident.Peak = 0 },
 			act(fullReason, wholeRaise...)},
@@ -223,7 +223,7 @@ func TestDecideEvidence(t *testing.T) {
 		{"asked, and not full", func(p *Policy, c *Case, h *History) {
 			p.Corroborate = false
 			c.Incident, c.Evidence = matcher.Incident{}, facts.Evidence{Samples: 1, Limit: 128, OthersCalm: true}
-		}, decided{Verdict: Nothing, Code: CodeNotFull,
+		}, decided{Verdict: Nothing, Code: codeNotFull,
 			Reason: "the queue is not full: 0 of 1 looks over 0s found the queue full (longest 0, limit 128), no overflows"}},
 	})
 }
@@ -234,11 +234,11 @@ func TestDecideSocket(t *testing.T) {
 			c.Socket, c.Lost = facts.Socket{}, errors.New(`no uWSGI listens on "10.9.8.7:1"`)
 		}, decided{Verdict: Refuse, Code: CodeNotFound, Reason: `the socket was not found: no uWSGI listens on "10.9.8.7:1"`}},
 		{"foreign", func(p *Policy, c *Case, h *History) { c.Socket.OtherNetNS = true },
-			decided{Verdict: Refuse, Code: CodeOtherNetNS,
+			decided{Verdict: Refuse, Code: codeOtherNetNS,
 				Reason: "the socket lives in another network namespace (uwsgi 1234 (app.service)), and policy.containers is off"}},
 		{"foreign with containers on", func(p *Policy, c *Case, h *History) {
 			p.Containers, c.Socket.OtherNetNS, c.Socket.Master.Container = true, true, "web"
-		}, decided{Verdict: Act, Code: CodeFull, Target: 1024,
+		}, decided{Verdict: Act, Code: codeFull, Target: 1024,
 			Reason: strings.ReplaceAll(fullReason, "127.0.0.1:5000", "127.0.0.1:5000 in web"),
 			Actions: []string{"set net.core.somaxconn from 128 to 1024 in the namespace of uwsgi 1234 (web)",
 				"listen again on 127.0.0.1:5000 in web of uWSGI 1234: backlog from 128 to 1024"},
@@ -247,12 +247,12 @@ func TestDecideSocket(t *testing.T) {
 		{"stepped aside", func(p *Policy, c *Case, h *History) {
 			c.Facts.Booted = now.Add(-time.Hour)
 			*h = History{{Time: now.Add(-time.Minute), Plan: "inc-0.1", Action: "sysctl", Target: "net.core.somaxconn", To: ptr(2048), Result: Applied}}
-		}, decided{Verdict: Refuse, Code: CodeSteppedAside, Target: 1024,
+		}, decided{Verdict: Refuse, Code: codeSteppedAside, Target: 1024,
 			Reason: "somaxconn is 128 and not raised to 1024: qwatch set net.core.somaxconn to 2048 at " + now.Add(-time.Minute).Format(time.RFC3339) + ", and somebody has set it to 128 since"}},
 		{"set before the last boot", func(p *Policy, c *Case, h *History) {
 			c.Facts.Booted = now.Add(-time.Second)
 			*h = History{{Time: now.Add(-time.Minute), Plan: "inc-0.1", Action: "sysctl", Target: "net.core.somaxconn", To: ptr(2048), Result: Applied}}
-		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+		}, decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 
 		{"gave up after failures", func(p *Policy, c *Case, h *History) {
 			for i := range 3 {
@@ -267,25 +267,25 @@ func TestDecideDiagnosis(t *testing.T) {
 	testDecide(t, []row{
 		{"stall", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Stall, Reasons: []string{"nothing takes connections"}, Advice: []string{"set harakiri"}}
-		}, decided{Verdict: Refuse, Code: CodeStall, Reason: "a longer queue is no cure: nothing takes connections", Advice: []string{"set harakiri"}}},
+		}, decided{Verdict: Refuse, Code: codeStall, Reason: "a longer queue is no cure: nothing takes connections", Advice: []string{"set harakiri"}}},
 		{"respawn", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Respawn, Reasons: []string{"uWSGI is reloading"}}
-		}, decided{Verdict: Wait, Code: CodeRespawn, Reason: "a longer queue is no cure yet: uWSGI is reloading"}},
+		}, decided{Verdict: Wait, Code: codeRespawn, Reason: "a longer queue is no cure yet: uWSGI is reloading"}},
 		{"it may be a stall", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Burst, Reasons: []string{"many at once"}, Doubt: "all 2 workers are waiting"}
-		}, decided{Verdict: Wait, Code: CodeUnproven, Reason: "a longer queue may be no cure: all 2 workers are waiting"}},
+		}, decided{Verdict: Wait, Code: codeUnproven, Reason: "a longer queue may be no cure: all 2 workers are waiting"}},
 		{"overload, bounded", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 300}
-		}, decided{Verdict: Act, Code: CodeFull, Target: 300, Reason: strings.Replace(fullReason, "raise it to 1024", "raise it to 300", 1),
+		}, decided{Verdict: Act, Code: codeFull, Target: 300, Reason: strings.Replace(fullReason, "raise it to 1024", "raise it to 300", 1),
 			Actions: []string{strings.Replace(setSomaxconn, "1024", "300", 1), setNetdev, setSyn, strings.Replace(relist, "1024", "300", 1)}}},
 		{"overload, at max_wait", func(p *Policy, c *Case, h *History) {
 			p.MaxWait = 10 * time.Second
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 100, Advice: []string{"more workers"}}
-		}, decided{Verdict: Refuse, Code: CodeMaxWait, Advice: []string{"more workers"},
+		}, decided{Verdict: Refuse, Code: codeMaxWait, Advice: []string{"more workers"},
 			Reason: "a longer queue is no cure: more comes than the workers take; in more than 100 connections the last would wait longer than policy.max_wait 10s"}},
 		{"burst", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Burst, Reasons: []string{"many at once"}}
-		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+		}, decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 	})
 }
 
@@ -293,23 +293,23 @@ func TestDecideTarget(t *testing.T) {
 	testDecide(t, []row{
 		{"factor 1.5", func(p *Policy, c *Case, h *History) {
 			p.Factor, p.MinBacklog = 1.5, 1
-		}, decided{Verdict: Act, Code: CodeFull, Target: 256, Reason: strings.Replace(fullReason, "to 1024", "to 256", 1), Actions: []string{
+		}, decided{Verdict: Act, Code: codeFull, Target: 256, Reason: strings.Replace(fullReason, "to 1024", "to 256", 1), Actions: []string{
 			strings.Replace(setSomaxconn, "1024", "256", 1), setNetdev, setSyn, strings.Replace(relist, "1024", "256", 1)}}},
 		{"max_backlog that is no power of two", func(p *Policy, c *Case, h *History) {
 			p.MaxBacklog = 3000
 			c.limit(2048)
 			c.raised(2048)
-		}, decided{Verdict: Act, Code: CodeFull, Target: 3000,
+		}, decided{Verdict: Act, Code: codeFull, Target: 3000,
 			Reason: "the accept queue of 127.0.0.1:5000 holds 2049 of 2048 and 3 of 4 looks over 900ms found the queue full (longest 2049, limit 2048), 37 overflows in its network namespace; raise it to 3000",
 			Actions: []string{"set net.core.somaxconn from 2048 to 3000, kept in /etc/sysctl.d/90-qwatch.conf",
 				"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 3000"}}},
 		{"ceiling", func(p *Policy, c *Case, h *History) { c.limit(8192) },
-			decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192",
+			decided{Verdict: Refuse, Code: codeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192",
 				Advice: append(slices.Clone(capacity), "set `listen = 8192` in /etc/uwsgi/app.ini:3 (now 128), or a restart brings 128 back")}},
 		{"a limit over the ceiling is not lowered", func(p *Policy, c *Case, h *History) {
 			c.limit(16384)
 			c.Socket.Configured = 16384
-		}, decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 16384, and policy.max_backlog allows no more than 8192", Advice: capacity}},
+		}, decided{Verdict: Refuse, Code: codeCeiling, Reason: "the limit is 16384, and policy.max_backlog allows no more than 8192", Advice: capacity}},
 	})
 }
 
@@ -322,20 +322,20 @@ func TestDecideSysctls(t *testing.T) {
 		{"sysctl off, somaxconn is the target", func(p *Policy, c *Case, h *History) {
 			p.Sysctl = false
 			c.Socket.Somaxconn = 500
-		}, decided{Verdict: Act, Code: CodeFull, Target: 500, Reason: strings.Replace(fullReason, "to 1024", "to 500", 1),
+		}, decided{Verdict: Act, Code: codeFull, Target: 500, Reason: strings.Replace(fullReason, "to 1024", "to 500", 1),
 			Actions: []string{strings.Replace(relist, "1024", "500", 1)}}},
 		{"sysctl off, somaxconn has no room", func(p *Policy, c *Case, h *History) { p.Sysctl = false },
-			decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit 128 cannot grow: somaxconn is 128 and policy.sysctl is off", Advice: capacity}},
+			decided{Verdict: Refuse, Code: codeCeiling, Reason: "the limit 128 cannot grow: somaxconn is 128 and policy.sysctl is off", Advice: capacity}},
 		{"sysctl off, somaxconn unknown, ceiling", func(p *Policy, c *Case, h *History) {
 			p.Sysctl = false
 			c.limit(8192)
 			c.Socket.Somaxconn, c.Socket.Configured = 0, 0
-		}, decided{Verdict: Refuse, Code: CodeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192", Advice: capacity}},
+		}, decided{Verdict: Refuse, Code: codeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192", Advice: capacity}},
 		{"sysctl not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[facts.StepSysctl] = "needs CAP_NET_ADMIN" },
-			decided{Verdict: Refuse, Code: CodePowerless, Target: 1024,
+			decided{Verdict: Refuse, Code: codePowerless, Target: 1024,
 				Reason: "somaxconn is 128 and not raised to 1024: needs CAP_NET_ADMIN"}},
 		{"sysctl file not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[facts.StepSysctlFile] = "read-only file system" },
-			decided{Verdict: Refuse, Code: CodePowerless, Target: 1024,
+			decided{Verdict: Refuse, Code: codePowerless, Target: 1024,
 				Reason: "somaxconn is 128 and not raised to 1024: read-only file system"}},
 		{"sysctl not permitted, but not needed", func(p *Policy, c *Case, h *History) {
 			c.Facts.Cannot[facts.StepSysctl] = "needs CAP_NET_ADMIN"
@@ -420,7 +420,7 @@ func TestDecideNotInPlace(t *testing.T) {
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: policy.relisten is off")...)},
 		{"relisten off, systemd holds the socket", func(p *Policy, c *Case, h *History) {
 			p.Relisten, c.Socket.SocketUnit = false, "app.socket"
-		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Actions: allSysctls,
+		}, decided{Verdict: Act, Code: codeFull, Target: 1024, Actions: allSysctls,
 			Reason: fullReason + "; not in place: policy.relisten is off; no reload: systemd holds the socket (app.socket), and uWSGI does not find it again after a reload",
 			Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket` and restart that unit with its service: a running socket keeps its limit"}}},
 		{"relisten not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot = noRelisten },
@@ -428,12 +428,12 @@ func TestDecideNotInPlace(t *testing.T) {
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: needs CAP_SYS_PTRACE")...)},
 		{"relisten not permitted, reload never", func(p *Policy, c *Case, h *History) {
 			p.Reload, c.Facts.Cannot = Never, noRelisten
-		}, decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason + "; not in place: needs CAP_SYS_PTRACE",
+		}, decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason + "; not in place: needs CAP_SYS_PTRACE",
 			Actions: allSysctls, Advice: []string{adviceListen}}},
 		{"nothing left to do", func(p *Policy, c *Case, h *History) {
 			p.Reload, c.Facts.Cannot = Never, noRelisten
 			c.raised(1024)
-		}, decided{Verdict: Refuse, Code: CodePowerless, Target: 1024, Advice: []string{adviceListen},
+		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
 			Reason: "nothing qwatch may do changes the running socket: no raise in place (needs CAP_SYS_PTRACE), no reload (policy.reload.when is never)"}},
 	})
 }
@@ -791,7 +791,7 @@ func TestUnseen(t *testing.T) {
 			plans["lost"] = Decide(p, lost, nil, now)
 		}
 		for name, plan := range plans {
-			want := decided{Verdict: Wait, Code: CodeUnseen, Reason: test.want}
+			want := decided{Verdict: Wait, Code: codeUnseen, Reason: test.want}
 			if got := summary(plan); test.want != "" && !cmp.Equal(got, want) || test.want == "" && name != "undo" && got.Verdict != Act {
 				t.Errorf("%s at %s: %+v", name, test.at, got)
 			}

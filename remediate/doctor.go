@@ -1,7 +1,6 @@
 package remediate
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -91,7 +90,7 @@ func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnos
 		})
 		if d.Kind != diagnose.Idle && d.Kind != diagnose.FalseAlarm {
 			full = append(full, fmt.Sprintf("the accept queue of %s is full, %d of %d (%s): %s", s.Name(), s.Length, s.Limit, d.Kind,
-				cmp.Or(first(d.Advice), "see qwatch plan")))
+				slices.Concat(d.Advice, []string{"see qwatch plan"})[0]))
 		}
 		risky = append(risky, risks(s, boot.Value, p.SysctlFile)...)
 	}
@@ -123,13 +122,6 @@ func risks(s facts.Socket, boot int, file string) []string {
 		out = append(out, fmt.Sprintf("the limit %d of %s holds until the next restart only: %s", s.Limit, s.Name(), advice.Persist(s, s.Limit)))
 	}
 	return out
-}
-
-func first(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	return list[0]
 }
 
 // BootLoss is a setting in qwatch's own sysctl.d file that the next boot would

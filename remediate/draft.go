@@ -29,7 +29,7 @@ type draft struct {
 // newDraft begins a plan about what has this name in the trail.
 func newDraft(p Policy, f facts.Snapshot, h History, now time.Time, id, name string) draft {
 	return draft{
-		Plan:   Plan{ID: id, Name: name, DryRun: p.DryRun, Seen: h.newest(name)},
+		Plan:   Plan{ID: id, Name: name, DryRun: p.DryRun, Seen: h.seen(name)},
 		policy: p, facts: f, history: h.countedBy(p), now: now,
 	}
 }
@@ -47,9 +47,9 @@ func (d *draft) say(v Verdict, code Code, format string, args ...any) Plan {
 func (d *draft) unseen() bool {
 	switch {
 	case d.facts.At.IsZero():
-		d.say(Wait, CodeUnseen, "the host has not been looked at yet")
+		d.say(Wait, codeUnseen, "the host has not been looked at yet")
 	case d.now.Sub(d.facts.At) > outdated:
-		d.say(Wait, CodeUnseen, "the host could not be looked at since %s", d.facts.At.UTC().Format(time.RFC3339))
+		d.say(Wait, codeUnseen, "the host could not be looked at since %s", d.facts.At.UTC().Format(time.RFC3339))
 	default:
 		return false
 	}
@@ -100,7 +100,7 @@ func (d *draft) whyNoSysctl(s facts.Socket) (string, Code) {
 		return "", "" // only trying can tell
 	}
 	if cannot := cmp.Or(d.facts.Cannot[facts.StepSysctl], d.facts.Cannot[facts.StepSysctlFile]); cannot != "" {
-		return cannot, CodePowerless
+		return cannot, codePowerless
 	}
-	return d.steppedAside(somaxconn), CodeSteppedAside
+	return d.steppedAside(somaxconn), codeSteppedAside
 }

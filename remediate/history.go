@@ -10,7 +10,8 @@ import (
 	"qwatch/remediate/facts"
 )
 
-// History is what was done before, as the audit trail tells it.
+// History is what was done before, as the audit trail tells it, the oldest
+// first.
 type History []Event
 
 // countedBy drops what a dry run planned, where the policy acts: nothing of it
@@ -23,12 +24,41 @@ func (h History) countedBy(p Policy) History {
 // planned in a dry run.
 func (e Event) ended() bool { return e.Result != Started }
 
+// by reports whether the event is about a socket of this master.
+func (e Event) by(master facts.Process) bool { return e.PID == master.PID && e.Start == master.Start }
+
+// reloads reports whether a master was asked to reload, or would have been. A
+// Failed reload counts: the signal may have been sent.
+func (e Event) reloads() bool {
+	return e.Action == actionReload && (e.Result == Applied || e.Result == Failed || e.Result == Planned)
+}
+
 // within reports whether t lies less than span from now, before or after. A
 // time further ahead was written before the clock was set back: held to it, a
 // cooldown could last for years.
 func within(t, now time.Time, span time.Duration) bool {
 	ago := now.Sub(t)
 	return -span < ago && ago < span
+}
+
+// latest is the newest event that is so.
+func (h History) latest(so func(Event) bool) (e Event, ok bool) {
+	for _, e := range slices.Backward(h) {
+		if so(e) {
+			return e, true
+		}
+	}
+	return Event{}, false
+}
+
+// recent counts the events within the hour around now that are so.
+func (h History) recent(now time.Time, so func(Event) bool) (n int) {
+	for _, e := range h {
+		if within(e.Time, now, time.Hour) && so(e) {
+			n++
+		}
+	}
+	return n
 }
 
 // raises collects, per plan, the newest event of each raise of a socket that
@@ -40,13 +70,13 @@ func within(t, now time.Time, span time.Duration) bool {
 // The name alone does not say whose socket it was: two masters share one with
 // SO_REUSEPORT, and any user can bind a UNIX socket to the path "127.0.0.1:80"
 // and overflow it, so that the cooldown of the real one would never end.
-func (h History) raises(s facts.Socket) []Event {
+func (h History) raises(s facts.Socket) (out []Event) {
 	var plans []Event
 	for _, e := range h {
-		if e.Socket != s.Name() || e.PID != s.Master.PID || e.Start != s.Master.Start || !e.ended() {
+		if e.Socket != s.Name() || !e.by(s.Master) || !e.ended() {
 			continue
 		}
-		if e.Action == ActionSysctl && (e.Result == Applied || e.Result == Skipped || e.Error == interrupted) {
+		if e.Action == actionSysctl && (e.Result == Applied || e.Result == Skipped || e.Error == interrupted) {
 			continue
 		}
 		if n := len(plans); n > 0 && plans[n-1].Plan == e.Plan {
@@ -55,28 +85,12 @@ func (h History) raises(s facts.Socket) []Event {
 			plans = append(plans, e)
 		}
 	}
-	var out []Event
 	for i, e := range plans {
 		if e.Result != Stale || i > 0 && plans[i-1].Result == Stale {
 			out = append(out, e)
 		}
 	}
 	return out
-}
-
-// lastPlan is the highest number of an incident's plans in the trail, 0 if
-// there is none. Numbers must not repeat, not even after a restart: plans are
-// told apart by them.
-func (h History) lastPlan(incident string) int {
-	last := 0
-	for _, e := range h {
-		if number, ok := strings.CutPrefix(e.Plan, incident+"."); ok && e.Incident == incident {
-			if n, err := strconv.Atoi(number); err == nil {
-				last = max(last, n)
-			}
-		}
-	}
-	return last
 }
 
 // LastRaise is when the socket was last raised under its master, or a raise was
@@ -101,91 +115,65 @@ func (h History) fruitless(s facts.Socket, incident string) (n int, last Event) 
 	return n, last
 }
 
+// lastPlan is the highest number of an incident's plans in the trail, 0 if
+// there is none. Numbers must not repeat, not even after a restart: plans are
+// told apart by them.
+func (h History) lastPlan(incident string) (last int) {
+	for _, e := range h {
+		if number, ok := strings.CutPrefix(e.Plan, incident+"."); ok && e.Incident == incident {
+			if n, err := strconv.Atoi(number); err == nil {
+				last = max(last, n)
+			}
+		}
+	}
+	return last
+}
+
 // relistenFailed returns the error of the incident's newest attempt to raise a
 // socket of this master in place, "" if it worked, was interrupted, or none
 // was made. With the next incident it is tried again: by then an administrator
 // may have given qwatch the right to it.
 func (h History) relistenFailed(socket, incident string, master facts.Process) string {
-	for i := len(h) - 1; i >= 0; i-- {
-		e := h[i]
-		if e.Action == ActionRelisten && e.Socket == socket && e.Incident == incident &&
-			e.PID == master.PID && e.Start == master.Start && e.ended() {
-			if e.Result == Failed && e.Error != interrupted {
-				return e.Error
-			}
-			return ""
-		}
+	e, _ := h.latest(func(e Event) bool {
+		return e.Action == actionRelisten && e.Socket == socket && e.Incident == incident && e.by(master) && e.ended()
+	})
+	if e.Result != Failed || e.Error == interrupted {
+		return ""
 	}
-	return ""
+	return e.Error
 }
 
 // lastReload is when this master was last asked to reload.
 func (h History) lastReload(master facts.Process) (time.Time, bool) {
-	for i := len(h) - 1; i >= 0; i-- {
-		if e := h[i]; e.reloads() && e.PID == master.PID && e.Start == master.Start {
-			return e.Time, true
-		}
-	}
-	return time.Time{}, false
+	e, ok := h.latest(func(e Event) bool { return e.reloads() && e.by(master) })
+	return e.Time, ok
 }
 
-// reloadsWithin counts the reloads on the host within span of now.
-func (h History) reloadsWithin(now time.Time, span time.Duration) int {
-	n := 0
-	for _, e := range h {
-		if e.reloads() && within(e.Time, now, span) {
-			n++
-		}
+// Stale reports whether something was done about the plan's socket after the
+// plan was made, by this qwatch or another: the plan is then out of date. It
+// does not ask the clock, which may have been set in between.
+func (h History) Stale(p Plan) bool { return h.seen(p.Name) != p.Seen }
+
+// seen names the newest event about a socket that was more than planned, "" if
+// there is none.
+func (h History) seen(socket string) string {
+	e, ok := h.latest(func(e Event) bool { return e.Socket == socket && e.Result != Planned })
+	if !ok {
+		return ""
 	}
-	return n
-}
-
-// reloads reports whether a master was asked to reload, or would have been. A
-// Failed reload counts: the signal may have been sent.
-func (e Event) reloads() bool {
-	return e.Action == ActionReload && (e.Result == Applied || e.Result == Failed || e.Result == Planned)
-}
-
-// Stale reports whether something was done about the plan's socket after
-// the plan was made, by this qwatch or another: the plan is then out of date.
-// It does not ask the clock, which may have been set in between.
-func (h History) Stale(p Plan) bool { return h.newest(p.Name) != p.Seen }
-
-// newest names the newest event about a socket that was more than planned, ""
-// if there is none.
-func (h History) newest(socket string) string {
-	for i := len(h) - 1; i >= 0; i-- {
-		if e := h[i]; e.Socket == socket && e.Result != Planned {
-			return fmt.Sprintf("%s %s %s of %s", e.Plan, e.Action, e.Result, e.Time.Format(time.RFC3339Nano))
-		}
-	}
-	return ""
+	return fmt.Sprintf("%s %s %s of %s", e.Plan, e.Action, e.Result, e.Time.Format(time.RFC3339Nano))
 }
 
 // Unfinished returns the started actions of which the trail does not say how
 // they ended: qwatch was killed in between.
-func (h History) Unfinished() []Event {
-	type key struct {
-		plan   string
-		action ActionKind
-		target string
-	}
-	open := map[key]int{}
-	for i, e := range h {
-		k := key{e.Plan, e.Action, e.Target}
+func (h History) Unfinished() (open []Event) {
+	for _, e := range h {
+		open = slices.DeleteFunc(open, func(o Event) bool { return o.Plan == e.Plan && o.Action == e.Action && o.Target == e.Target })
 		if e.Result == Started {
-			open[k] = i
-		} else {
-			delete(open, k)
+			open = append(open, e)
 		}
 	}
-	var out []Event
-	for i, e := range h {
-		if j, ok := open[key{e.Plan, e.Action, e.Target}]; ok && i == j {
-			out = append(out, e)
-		}
-	}
-	return out
+	return open
 }
 
 // interrupted is the error of an action that a kill of qwatch kept from taking
@@ -198,11 +186,11 @@ func recovered(e Event, f facts.Snapshot) Event {
 	e.Time = f.At.UTC()
 	e.Result, e.Error = Failed, interrupted
 	switch e.Action {
-	case ActionSysctl:
+	case actionSysctl:
 		if now, known := f.Sysctl[e.Target]; known {
 			e.Now = &now
 		}
-	case ActionRelisten:
+	case actionRelisten:
 		for _, s := range f.Sockets {
 			if s.ID.Inode == e.Inode {
 				e.Now = &s.Limit

@@ -83,7 +83,7 @@ func TestReloadsAheadOfTheClock(t *testing.T) {
 		past(-365*24*time.Hour, "inc-0.1", "reload", Applied), past(-59*time.Minute, "inc-0.2", "reload", Applied),
 		past(59*time.Minute, "inc-0.3", "reload", Applied), past(time.Hour, "inc-0.4", "reload", Applied), past(0, "inc-0.5", "relisten", Applied),
 	}
-	if n := h.reloadsWithin(now, time.Hour); n != 2 {
+	if n := h.recent(now, Event.reloads); n != 2 {
 		t.Errorf("%d reloads", n)
 	}
 }

@@ -59,7 +59,7 @@ func eventOfJudgement(p Plan, j Judgement, at time.Time) Event {
 	return Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
 		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Inode: p.Socket.ID.Inode,
-		Action: ActionJudge, Target: p.Name, From: &p.Socket.Limit, To: &j.Limit,
+		Action: actionJudge, Target: p.Name, From: &p.Socket.Limit, To: &j.Limit,
 		DryRun: p.DryRun, Result: j.Result, Why: j.Why,
 	}
 }

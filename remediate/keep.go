@@ -2,7 +2,6 @@ package remediate
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"qwatch/remediate/advice"
@@ -22,7 +21,7 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	limit, raised := h.raisedTo(d.Name)
 	limit = min(limit, p.MaxBacklog)
 	if !p.Keep || !p.Relisten || limit <= s.Limit || s.OtherNetNS && !p.Containers || raised.Same(s.Master) || f.Cannot[facts.StepRelisten] != "" {
-		return d.say(Nothing, CodeKept, "its limit is as it should be")
+		return d.say(Nothing, codeKept, "its limit is as it should be")
 	}
 	why := fmt.Sprintf("uWSGI was restarted and listens with %d again, after qwatch had raised it to %d", s.Limit, limit)
 	soon := s.Somaxconn
@@ -31,26 +30,23 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	}
 	d.Target = min(limit, soon)
 	if d.Target <= s.Limit {
-		return d.say(Nothing, CodeKept, "%s; somaxconn %d allows no more", why, s.Somaxconn)
+		return d.say(Nothing, codeKept, "%s; somaxconn %d allows no more", why, s.Somaxconn)
 	}
 	d.Actions = append(d.Actions, Relisten{Socket: s, From: s.Limit, To: d.Target, Why: why})
 	if s.AfterRestart() < limit {
 		d.Advice = []string{advice.Persist(s, limit)}
 	}
-	return d.say(Act, CodeKept, "%s", why)
+	return d.say(Act, codeKept, "%s", why)
 }
 
 // raisedTo is the limit that qwatch last gave the socket with this name and the
 // master that it had then, 0 if qwatch gave none or took it back.
 func (h History) raisedTo(name string) (limit int, master facts.Process) {
-	for _, e := range slices.Backward(h) {
-		if e.Action != ActionRelisten || e.Target != name || e.Result != Applied || e.From == nil || e.To == nil {
-			continue
-		}
-		if *e.To < *e.From {
-			return 0, facts.Process{}
-		}
-		return *e.To, facts.Process{PID: e.PID, Start: e.Start}
+	e, ok := h.latest(func(e Event) bool {
+		return e.Action == actionRelisten && e.Target == name && e.Result == Applied && e.From != nil && e.To != nil
+	})
+	if !ok || *e.To < *e.From {
+		return 0, facts.Process{}
 	}
-	return 0, facts.Process{}
+	return *e.To, facts.Process{PID: e.PID, Start: e.Start}
 }

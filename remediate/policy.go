@@ -79,7 +79,7 @@ func (h How) String() string {
 // Target is the listen backlog to reach from limit: limit × factor rounded up
 // to a power of two, at least MinBacklog, at most MaxBacklog. It may be at or
 // below limit: then the ceiling is reached.
-func (p Policy) Target(limit int) int {
+func (p Policy) target(limit int) int {
 	want := math.Ceil(float64(limit) * p.Factor)
 	target := p.MaxBacklog
 	if want < float64(p.MaxBacklog) {

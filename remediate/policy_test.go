@@ -40,7 +40,7 @@ func TestTarget(t *testing.T) {
 	}
 	for _, test := range tests {
 		p := Policy{Factor: test.factor, MinBacklog: test.min, MaxBacklog: test.max}
-		if got := p.Target(test.limit); got != test.want {
+		if got := p.target(test.limit); got != test.want {
 			t.Errorf("limit %d × %v within %d and %d: target %d, want %d", test.limit, test.factor, test.min, test.max, got, test.want)
 		}
 	}
@@ -52,7 +52,7 @@ func TestTargetBounds(t *testing.T) {
 		p := Policy{Factor: 1 + math.Exp(r.Float64()*60-30), MaxBacklog: 1 + r.IntN(math.MaxInt32)>>r.IntN(31)}
 		p.MinBacklog = 1 + r.IntN(p.MaxBacklog)
 		limit := r.IntN(math.MaxInt) >> r.IntN(63)
-		got := p.Target(limit)
+		got := p.target(limit)
 		if got < p.MinBacklog || got > p.MaxBacklog {
 			t.Fatalf("%+v: limit %d: target %d", p, limit, got)
 		}
@@ -64,7 +64,7 @@ func TestTargetBounds(t *testing.T) {
 				t.Fatalf("%+v: limit %d: target %d is not the next power of two", p, limit, got)
 			}
 		}
-		if next := p.Target(limit + (math.MaxInt-limit)/2); next < got {
+		if next := p.target(limit + (math.MaxInt-limit)/2); next < got {
 			t.Fatalf("%+v: limit %d: target %d, but %d for a larger one", p, limit, got, next)
 		}
 	}

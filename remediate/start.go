@@ -20,7 +20,8 @@ type Refusal struct {
 
 // PlanStart plans to raise somaxconn to what the unit needs and to start it.
 func PlanStart(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) Plan {
-	d := newDraft(p, f, h, now, fmt.Sprintf("start-%d.%d", now.Unix(), h.starts(r.Unit, now)+1), r.Unit)
+	starts := func(e Event) bool { return e.Action == actionStart && e.Target == r.Unit && e.ended() }
+	d := newDraft(p, f, h, now, fmt.Sprintf("start-%d.%d", now.Unix(), h.recent(now, starts)+1), r.Unit)
 	d.Unit = r.Unit
 	live := f.Sysctl[somaxconn]
 	if d.unseen() {
@@ -33,15 +34,15 @@ func PlanStart(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) 
 	configured := fmt.Sprintf("it is configured to listen = %d (%s), and somaxconn is %d", r.Listen, r.At, live)
 	down := fmt.Sprintf("%s would not start: %s", r.Unit, configured)
 	cannot, code := d.whyNoSysctl(facts.Socket{})
-	switch n := d.history.starts(r.Unit, now); {
+	switch n := d.history.recent(now, starts); {
 	case r.Listen <= live:
-		return d.say(Nothing, CodeNotFull, "%s can start: %s", r.Unit, configured)
+		return d.say(Nothing, codeNotFull, "%s can start: %s", r.Unit, configured)
 	case r.Listen > p.MaxBacklog:
 		d.Advice = []string{advice.SetListen(facts.Socket{Configured: r.Listen, ConfiguredAt: r.At}, p.MaxBacklog) + ", or raise policy.max_backlog"}
-		return d.say(Refuse, CodeCeiling, "%s; policy.max_backlog allows no more than %d", down, p.MaxBacklog)
+		return d.say(Refuse, codeCeiling, "%s; policy.max_backlog allows no more than %d", down, p.MaxBacklog)
 	case !p.Sysctl:
 		d.Advice = advice.Somaxconn(facts.Socket{}, r.Listen, p.SysctlFile)
-		return d.say(Refuse, CodePowerless, "%s; policy.sysctl is off", down)
+		return d.say(Refuse, codePowerless, "%s; policy.sysctl is off", down)
 	case n >= p.GiveUpAfter:
 		return d.say(Refuse, CodeGaveUp, "%s; %d starts within the hour did not help", down, n)
 	case cannot != "":
@@ -50,16 +51,5 @@ func PlanStart(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) 
 	d.Target = r.Listen
 	d.raiseSysctls(facts.Socket{Somaxconn: live}, r.Listen, down)
 	d.Actions = append(d.Actions, Start{Unit: r.Unit, Timeout: p.ReloadTimeout, Why: "it is down"})
-	return d.say(Act, CodeStartRefused, "%s; raise it to %d and start the unit", down, r.Listen)
-}
-
-// starts counts how often the unit was started within the hour.
-func (h History) starts(unit string, now time.Time) int {
-	n := 0
-	for _, e := range h {
-		if e.Action == ActionStart && e.Target == unit && e.ended() && within(e.Time, now, time.Hour) {
-			n++
-		}
-	}
-	return n
+	return d.say(Act, codeStartRefused, "%s; raise it to %d and start the unit", down, r.Listen)
 }

@@ -17,15 +17,15 @@ func TestRevive(t *testing.T) {
 		edit func(*Policy, *Refusal, *History)
 		want decided
 	}{
-		{"raise and start", func(p *Policy, r *Refusal, h *History) {}, decided{Verdict: Act, Code: CodeStartRefused, Target: 2048,
+		{"raise and start", func(p *Policy, r *Refusal, h *History) {}, decided{Verdict: Act, Code: codeStartRefused, Target: 2048,
 			Reason:  down + "; raise it to 2048 and start the unit",
 			Actions: []string{"set net.core.somaxconn from 128 to 2048, kept in /etc/sysctl.d/90-qwatch.conf", "start app.service"}}},
-		{"it can start by now", func(p *Policy, r *Refusal, h *History) { r.Listen = 128 }, decided{Verdict: Nothing, Code: CodeNotFull,
+		{"it can start by now", func(p *Policy, r *Refusal, h *History) { r.Listen = 128 }, decided{Verdict: Nothing, Code: codeNotFull,
 			Reason: "app.service can start: it is configured to listen = 128 (/etc/uwsgi/app.ini:3), and somaxconn is 128"}},
-		{"over max_backlog", func(p *Policy, r *Refusal, h *History) { p.MaxBacklog = 1024 }, decided{Verdict: Refuse, Code: CodeCeiling,
+		{"over max_backlog", func(p *Policy, r *Refusal, h *History) { p.MaxBacklog = 1024 }, decided{Verdict: Refuse, Code: codeCeiling,
 			Reason: down + "; policy.max_backlog allows no more than 1024",
 			Advice: []string{"set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 2048), or raise policy.max_backlog"}}},
-		{"sysctl off", func(p *Policy, r *Refusal, h *History) { p.Sysctl = false }, decided{Verdict: Refuse, Code: CodePowerless,
+		{"sysctl off", func(p *Policy, r *Refusal, h *History) { p.Sysctl = false }, decided{Verdict: Refuse, Code: codePowerless,
 			Reason: down + "; policy.sysctl is off", Advice: []string{"set net.core.somaxconn = 2048 in /etc/sysctl.d/90-qwatch.conf and load it: sysctl -p /etc/sysctl.d/90-qwatch.conf"}}},
 		{"not known", func(p *Policy, r *Refusal, h *History) { r.Lost = errors.New("app.service is active") }, decided{Verdict: Refuse, Code: CodeNotFound,
 			Reason: "uWSGI would not start, its listen is over somaxconn 128; qwatch leaves it: app.service is active",
@@ -39,13 +39,13 @@ func TestRevive(t *testing.T) {
 			for i := range 3 {
 				*h = append(*h, Event{Time: now.Add(-time.Duration(i) * time.Minute), Action: "start", Target: "app.service", Result: Planned, DryRun: true})
 			}
-		}, decided{Verdict: Act, Code: CodeStartRefused, Target: 2048, Reason: down + "; raise it to 2048 and start the unit",
+		}, decided{Verdict: Act, Code: codeStartRefused, Target: 2048, Reason: down + "; raise it to 2048 and start the unit",
 			Actions: []string{"set net.core.somaxconn from 128 to 2048, kept in /etc/sysctl.d/90-qwatch.conf", "start app.service"}}},
 		{"starts of yesterday", func(p *Policy, r *Refusal, h *History) {
 			for i := range 3 {
 				*h = append(*h, Event{Time: now.Add(-24*time.Hour - time.Duration(i)), Action: "start", Target: "app.service", Result: Failed})
 			}
-		}, decided{Verdict: Act, Code: CodeStartRefused, Target: 2048, Reason: down + "; raise it to 2048 and start the unit",
+		}, decided{Verdict: Act, Code: codeStartRefused, Target: 2048, Reason: down + "; raise it to 2048 and start the unit",
 			Actions: []string{"set net.core.somaxconn from 128 to 2048, kept in /etc/sysctl.d/90-qwatch.conf", "start app.service"}}},
 	}
 	for _, test := range tests {

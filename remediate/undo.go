@@ -35,7 +35,7 @@ func PlanUndo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Lef
 		u.limit[s.ID] = s.Limit
 	}
 	for _, c := range slices.Backward(h.changes()) {
-		if c.action == ActionRelisten {
+		if c.action == actionRelisten {
 			u.relisten(c)
 		} else {
 			u.sysctl(c)
@@ -46,9 +46,9 @@ func PlanUndo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Lef
 		return ok && set.Key == somaxconn && !u.survivable(set.To)
 	})
 	if len(u.Actions) == 0 {
-		return u.say(Nothing, CodeUndo, "qwatch has changed nothing that is still so"), u.left
+		return u.say(Nothing, codeUndo, "qwatch has changed nothing that is still so"), u.left
 	}
-	return u.say(Act, CodeUndo, "put back %d changes of qwatch", len(u.Actions)), u.left
+	return u.say(Act, codeUndo, "put back %d changes of qwatch", len(u.Actions)), u.left
 }
 
 func (u *undo) leave(what, format string, args ...any) {
@@ -120,11 +120,11 @@ func (c change) raised() string { return "qwatch raised it " + c.last.Format(tim
 func (h History) changes() []change {
 	var out []change
 	for _, e := range h {
-		if e.Result != Applied || e.From == nil || e.To == nil || e.Action != ActionSysctl && e.Action != ActionRelisten {
+		if e.Result != Applied || e.From == nil || e.To == nil || e.Action != actionSysctl && e.Action != actionRelisten {
 			continue
 		}
 		c := change{e.Action, e.Target, e.Inode, *e.From, *e.To, e.Time}
-		if e.Action == ActionSysctl {
+		if e.Action == actionSysctl {
 			c.inode = 0
 		}
 		i := slices.IndexFunc(out, func(o change) bool {
@@ -149,14 +149,11 @@ func (h History) changes() []change {
 // set it, the host has run ever since, and now it has a value that qwatch did
 // not set. An administrator's later change wins.
 func (h History) steppedAside(key string, live int, booted time.Time) string {
-	for _, e := range slices.Backward(h) {
-		if e.Action != ActionSysctl || e.Target != key || e.Result != Applied || e.To == nil {
-			continue
-		}
-		if e.Time.Before(booted) || *e.To <= live {
-			return ""
-		}
-		return fmt.Sprintf("qwatch set %s to %d at %s, and somebody has set it to %d since", key, *e.To, e.Time.Format(time.RFC3339), live)
+	e, ok := h.latest(func(e Event) bool {
+		return e.Action == actionSysctl && e.Target == key && e.Result == Applied && e.To != nil
+	})
+	if !ok || e.Time.Before(booted) || *e.To <= live {
+		return ""
 	}
-	return ""
+	return fmt.Sprintf("qwatch set %s to %d at %s, and somebody has set it to %d since", key, *e.To, e.Time.Format(time.RFC3339), live)
 }

@@ -93,15 +93,15 @@ func TestSteppedAside(t *testing.T) {
 		want decided
 	}{
 		{"set back", History{changed(time.Hour, "inc-0.1", "sysctl", key, 128, 1024)}, 2 * time.Hour,
-			decided{Verdict: Refuse, Code: CodeSteppedAside, Target: 1024,
+			decided{Verdict: Refuse, Code: codeSteppedAside, Target: 1024,
 				Reason: "somaxconn is 128 and not raised to 1024: qwatch set net.core.somaxconn to 1024 at 2026-03-01T11:00:00Z, and somebody has set it to 128 since"}},
 		{"booted since", History{changed(time.Hour, "inc-0.1", "sysctl", key, 128, 1024)}, time.Minute,
-			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+			decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 		{"undone by qwatch", History{changed(2*time.Hour, "inc-0.1", "sysctl", key, 128, 1024), changed(time.Hour, "undo-1", "sysctl", key, 1024, 128)}, 9 * time.Hour,
-			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+			decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 		{"a container's somaxconn", History{changed(time.Hour, "inc-0.1", "sysctl",
 			Describe(SetSysctl{Key: key, From: 128, To: 1024, NetNSOf: facts.Process{PID: 30, Comm: "uwsgi", Container: "web"}}).Target, 128, 1024)}, 2 * time.Hour,
-			decided{Verdict: Act, Code: CodeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+			decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -123,22 +123,22 @@ func TestKeep(t *testing.T) {
 		with func(p *Policy, c *Case, h *History)
 		want decided
 	}{
-		{"restarted", func(p *Policy, c *Case, h *History) { c.raised(1024) }, decided{Verdict: Act, Code: CodeKept, Target: 1024,
+		{"restarted", func(p *Policy, c *Case, h *History) { c.raised(1024) }, decided{Verdict: Act, Code: codeKept, Target: 1024,
 			Reason:  "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024",
 			Actions: []string{relist}, Advice: []string{"set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128), so that it outlasts a restart"}}},
 		{"systemd made its socket anew", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)
 			c.Socket.SocketUnit = "app.socket"
-		}, decided{Verdict: Act, Code: CodeKept, Target: 1024,
+		}, decided{Verdict: Act, Code: codeKept, Target: 1024,
 			Reason:  "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024",
 			Actions: []string{relist}, Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket`, so that it outlasts a restart of that unit"}}},
-		{"never raised", func(p *Policy, c *Case, h *History) { *h = nil }, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
-		{"lowered while it ran", func(p *Policy, c *Case, h *History) { (*h)[0].Start++ }, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
+		{"never raised", func(p *Policy, c *Case, h *History) { *h = nil }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
+		{"lowered while it ran", func(p *Policy, c *Case, h *History) { (*h)[0].Start++ }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
 		{"undone", func(p *Policy, c *Case, h *History) {
 			*h = append(*h, changed(time.Minute, "undo-1", "relisten", name, 1024, 128))
-		}, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
-		{"came up with more", func(p *Policy, c *Case, h *History) { c.limit(4096) }, decided{Verdict: Nothing, Code: CodeKept, Reason: "its limit is as it should be"}},
-		{"somaxconn allows no more", func(p *Policy, c *Case, h *History) { p.Sysctl = false }, decided{Verdict: Nothing, Code: CodeKept, Target: 128,
+		}, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
+		{"came up with more", func(p *Policy, c *Case, h *History) { c.limit(4096) }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
+		{"somaxconn allows no more", func(p *Policy, c *Case, h *History) { p.Sysctl = false }, decided{Verdict: Nothing, Code: codeKept, Target: 128,
 			Reason: "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024; somaxconn 128 allows no more"}},
 	}
 	for _, test := range tests {

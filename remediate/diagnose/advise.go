@@ -88,7 +88,7 @@ func (m measured) relieve(d Diagnosis) (list []string) {
 		}
 		list = append(list, m.lengthen(target)...)
 	}
-	if d.AcceptRate < 0 && m.pile >= overloadProof {
+	if d.AcceptRate < 0 && m.halfFull >= overloadProof {
 		list = append(list, advice.StatsServer(m.socket))
 	}
 	if d.Kind == Overload || d.AtCeiling {

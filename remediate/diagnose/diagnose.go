@@ -152,9 +152,9 @@ func (m measured) kind() (kind Kind, reason string) {
 // overloaded says what shows that the queue fills faster than it is emptied, ""
 // where that is not shown.
 func (m measured) overloaded() string {
-	since := m.pile.Round(time.Second)
+	since := m.halfFull.Round(time.Second)
 	switch {
-	case m.pile < overloadProof:
+	case m.halfFull < overloadProof:
 		return ""
 	case m.rate > 0:
 		return fmt.Sprintf("at least half full for %s, while they take %s connections a second", since, number(m.rate))

@@ -26,8 +26,8 @@ type measured struct {
 	most     float64 // no more than this, where the rate is not known; -1 unknown
 	dropped  float64 // overflows each second, 0 unknown
 
-	// pile is how long the queue has been at least half full without a break.
-	pile time.Duration
+	// halfFull is how long the queue has been at least half full without a break.
+	halfFull time.Duration
 	// short is from a moment some 2 s ago to now, long from one 15 s ago;
 	// without such a moment short is as much as there is, and long is empty.
 	short, long span
@@ -41,7 +41,7 @@ func measure(in Input) measured {
 		}
 	}
 	m.evidence = facts.Weigh(m.socket, m.Samples, time.Time{})
-	m.pile = m.lasting(func(s facts.Sample) bool { return facts.HalfFull(s.Length, s.Limit) })
+	m.halfFull = m.lasting(func(s facts.Sample) bool { return facts.HalfFull(s.Length, s.Limit) })
 	m.findSpans()
 	m.countAccepts()
 	// Requests are counted exactly, and of this uWSGI alone.
@@ -83,7 +83,7 @@ func (m *measured) findSpans() {
 // countAccepts draws rates from the kernel's counters. A calm time before the
 // queue filled says nothing of what the workers can do.
 func (m *measured) countAccepts() {
-	over := m.pile
+	over := m.halfFull
 	if over < measurable {
 		over = m.evidence.Over
 	}

@@ -94,7 +94,7 @@ func (m measured) filledAround(born time.Time) string {
 	seen := len(m.own) > 0 && !m.own[0].At.After(born)
 	n, known := m.accepted(born.Add(-time.Second))
 	switch {
-	case seen && !m.own[len(m.own)-1].At.Add(-m.pile).After(born):
+	case seen && !m.own[len(m.own)-1].At.Add(-m.halfFull).After(born):
 		return "into a queue that was full already"
 	case seen && known && n == 0:
 		return "and none has taken a connection yet"
