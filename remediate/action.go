@@ -21,7 +21,7 @@ type Action interface {
 type SetSysctl struct {
 	Key      string
 	From, To int // the live value
-	// Space is a process in the namespace, zero for qwatch's own.
+	// NetNSOf is a process in the network namespace, zero for qwatch's own.
 	NetNSOf facts.Process
 	// File is the sysctl.d file to keep the value over a boot, "" for none;
 	// FileFrom is what it holds for Key now, 0 for nothing. A file that holds

@@ -103,7 +103,7 @@ func summary(p Plan) decided {
 }
 
 const (
-	seen       = "3 of 4 looks over 900ms found the queue full (longest 129, limit 128), 37 overflows in its network namespace"
+	seen       = "3 of 4 samples over 900ms found the queue full (longest 129, limit 128), 37 overflows in its network namespace"
 	fullReason = "the accept queue of 127.0.0.1:5000 holds 129 of 128 and " + seen + "; raise it to 1024"
 
 	setSomaxconn = "set net.core.somaxconn from 128 to 1024, kept in /etc/sysctl.d/90-qwatch.conf"
@@ -179,7 +179,7 @@ func TestDecideEvidence(t *testing.T) {
 		{"the log says full, the kernel does not", func(p *Policy, c *Case, h *History) {
 			c.Evidence = facts.Evidence{Samples: 4, Peak: 3, Limit: 128, OthersCalm: true, Over: time.Second}
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
-			Reason: "the kernel does not show what the log says: 0 of 4 looks over 1s found the queue full (longest 3, limit 128), no overflows"}},
+			Reason: "the kernel does not show what the log says: 0 of 4 samples over 1s found the queue full (longest 3, limit 128), no overflows"}},
 		{"the kernel was not looked at", func(p *Policy, c *Case, h *History) { c.Evidence = facts.Evidence{OthersCalm: true} },
 			decided{Verdict: Wait, Code: CodeUncorroborated,
 				Reason: "the kernel does not show what the log says: the kernel was not looked at"}},
@@ -187,30 +187,30 @@ func TestDecideEvidence(t *testing.T) {
 			p.Corroborate = false
 			c.Socket.Length = 5
 			c.Evidence = facts.Evidence{Samples: 1, Peak: 5, Limit: 128, OthersCalm: true}
-		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 looks over 0s found the queue full (longest 5, limit 128), no overflows; raise it to 1024", wholeRaise...)},
+		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 samples over 0s found the queue full (longest 5, limit 128), no overflows; raise it to 1024", wholeRaise...)},
 		{"overflows while half full and alone", func(p *Policy, c *Case, h *History) {
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
-		}, act("the accept queue of 127.0.0.1:5000 holds 64 of 128 and 0 of 4 looks over 900ms found the queue full (longest 64, limit 128), 37 overflows in its network namespace; raise it to 1024", wholeRaise...)},
+		}, act("the accept queue of 127.0.0.1:5000 holds 64 of 128 and 0 of 4 samples over 900ms found the queue full (longest 64, limit 128), 37 overflows in its network namespace; raise it to 1024", wholeRaise...)},
 		{"overflows while less than half full", func(p *Policy, c *Case, h *History) {
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 63, 0
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
-			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 63, limit 128), 37 overflows in its network namespace"}},
+			Reason: "the kernel does not show what the log says: 0 of 4 samples over 900ms found the queue full (longest 63, limit 128), 37 overflows in its network namespace"}},
 		{"overflows that may be another socket's", func(p *Policy, c *Case, h *History) {
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length, c.Evidence.OthersCalm = 0, 128, 0, false
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
-			Reason: "the kernel does not show what the log says: 0 of 4 looks over 900ms found the queue full (longest 128, limit 128), 37 overflows in its network namespace"}},
+			Reason: "the kernel does not show what the log says: 0 of 4 samples over 900ms found the queue full (longest 128, limit 128), 37 overflows in its network namespace"}},
 		{"TCP's overflows say nothing of a UNIX socket", func(p *Policy, c *Case, h *History) {
 			c.Socket.Family, c.Socket.Address, c.Socket.Length = facts.Unix, "/run/app.sock", 0
 			c.Evidence = facts.Weigh(c.Socket, []facts.Sample{
 				{ID: c.Socket.ID, At: now, Length: 64, Limit: 128}, {ID: c.Socket.ID, At: now.Add(time.Second), Limit: 128, Overflows: 37},
 			}, time.Time{})
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
-			Reason: "the kernel does not show what the log says: 0 of 2 looks over 1s found the queue full (longest 64, limit 128), no overflows"}},
+			Reason: "the kernel does not show what the log says: 0 of 2 samples over 1s found the queue full (longest 64, limit 128), no overflows"}},
 		{"garbage in the log", func(p *Policy, c *Case, h *History) {
 			c.Incident.Peak = 0
 			c.Evidence = facts.Evidence{Samples: 4, Limit: 64, OthersCalm: true, Over: time.Second}
 		}, decided{Verdict: Refuse, Code: codeGarbage,
-			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: 0 of 4 looks over 1s found the queue full (longest 0, limit 64), no overflows"}},
+			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: 0 of 4 samples over 1s found the queue full (longest 0, limit 64), no overflows"}},
 		{"garbage, and the log is to be believed", func(p *Policy, c *Case, h *History) {
 			p.Corroborate = false
 			c.Incident.Peak = 0
@@ -224,7 +224,7 @@ func TestDecideEvidence(t *testing.T) {
 			p.Corroborate = false
 			c.Incident, c.Evidence = matcher.Incident{}, facts.Evidence{Samples: 1, Limit: 128, OthersCalm: true}
 		}, decided{Verdict: Nothing, Code: codeNotFull,
-			Reason: "the queue is not full: 0 of 1 looks over 0s found the queue full (longest 0, limit 128), no overflows"}},
+			Reason: "the queue is not full: 0 of 1 samples over 0s found the queue full (longest 0, limit 128), no overflows"}},
 	})
 }
 
@@ -300,7 +300,7 @@ func TestDecideTarget(t *testing.T) {
 			c.limit(2048)
 			c.raised(2048)
 		}, decided{Verdict: Act, Code: codeFull, Target: 3000,
-			Reason: "the accept queue of 127.0.0.1:5000 holds 2049 of 2048 and 3 of 4 looks over 900ms found the queue full (longest 2049, limit 2048), 37 overflows in its network namespace; raise it to 3000",
+			Reason: "the accept queue of 127.0.0.1:5000 holds 2049 of 2048 and 3 of 4 samples over 900ms found the queue full (longest 2049, limit 2048), 37 overflows in its network namespace; raise it to 3000",
 			Actions: []string{"set net.core.somaxconn from 2048 to 3000, kept in /etc/sysctl.d/90-qwatch.conf",
 				"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 3000"}}},
 		{"ceiling", func(p *Policy, c *Case, h *History) { c.limit(8192) },
@@ -580,27 +580,27 @@ func TestDecideForgedNeighbour(t *testing.T) {
 	a, b := full(), full()
 	b.Socket.ID.Inode, b.Socket.Address, b.Socket.Length = 78, "127.0.0.1:6000", 90
 	b.Incident = matcher.Incident{ID: "inc-2", Socket: b.Socket.Address, Hits: 9, Peak: 129, Limit: 128}
-	var readings []facts.Sample
+	var samples []facts.Sample
 	for i := range 5 {
 		at := now.Add(time.Duration(i-5) * time.Second)
 		// Between two bursts A is seen at 80, and B is in good use.
-		readings = append(readings,
+		samples = append(samples,
 			facts.Sample{ID: a.Socket.ID, At: at, Length: 80 + 49*(i%2), Limit: 128, Overflows: uint64(10 * i)},
 			facts.Sample{ID: b.Socket.ID, At: at, Length: 90, Limit: 128, Overflows: uint64(10 * i)})
 	}
-	b.Evidence = facts.Weigh(b.Socket, readings, time.Time{})
+	b.Evidence = facts.Weigh(b.Socket, samples, time.Time{})
 	if got := Decide(defaults(), b, nil, now); got.Code != CodeUncorroborated {
 		t.Errorf("forged: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}
-	a.Evidence = facts.Weigh(a.Socket, readings, time.Time{})
+	a.Evidence = facts.Weigh(a.Socket, samples, time.Time{})
 	if got := Decide(defaults(), a, nil, now); got.Verdict != Act {
 		t.Errorf("true: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}
 	// Also where no look found A full.
-	for i := range readings {
-		readings[i].Length = min(readings[i].Length, 100)
+	for i := range samples {
+		samples[i].Length = min(samples[i].Length, 100)
 	}
-	b.Evidence = facts.Weigh(b.Socket, readings, time.Time{})
+	b.Evidence = facts.Weigh(b.Socket, samples, time.Time{})
 	if got := Decide(defaults(), b, nil, now); got.Code != CodeUncorroborated {
 		t.Errorf("forged, bursts unseen: %s %s: %s", got.Verdict, got.Code, got.Reason)
 	}

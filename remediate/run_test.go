@@ -210,7 +210,7 @@ func TestRunner(t *testing.T) {
 		err       string
 	}{
 		{"whole", func(p *Plan, trail *memory, host *watched) {}, 5,
-			Judgement{Fixed, 1024, "the limit is 1024 now, was 128; 0 of 10 looks over 1.8s found the queue full (longest 3, limit 1024), no overflows"}, ""},
+			Judgement{Fixed, 1024, "the limit is 1024 now, was 128; 0 of 10 samples over 1.8s found the queue full (longest 3, limit 1024), no overflows"}, ""},
 		{"another qwatch acts", func(p *Plan, trail *memory, host *watched) {
 			trail.locked = errors.New("another qwatch is acting on this host")
 		}, 0, Judgement{}, "nothing was done: another qwatch is acting on this host"},
@@ -224,7 +224,7 @@ func TestRunner(t *testing.T) {
 		{"the host cannot be seen", func(p *Plan, trail *memory, host *watched) { host.observe = errors.New("netlink is broken") }, 5, Judgement{},
 			"what was done could not be judged: netlink is broken"},
 		{"the judgement finds no room", func(p *Plan, trail *memory, host *watched) { trail.full = 10 }, 5,
-			Judgement{Fixed, 1024, "the limit is 1024 now, was 128; 0 of 10 looks over 1.8s found the queue full (longest 3, limit 1024), no overflows"},
+			Judgement{Fixed, 1024, "the limit is 1024 now, was 128; 0 of 10 samples over 1.8s found the queue full (longest 3, limit 1024), no overflows"},
 			"the judgement could not be recorded: no space left on device"},
 		{"nothing was changed", func(p *Plan, trail *memory, host *watched) {
 			for _, a := range p.Actions {
@@ -315,22 +315,22 @@ func TestJudge(t *testing.T) {
 		want  Judgement
 	}{
 		{"fixed", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, calm, Judgement{Fixed, 1024,
-			"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
+			"the limit is 1024 now, was 128; 0 of 10 samples over 2s found the queue full (longest 200, limit 1024), no overflows"}},
 		{"more than was asked for", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 4096 }, calm, Judgement{Fixed, 4096,
-			"the limit is 4096 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
+			"the limit is 4096 now, was 128; 0 of 10 samples over 2s found the queue full (longest 200, limit 1024), no overflows"}},
 		{"the limit is as it was", func(s *facts.Socket, f *facts.Snapshot) {}, calm, Judgement{NoEffect, 128, "the running socket's limit still is 128"}},
 		{"clamped", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 512 }, calm, Judgement{NoEffect, 512, "the running socket's limit is 512 and should be 1024"}},
 		{"full again", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, still, Judgement{NoEffect, 1024,
-			"the limit is 1024 now, yet the queue is full again: 7 of 10 looks over 2s found the queue full (longest 1025, limit 1024), 9 overflows in its network namespace"}},
+			"the limit is 1024 now, yet the queue is full again: 7 of 10 samples over 2s found the queue full (longest 1025, limit 1024), 9 overflows in its network namespace"}},
 		{"only TCP overflows, beside a UNIX socket in good use", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 },
 			facts.Weigh(facts.Socket{ID: plan.Socket.ID, Family: facts.Unix}, []facts.Sample{
 				{ID: plan.Socket.ID, At: now, Length: 600, Limit: 1024}, {ID: plan.Socket.ID, At: now.Add(2 * time.Second), Limit: 1024, Overflows: 9},
 			}, time.Time{}), Judgement{Fixed, 1024,
-				"the limit is 1024 now, was 128; 0 of 2 looks over 2s found the queue full (longest 600, limit 1024), no overflows"}},
+				"the limit is 1024 now, was 128; 0 of 2 samples over 2s found the queue full (longest 600, limit 1024), no overflows"}},
 		{"gone", func(s *facts.Socket, f *facts.Snapshot) { f.Sockets = nil }, calm, Judgement{Worse, 0, "no uWSGI listens on 127.0.0.1:5000 any more"}},
 		{"lower", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 100 }, calm, Judgement{Worse, 100, "the limit fell from 128 to 100"}},
 		{"bound anew by the same master (http mode)", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024,
-			"the limit is 1024 now, was 128; 0 of 10 looks over 2s found the queue full (longest 200, limit 1024), no overflows"}},
+			"the limit is 1024 now, was 128; 0 of 10 samples over 2s found the queue full (longest 200, limit 1024), no overflows"}},
 		{"bound by another master", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit, s.Master.Start = 900, 1024, 7 }, calm, Judgement{Worse, 0,
 			"no uWSGI listens on 127.0.0.1:5000 any more"}},
 	}

@@ -76,7 +76,7 @@ func (m measured) deadlocked() string {
 		return ""
 	}
 	if n, known := m.accepted(at); known && n == 0 || m.short.apart >= lockProof && m.short.frozen() {
-		return "uWSGI's deadlock-detector spoke up, and no connection was taken since"
+		return "uWSGI's deadlock-detector raised an alarm, and no connection was taken since"
 	}
 	return ""
 }

@@ -75,7 +75,7 @@ func (e Evidence) String() string {
 	if e.Samples == 0 {
 		return "the kernel was not looked at"
 	}
-	s := fmt.Sprintf("%d of %d looks over %s found the queue full (longest %d, limit %d)",
+	s := fmt.Sprintf("%d of %d samples over %s found the queue full (longest %d, limit %d)",
 		e.Full, e.Samples, e.Over.Round(100*time.Millisecond), e.Peak, e.Limit)
 	if e.Overflows > 0 {
 		return s + fmt.Sprintf(", %d overflows in its network namespace", e.Overflows)
