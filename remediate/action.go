@@ -13,7 +13,8 @@ import (
 // unless the host still is as the action says.
 type Action interface {
 	fmt.Stringer
-	isAction()
+	// Describe puts the action into the words of the audit trail.
+	Describe() Description
 }
 
 // SetSysctl sets a kernel parameter of a network namespace: first its line in
@@ -62,11 +63,6 @@ type Start struct {
 	Why     string
 }
 
-func (SetSysctl) isAction() {}
-func (Relisten) isAction()  {}
-func (Reload) isAction()    {}
-func (Start) isAction()     {}
-
 func (a SetSysctl) String() string {
 	if a.NetNSOf != (facts.Process{}) {
 		return fmt.Sprintf("set %s from %d to %d in the namespace of %s", a.Key, a.From, a.To, a.NetNSOf)
@@ -112,24 +108,28 @@ type Description struct {
 	Why      string
 }
 
-// Describe puts an action into the words of the audit trail.
-func Describe(a Action) Description {
-	switch a := a.(type) {
-	case SetSysctl:
-		target := a.Key
-		if a.NetNSOf.PID != 0 { // not to be taken for qwatch's own key in the trail
-			target += " of " + a.NetNSOf.String()
-		}
-		return Description{actionSysctl, target, &a.From, &a.To, a.Why}
-	case Relisten:
-		return Description{actionRelisten, a.Socket.Name(), &a.From, &a.To, a.Why}
-	case Reload:
-		return Description{actionReload, a.Socket.Master.String(), nil, nil, a.Why}
-	case Start:
-		return Description{actionStart, a.Unit, nil, nil, a.Why}
+// Describe implements Action. A key of another namespace is not to be taken for
+// qwatch's own in the trail.
+func (a SetSysctl) Describe() Description {
+	target := a.Key
+	if a.NetNSOf.PID != 0 {
+		target += " of " + a.NetNSOf.String()
 	}
-	panic("remediate: action of an unknown kind")
+	return Description{actionSysctl, target, &a.From, &a.To, a.Why}
 }
+
+// Describe implements Action.
+func (a Relisten) Describe() Description {
+	return Description{actionRelisten, a.Socket.Name(), &a.From, &a.To, a.Why}
+}
+
+// Describe implements Action.
+func (a Reload) Describe() Description {
+	return Description{actionReload, a.Socket.Master.String(), nil, nil, a.Why}
+}
+
+// Describe implements Action.
+func (a Start) Describe() Description { return Description{actionStart, a.Unit, nil, nil, a.Why} }
 
 // Result is how an action ended, or what a judge says of a plan.
 type Result string

@@ -661,7 +661,7 @@ func TestDecideNeverLowers(t *testing.T) {
 		}
 		order := 0
 		for _, a := range plan.Actions {
-			d := Describe(a)
+			d := a.Describe()
 			if d.From != nil && *d.To <= *d.From {
 				t.Fatalf("lowers: %s", a)
 			}

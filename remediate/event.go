@@ -27,7 +27,7 @@ type Event struct {
 
 // eventOf is the audit line for an action of a plan.
 func eventOf(p Plan, a Action, at time.Time, o Outcome) Event {
-	d, socket := Describe(a), p.Socket
+	d, socket := a.Describe(), p.Socket
 	if r, ok := a.(Relisten); ok {
 		socket = r.Socket // an undo is about several
 	}

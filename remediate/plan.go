@@ -98,7 +98,7 @@ func (p Plan) MarshalJSON() ([]byte, error) {
 		out.Length, out.Limit = &p.Socket.Length, &p.Socket.Limit
 	}
 	for _, a := range p.Actions {
-		d := Describe(a)
+		d := a.Describe()
 		out.Actions = append(out.Actions, actionJSON{d.Kind, d.Target, d.From, d.To, d.Why})
 	}
 	return json.Marshal(out)

@@ -97,7 +97,7 @@ func TestDescribe(t *testing.T) {
 		if diff := cmp.Diff(test.says, test.action.String()); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
-		if diff := cmp.Diff(test.want, Describe(test.action)); diff != "" {
+		if diff := cmp.Diff(test.want, test.action.Describe()); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", test.says, diff)
 		}
 	}

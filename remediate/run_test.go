@@ -29,7 +29,7 @@ func newFakeHost() *fakeHost {
 }
 
 func (f *fakeHost) Apply(_ context.Context, a Action) Outcome {
-	d := Describe(a)
+	d := a.Describe()
 	if status := f.answer[d.Target]; status != "" {
 		return Outcome{Result: status, Now: -1, Err: fmt.Errorf("the host says %s", status)}
 	}
@@ -62,7 +62,7 @@ func wholePlan() Plan {
 
 func steps(outcomes []Outcome) (lines []string) {
 	for _, o := range outcomes {
-		d := Describe(o.Action)
+		d := o.Action.Describe()
 		lines = append(lines, fmt.Sprintf("%s %s %s", o.Result, d.Kind, d.Target))
 	}
 	return lines
@@ -228,7 +228,7 @@ func TestRunner(t *testing.T) {
 			"the judgement could not be recorded: no space left on device"},
 		{"nothing was changed", func(p *Plan, trail *memory, host *watched) {
 			for _, a := range p.Actions {
-				host.answer[Describe(a).Target] = Skipped
+				host.answer[a.Describe().Target] = Skipped
 			}
 		}, 5, Judgement{}, ""},
 		{"an undo has no socket to judge by", func(p *Plan, trail *memory, host *watched) { p.Socket, p.Name = facts.Socket{}, "" }, 5, Judgement{}, ""},

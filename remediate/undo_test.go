@@ -61,7 +61,7 @@ func TestUndo(t *testing.T) {
 			nil},
 		{"another namespace's key is not ours", func(f *facts.Snapshot, h *History) {
 			set := SetSysctl{Key: key, From: 128, To: 2048, NetNSOf: f.Sockets[0].Master}
-			*h = History{changed(time.Hour, "inc-1.1", "sysctl", Describe(set).Target, 128, 2048)}
+			*h = History{changed(time.Hour, "inc-1.1", "sysctl", set.Describe().Target, 128, 2048)}
 		}, nil, []LeftAlone{{"net.core.somaxconn of uwsgi 1234 (app.service)", "it cannot be read from qwatch's network namespace"}}},
 	}
 	for _, test := range tests {
@@ -100,7 +100,7 @@ func TestSteppedAside(t *testing.T) {
 		{"undone by qwatch", History{changed(2*time.Hour, "inc-0.1", "sysctl", key, 128, 1024), changed(time.Hour, "undo-1", "sysctl", key, 1024, 128)}, 9 * time.Hour,
 			decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 		{"a container's somaxconn", History{changed(time.Hour, "inc-0.1", "sysctl",
-			Describe(SetSysctl{Key: key, From: 128, To: 1024, NetNSOf: facts.Process{PID: 30, Comm: "uwsgi", Container: "web"}}).Target, 128, 1024)}, 2 * time.Hour,
+			SetSysctl{Key: key, From: 128, To: 1024, NetNSOf: facts.Process{PID: 30, Comm: "uwsgi", Container: "web"}}.Describe().Target, 128, 1024)}, 2 * time.Hour,
 			decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
 	}
 	for _, test := range tests {

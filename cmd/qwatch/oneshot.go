@@ -91,7 +91,7 @@ func readTrail(cfg *config.Config) (remediate.History, error) {
 // printActions writes the actions of a plan for people.
 func printActions(w io.Writer, actions []remediate.Action) {
 	for _, a := range actions {
-		fmt.Fprintf(w, "  %s\n      because %s\n", a, remediate.Describe(a).Why)
+		fmt.Fprintf(w, "  %s\n      because %s\n", a, a.Describe().Why)
 	}
 }
 

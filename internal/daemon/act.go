@@ -52,7 +52,7 @@ func planLog(plan remediate.Plan, log zerolog.Logger) zerolog.Logger {
 }
 
 func logOutcome(log zerolog.Logger, o remediate.Outcome) {
-	d := remediate.Describe(o.Action)
+	d := o.Action.Describe()
 	e := log.Info()
 	switch o.Result {
 	case remediate.Applied:

@@ -165,7 +165,7 @@ func (r *report) bootLoss(loss remediate.BootLoss) {
 func (r *report) acted(outcomes []remediate.Outcome) {
 	r.refresh()
 	for _, o := range outcomes {
-		r.counts.actions.WithLabelValues(string(remediate.Describe(o.Action).Kind), string(o.Result)).Inc()
+		r.counts.actions.WithLabelValues(string(o.Action.Describe().Kind), string(o.Result)).Inc()
 	}
 }
 

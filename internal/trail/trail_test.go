@@ -146,7 +146,7 @@ func killedAt(target string) func(string) error {
 		}
 		host := &works{}
 		actor := remediate.Acting{Trail: trail, Applier: applierFunc(func(ctx context.Context, a remediate.Action) remediate.Outcome {
-			if remediate.Describe(a).Target == target {
+			if a.Describe().Target == target {
 				unix.Kill(os.Getpid(), unix.SIGKILL)
 				select {}
 			}
@@ -668,7 +668,7 @@ func TestActingWritesBeforeAndAfter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		target := remediate.Describe(a).Target
+		target := a.Describe().Target
 		if open := h.Unfinished(); len(open) != 1 || open[0].Target != target {
 			t.Errorf("at %s the trail has begun %v", a, results(open))
 		}

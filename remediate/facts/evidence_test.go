@@ -13,12 +13,12 @@ func TestWeigh(t *testing.T) {
 		return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(seconds) * time.Second)
 	}
 	tests := []struct {
-		name     string
+		name    string
 		samples []Sample
-		since    int
-		want     Evidence
-		yes      bool
-		says     string
+		since   int
+		want    Evidence
+		yes     bool
+		says    string
 	}{
 		{"nothing", nil, 0, Evidence{OthersCalm: true}, false, "the kernel was not looked at"},
 		{"full once", []Sample{{ID: a, At: at(0), Length: 129, Limit: 128}}, 0,
