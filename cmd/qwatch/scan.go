@@ -61,7 +61,7 @@ type scanIncident struct {
 
 func newScan(e env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "scan [flags] FILE|FOLDER|GLOB|-...",
+		Use:   "scan [flags] FILE|DIRECTORY|GLOB|-...",
 		Short: "Find hits and incidents in logs that exist",
 		Long: `Read logs (also .gz, .zst, .xz and .bz2; "-" is standard input) and print the
 listen queue records in them, by socket. Nothing is changed, and no privilege

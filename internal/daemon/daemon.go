@@ -159,7 +159,7 @@ func (d *Daemon) Reload() {
 	}
 }
 
-// watchConfig reloads when the configuration file has changed. Its folder is
+// watchConfig reloads when the configuration file has changed. Its directory is
 // watched, since editors and package managers put a new file in its place.
 func (d *Daemon) watchConfig(ctx context.Context) error {
 	path, err := filepath.Abs(d.opts.ConfigFile)

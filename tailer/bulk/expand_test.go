@@ -21,7 +21,7 @@ func TestExpand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for link, to := range map[string]string{"logs/link.log": "../other/c.log", "folder": "logs/app", "logs/loop": ".", "logs/dangling": "none"} {
+	for link, to := range map[string]string{"logs/link.log": "../other/c.log", "dir": "logs/app", "logs/loop": ".", "logs/dangling": "none"} {
 		if err := os.Symlink(to, link); err != nil {
 			t.Fatal(err)
 		}
@@ -37,11 +37,11 @@ func TestExpand(t *testing.T) {
 	}{
 		{"nothing", "", "", ""},
 		{"file and stdin", "other/c.log -", "other/c.log -", ""},
-		{"folder", "logs", "logs/a.log logs/a.log.1.gz logs/app/b.log logs/link.log", "logs/dangling"},
-		{"link to a folder", "folder/", "folder/b.log", ""},
+		{"dir", "logs", "logs/a.log logs/a.log.1.gz logs/app/b.log logs/link.log", "logs/dangling"},
+		{"link to a directory", "dir/", "dir/b.log", ""},
 		{"twice", "- same.log logs/a.log logs/*.log - ./same.log", "- same.log logs/link.log", ""},
 		{"glob", "logs/a*", "logs/a.log logs/a.log.1.gz logs/app/b.log", ""},
-		{"glob through folders", "**/*.log", "[x].log same.log logs/link.log logs/app/b.log", ""},
+		{"glob through directories", "**/*.log", "[x].log same.log logs/link.log logs/app/b.log", ""},
 		{"a name like a glob", "[x].log", "[x].log", ""},
 		{"missing", "none *.none other/[ same.log", "same.log", "none *.none other/["},
 		{"FIFO by name", "logs/fifo", "logs/fifo", ""},
