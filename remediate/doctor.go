@@ -118,8 +118,8 @@ func risks(s facts.Socket, boot int, file string) []string {
 		out = append(out, fmt.Sprintf("after a reboot %s would not start: it is configured to listen = %d (%s), and somaxconn would be %d: %s",
 			s.Master, s.Configured, s.ConfiguredAt, boot, advice.Somaxconn(s, s.Configured, file)[0]))
 	}
-	if next := s.AfterRestart(); next > 0 && next < s.Limit {
-		out = append(out, fmt.Sprintf("the limit %d of %s holds until the next restart only: %s", s.Limit, s.Name(), advice.Persist(s, s.Limit)))
+	for _, how := range advice.KeepLimit(s) {
+		out = append(out, fmt.Sprintf("the limit %d of %s holds until the next restart only: %s", s.Limit, s.Name(), how))
 	}
 	return out
 }

@@ -25,11 +25,16 @@ func MoreWorkers(workers int) string {
 // Capacity is what is left to do for a socket for which a longer queue is no
 // cure.
 func Capacity(s facts.Socket) []string {
-	list := []string{BuysSeconds, MoreWorkers(len(s.Workers)), Harakiri(s)}
+	return append([]string{BuysSeconds, MoreWorkers(len(s.Workers)), Harakiri(s)}, KeepLimit(s)...)
+}
+
+// KeepLimit says how the limit that the socket has outlasts a restart, if it
+// does not.
+func KeepLimit(s facts.Socket) []string {
 	if next := s.AfterRestart(); next > 0 && next < s.Limit {
-		list = append(list, Persist(s, s.Limit))
+		return []string{Persist(s, s.Limit)}
 	}
-	return list
+	return nil
 }
 
 // Harakiri says how workers that are stuck end by themselves.

@@ -17,7 +17,7 @@ func (m measured) advice(d Diagnosis) []string {
 	case FalseAlarm:
 		return append(urgent, "nothing is wrong with the queue: uWSGI reads such numbers where it runs emulated (an amd64 image on ARM): run an image for this CPU")
 	case Idle:
-		return append(urgent, m.persist()...)
+		return append(urgent, advice.KeepLimit(m.socket)...)
 	case Stall:
 		return append(urgent, m.unstick()...)
 	case Respawn:
@@ -76,7 +76,7 @@ func (m measured) awaitWorkers() []string {
 	if m.Now.At.Sub(m.Now.startOf(m.socket.Master)) >= young {
 		list = append(list, advice.LazyApps(m.socket))
 	}
-	return append(list, m.persist()...)
+	return append(list, advice.KeepLimit(m.socket)...)
 }
 
 // relieve is what to do about a queue that fills, by a burst or for good.
@@ -103,7 +103,7 @@ func (m measured) relieve(d Diagnosis) (list []string) {
 		list = append(list, "look at the requests that harakiri ends: each has held a worker for all that time")
 	}
 	if d.AtCeiling {
-		list = append(list, m.persist()...)
+		list = append(list, advice.KeepLimit(m.socket)...)
 	}
 	return list
 }
@@ -132,24 +132,17 @@ func (m measured) moreWorkers() string {
 	return fmt.Sprintf("up to %d workers (processes) instead of %d: %s", need, n, beside)
 }
 
-// persist says what keeps the limit over a restart, if nothing does.
-func (m measured) persist() []string {
-	if next := m.socket.AfterRestart(); next > 0 && next < m.socket.Limit {
-		return []string{advice.Persist(m.socket, m.socket.Limit)}
-	}
-	return nil
-}
-
 // lengthen says how to give the socket this limit for good.
 func (m measured) lengthen(target int) (list []string) {
 	s := m.socket
 	if s.Somaxconn > 0 && s.Somaxconn < target {
 		list = advice.Somaxconn(s, max(target, s.Configured), m.Bounds.SysctlFile)
 	}
-	if next := s.AfterRestart(); next < target {
-		return append(list, advice.Persist(s, target))
-	} else if s.Limit < next {
-		return append(list, advice.Restart(s, target))
+	switch next := s.AfterRestart(); {
+	case next < target:
+		list = append(list, advice.Persist(s, target))
+	case s.Limit < next:
+		list = append(list, advice.Restart(s, target))
 	}
 	return list
 }
