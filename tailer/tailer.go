@@ -3,7 +3,25 @@
 // over whole lines. Package tailer/bulk reads logs that exist.
 package tailer
 
-import "time"
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Source is something that lines come from, as a task: a file.Files or a
+// journal.Journal.
+type Source interface {
+	fmt.Stringer
+	// Run hands lines over until ctx ends, and returns nil then.
+	Run(ctx context.Context) error
+	// Ready is closed when what is written from now on will be handed over.
+	Ready() <-chan struct{}
+	// Status may be called at any time.
+	Status() []Status
+	// Alive returns nil when Run's loop answers, and an error if ctx ends first.
+	Alive(ctx context.Context) error
+}
 
 // Chunk is a run of whole lines from one source, in the order in which they
 // were written. It is handed over as one piece so that a reader who looks for
@@ -22,11 +40,9 @@ type Chunk struct {
 	// its end).
 	Middle bool
 	// Text holds the lines, each with its newline. A line without an end is
-	// cut: JSON objects that follow each other without a newline between two
-	// of them, other text where over 64 KiB of it are waiting, but not inside
-	// a listen queue record of less than 4 KiB. The last line of a file that
-	// was rotated away and has no writer left may lack its newline too. Text
-	// is borrowed: a Handler that keeps a part of it past its return copies it.
+	// cut where the follower's options say. The last line of a file that was
+	// rotated away and has no writer left may lack its newline too. Text is
+	// borrowed: a Handler that keeps a part of it past its return copies it.
 	Text []byte
 	// PID is the process that wrote the line, 0 if not known. Only the
 	// journal knows it (_PID).
@@ -49,7 +65,8 @@ type Status struct {
 	Bytes uint64 // bytes handed over since the start
 	// Truncations counts the times when text may have been destroyed before
 	// it could be read: the file was cut in place, or a file that had been
-	// born under the name was deleted before it could be opened.
+	// born under the name was deleted before it could be opened, or journal
+	// entries were removed.
 	Truncations uint64
 	// Error is what keeps the source from being read just now, nil if nothing.
 	Error error

@@ -22,16 +22,6 @@ import (
 // eventField is the log field that names an event of package systemd.
 const eventField = "event"
 
-// source is something that lines come from.
-type source interface {
-	fmt.Stringer
-	Run(ctx context.Context) error
-	Ready() <-chan struct{}
-	Status() []tailer.Status
-	// Alive returns when the source's loop answers, or ctx ends.
-	Alive(ctx context.Context) error
-}
-
 // sources are those of the newest configuration.
 type sources struct {
 	out   chan<- matcher.Hit
@@ -39,7 +29,7 @@ type sources struct {
 	log   zerolog.Logger
 
 	mu   sync.Mutex
-	list []source
+	list []tailer.Source
 	hits map[string]uint64 // by tailer.Status.Name
 }
 
@@ -47,7 +37,7 @@ func newSources(c *core, log zerolog.Logger) *sources {
 	return &sources{out: c.in.hits, marks: c.in.marks, log: log, hits: map[string]uint64{}}
 }
 
-func (s *sources) all() []source {
+func (s *sources) all() []tailer.Source {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.list
@@ -62,7 +52,7 @@ func (s *sources) hitsOf(name string) uint64 {
 // start makes the sources of a configuration; run runs them. Where the old
 // ones left off the new ones go on.
 func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, error) {
-	var list []source
+	var list []tailer.Source
 	state := func(name string) string {
 		if !opts.KeepState {
 			return ""

@@ -42,7 +42,7 @@ type source interface {
 	// claim takes the next block, false after the last. One worker at a time
 	// calls it.
 	claim(*block) bool
-	// scan looks at a block. Workers call it at the same time.
+	// scan scans a block. Workers call it at the same time.
 	scan(*block, *worker, *result)
 }
 

@@ -1,14 +1,15 @@
 package file
 
 import (
-	"container/heap"
+	"cmp"
+	"slices"
 	"time"
 )
 
 // agenda holds what Run is to do later. While it is empty there is no timer.
 type agenda struct {
 	now     time.Time // when the present turn of Run's loop began
-	tasks   tasks
+	tasks   []*task   // the next one first
 	pending [chores]*task
 }
 
@@ -28,12 +29,19 @@ const (
 type task struct {
 	at    time.Time
 	chore chore
-	do    func() // nil if the chore was brought forward
+	do    func()
+}
+
+func (a *agenda) add(t *task) {
+	i, _ := slices.BinarySearchFunc(a.tasks, t, func(one, other *task) int {
+		return cmp.Or(one.at.Compare(other.at), cmp.Compare(one.chore, other.chore))
+	})
+	a.tasks = slices.Insert(a.tasks, i, t)
 }
 
 // after has do called after d.
 func (a *agenda) after(d time.Duration, do func()) {
-	heap.Push(&a.tasks, &task{at: time.Now().Add(d), do: do})
+	a.add(&task{time.Now().Add(d), noChore, do})
 }
 
 // once has a chore done at the earliest of the times that it is asked for: after
@@ -47,10 +55,11 @@ func (a *agenda) once(c chore, d time.Duration, do func()) {
 		if !at.Before(t.at) {
 			return
 		}
-		t.do = nil
+		i := slices.Index(a.tasks, t)
+		a.tasks = slices.Delete(a.tasks, i, i+1)
 	}
 	a.pending[c] = &task{at, c, do}
-	heap.Push(&a.tasks, a.pending[c])
+	a.add(a.pending[c])
 }
 
 // wait is how long nothing is to be done.
@@ -65,34 +74,10 @@ func (a *agenda) wait() time.Duration {
 // to be done in it.
 func (a *agenda) run() {
 	for len(a.tasks) > 0 && !a.tasks[0].at.After(a.now) {
-		t := heap.Pop(&a.tasks).(*task)
-		if t.do == nil {
-			continue
-		}
+		t := a.tasks[0]
+		a.tasks[0] = nil
+		a.tasks = a.tasks[1:]
 		a.pending[t.chore] = nil
 		t.do()
 	}
-}
-
-// tasks is a heap with the next task first.
-type tasks []*task
-
-// Len, Less, Swap, Push and Pop are for container/heap.
-func (t tasks) Len() int { return len(t) }
-
-func (t tasks) Less(i, j int) bool {
-	if !t[i].at.Equal(t[j].at) {
-		return t[i].at.Before(t[j].at)
-	}
-	return t[i].chore < t[j].chore
-}
-
-func (t tasks) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
-func (t *tasks) Push(x any)   { *t = append(*t, x.(*task)) }
-func (t *tasks) Pop() any {
-	last := len(*t) - 1
-	next := (*t)[last]
-	(*t)[last] = nil
-	*t = (*t)[:last]
-	return next
 }

@@ -61,8 +61,8 @@ import (
 )
 
 const (
-	gatherTime = 20 * time.Millisecond  // between two looks for what a rotation has left
-	pollTime   = 250 * time.Millisecond // between two looks where the kernel gives no events
+	gatherTime = 20 * time.Millisecond  // between two searches for what a rotation has left
+	pollTime   = 250 * time.Millisecond // between two reads where the kernel gives no events
 	firstRetry = time.Second
 	lastRetry  = time.Minute
 )
@@ -86,12 +86,12 @@ type Options struct {
 	// Continues says whether text stands inside a line of which before is the
 	// end of what was handed over (see tailer.Chunk.Middle).
 	Continues func(before, text []byte) bool
-	// Events is told what an operator should know, each thing once; nil for
-	// nobody. It may be called from two goroutines, and must not call back.
+	// Events, if not nil, is told what an operator should know, each thing
+	// once. It may be called from two goroutines, and must not call back.
 	Events func(Event)
 }
 
-// Event is something that happened to a source and that is no line.
+// Event is something other than a line that happened to a source.
 type Event struct {
 	Kind   EventKind
 	Source string // the file's path, or that of a directory or of the state file
@@ -118,7 +118,8 @@ const (
 // two Files of one process (nxadm/tail's watch is shared, and fsnotify knows
 // one name for an inode).
 //
-// All but names.mu and the channels belongs to the goroutine of Run.
+// Only the goroutine of Run uses the fields from names on, but for names, which
+// has a lock.
 type Files struct {
 	opt    Options
 	handle tailer.Handler
@@ -237,7 +238,7 @@ func (f *Files) Run(ctx context.Context) error {
 }
 
 // pause sleeps in the system call: each of the runtime's timers and thread
-// wake-ups costs more than a look at a file. Where there is a processor for
+// wake-ups costs more than a read of a file. Where there is a processor for
 // the other goroutines, the runtime is not even told of the call: its monitor
 // thread would wake each time, and take half of all CPU time. The signal by
 // which it stops goroutines ends the pause.

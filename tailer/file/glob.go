@@ -17,16 +17,16 @@ func matches(globs []string, path string) bool {
 	})
 }
 
-// scope is what the globs come to at one moment.
+// scope is what the globs come to.
 type scope struct {
 	names map[string]bool  // paths that match, whether or not they can be read
 	dirs  map[string]bool  // directories where a change can change names; true: one that a symlink stands in or leads to
 	errs  map[string]error // directories that cannot be listed
 }
 
-// survey expands globs. Where a glob's directory does not exist yet, the nearest
+// expand finds what the globs come to. Where a glob's directory does not exist yet, the nearest
 // one above it is in dirs.
-func survey(globs []string) scope {
+func expand(globs []string) scope {
 	s := scope{names: map[string]bool{}, dirs: map[string]bool{}, errs: map[string]error{}}
 	for _, g := range globs {
 		base, pattern := doublestar.SplitPattern(g)

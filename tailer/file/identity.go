@@ -71,7 +71,7 @@ func identify(fd int) (identity, facts, error) {
 	return id, s, nil
 }
 
-var errNotRegular = errors.New("it is no regular file")
+var errNotRegular = errors.New("not a regular file")
 
 // openFile opens a regular file for reading without ever waiting, and names
 // what it got. To open a device may do something (a watchdog starts, a tape

@@ -60,7 +60,7 @@ func (n *names) status() []tailer.Status {
 func (f *Files) survey() {
 	var s scope
 	for {
-		s = survey(f.opt.Globs)
+		s = expand(f.opt.Globs)
 		if !f.watch.directories(s.dirs) {
 			break // no directory is new: nothing was missed while the list was made
 		}

@@ -15,8 +15,8 @@ import (
 // Options.Cut leaves less than 64 KiB.
 const pipeSize = (64 + 16) << 10
 
-// pipe is an open FIFO. It has no position and no second look, so a goroutine
-// of its own reads it.
+// pipe is an open FIFO. It has no position, and what was read once is gone,
+// so a goroutine of its own reads it.
 type pipe struct {
 	dev, ino uint64
 	file     *os.File

@@ -87,7 +87,7 @@ func (p position) apply(in *inode) {
 	in.head = head{p.Head.At, slices.Clone(p.Head.Text)}
 }
 
-// past is what earlier runs and looks have left to know.
+// past is what is known from earlier, of this run and the ones before.
 type past struct {
 	starting bool                  // until all files of the first survey are open
 	first    bool                  // no checkpoint: the very first start

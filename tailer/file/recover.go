@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// searchRounds are the looks (gatherTime apart) that follow a rotation: a
-// listing may miss a file that is renamed meanwhile.
+// searchRounds are the rounds (gatherTime apart) in which the directories are
+// listed after a rotation: a listing may miss a file that is renamed meanwhile.
 var searchRounds = map[int]bool{0: true, 1: true, 2: true, 4: true, 8: true, 16: true, 32: true}
 
 // truncated handles a file that was cut in place: the rest of its text is
@@ -100,8 +100,8 @@ func (f *Files) search(s *source) {
 	f.agenda.once(searchGenerations, 0, f.searchAll)
 }
 
-// searchAll looks for generations of rotated logs that came and went between two
-// looks at the name.
+// searchAll searches for generations of rotated logs that came and went between
+// two checks of the name.
 func (f *Files) searchAll() {
 	groups := map[string][]*source{}
 	for s, round := range f.searches {
@@ -133,7 +133,7 @@ func (f *Files) missed(s *source) {
 		return // the event of a birth may come after the file was opened
 	}
 	l.births, l.opened = 0, 0
-	if n -= f.unpackNew(s, "a generation that came and went between two looks"); n > 0 {
+	if n -= f.unpackNew(s, "a generation that came and went unseen"); n > 0 {
 		s.truncations.Add(uint64(n))
 		f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("%d generations were deleted before they could be opened", n)})
 	}
@@ -161,7 +161,7 @@ func (f *Files) generations(dir string, group []*source) {
 	}
 	slices.SortFunc(found, func(a, b *inode) int { return cmp.Compare(a.id.Born, b.id.Born) })
 	for _, in := range found {
-		f.event(Event{Kind: Recovered, Source: in.src.path, Detail: "a generation that came and went between two looks: " + in.at})
+		f.event(Event{Kind: Recovered, Source: in.src.path, Detail: "a generation that came and went unseen: " + in.at})
 		f.drain(in)
 	}
 }

@@ -535,7 +535,7 @@ func TestPicksEntries(t *testing.T) {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 	wantReports := []string{
-		r.opts.Command + ` printed what is no journal entry: "not JSON\n"`,
+		r.opts.Command + ` printed a line that is not a journal entry: "not JSON\n"`,
 		"journal: entries longer than 1048576 bytes are skipped, 1 so far",
 	}
 	if diff := cmp.Diff(wantReports, r.reported()); diff != "" {

@@ -111,7 +111,7 @@ func (j *Journal) read(ctx context.Context, r *os.File) (seen uint64) {
 		}
 		e, err := parseEntry(line)
 		if err != nil || len(e.cursor) == 0 {
-			j.report(fmt.Errorf("%s printed what is no journal entry: %.80q", j.opts.Command, line))
+			j.report(fmt.Errorf("%s printed a line that is not a journal entry: %.80q", j.opts.Command, line))
 			continue
 		}
 		seen++
