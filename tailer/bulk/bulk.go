@@ -266,6 +266,7 @@ type counter struct {
 	n atomic.Int64
 }
 
+// Read counts what it gives.
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
 	c.n.Add(int64(n))

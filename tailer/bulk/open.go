@@ -66,6 +66,7 @@ func unpack(text *bufio.Reader) (io.Reader, error) {
 // calls io.ErrUnexpectedEOF as io.ReadFull does a short last block.
 type unpacked struct{ io.Reader }
 
+// Read gives text until the archive's end, which is io.EOF only where it is whole.
 func (u unpacked) Read(p []byte) (int, error) {
 	n, err := u.Reader.Read(p)
 	if err != nil && err != io.EOF {

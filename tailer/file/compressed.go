@@ -21,7 +21,7 @@ func isCompressed(path string) bool { return slices.Contains(compressed, filepat
 // findCompressed finds p's text in a compressed file, hands over what follows
 // it, and says where it was.
 func (f *Files) findCompressed(p position, s *source) string {
-	for _, path := range f.neighbours(s) {
+	for _, path := range s.neighbours() {
 		if !isCompressed(path) || !related(filepath.Base(s.path), filepath.Base(path)) {
 			continue
 		}
@@ -48,7 +48,7 @@ func (f *Files) unpackNew(s *source, what string) (found int) {
 		}
 	}
 	after := s.lineage.Packed
-	for _, path := range f.neighbours(s) {
+	for _, path := range s.neighbours() {
 		st, err := statPath(path)
 		if err != nil || !isCompressed(path) || st.changed <= after || !related(filepath.Base(s.path), filepath.Base(path)) {
 			continue

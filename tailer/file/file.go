@@ -133,7 +133,7 @@ type Files struct {
 	searches map[*source]int // for lost generations of these names, and the round
 	agenda   agenda
 	watch    *watcher
-	store    *store         // nil where no position is kept
+	store    *store
 	buf      []byte         // one read of any file
 	group    sync.WaitGroup // of all goroutines but Run's and the store's
 }
@@ -195,7 +195,26 @@ func (f *Files) String() string { return "files " + strings.Join(f.opt.Globs, " 
 
 // Status tells of each followed name, sorted by it, and of each directory that
 // cannot be listed.
-func (f *Files) Status() []tailer.Status { return f.names.status() }
+func (f *Files) Status() []tailer.Status {
+	f.names.mu.Lock()
+	defer f.names.mu.Unlock()
+	var all []tailer.Status
+	for _, s := range f.names.sources {
+		st := tailer.Status{
+			Name: s.path, Kind: "file",
+			Lines: s.lines.Load(), Bytes: s.bytes.Load(), Truncations: s.truncations.Load(),
+		}
+		if err := s.err.Load(); err != nil {
+			st.Error = *err
+		}
+		all = append(all, st)
+	}
+	for dir, err := range f.names.unlisted {
+		all = append(all, tailer.Status{Name: dir, Kind: "file", Error: err})
+	}
+	slices.SortFunc(all, func(a, b tailer.Status) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
 
 // Run follows the files until ctx ends, and returns nil then. It keeps the
 // positions at most a second old, and writes them once more at the end.
@@ -209,7 +228,7 @@ func (f *Files) Run(ctx context.Context) error {
 	f.past.starting = false
 	// Before anything is read: after a kill the next start must know which
 	// files this one has seen.
-	f.store.now(f.snapshot)
+	f.store.write(f.snapshot())
 	close(f.ready)
 	for _, in := range f.inodes {
 		f.checkFile(in)
@@ -262,7 +281,7 @@ func (f *Files) stop() {
 		}
 	}
 	f.group.Wait()
-	f.store.close(f.snapshot)
+	f.store.close(f.snapshot())
 	for _, in := range f.inodes {
 		unix.Close(in.fd)
 	}

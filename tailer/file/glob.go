@@ -100,16 +100,19 @@ func existing(dir string) string {
 	}
 }
 
-// lister is a file system that notes which directories are listed.
+// lister is a file system (io/fs) that notes which directories are listed.
 type lister struct {
 	base string
 	s    scope
 }
 
+// Open opens a file below base.
 func (l lister) Open(name string) (fs.File, error) { return os.Open(filepath.Join(l.base, name)) }
 
+// Stat follows symlinks.
 func (l lister) Stat(name string) (fs.FileInfo, error) { return os.Stat(filepath.Join(l.base, name)) }
 
+// ReadDir lists a directory and notes it, or why it cannot be listed.
 func (l lister) ReadDir(name string) ([]fs.DirEntry, error) {
 	dir := filepath.Join(l.base, name)
 	entries, err := os.ReadDir(dir)

@@ -5,14 +5,11 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"qwatch/tailer"
 )
 
 // source is a followed name.
@@ -33,27 +30,6 @@ type names struct {
 	mu       sync.Mutex // held to change them, and to read them elsewhere
 	sources  map[string]*source
 	unlisted map[string]error // directories that cannot be listed or watched
-}
-
-func (n *names) status() []tailer.Status {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var all []tailer.Status
-	for _, s := range n.sources {
-		st := tailer.Status{
-			Name: s.path, Kind: "file",
-			Lines: s.lines.Load(), Bytes: s.bytes.Load(), Truncations: s.truncations.Load(),
-		}
-		if err := s.err.Load(); err != nil {
-			st.Error = *err
-		}
-		all = append(all, st)
-	}
-	for dir, err := range n.unlisted {
-		all = append(all, tailer.Status{Name: dir, Kind: "file", Error: err})
-	}
-	slices.SortFunc(all, func(a, b tailer.Status) int { return strings.Compare(a.Name, b.Name) })
-	return all
 }
 
 // survey finds names that have come and gone, and watches their directories.

@@ -136,9 +136,6 @@ func (f *Files) load() {
 	p := &f.past
 	p.first = true
 	p.since = time.Now().UnixNano()
-	if f.opt.StateFile == "" {
-		return
-	}
 	f.store = newStore(f.opt.StateFile, f.opt.Events)
 	data, err := os.ReadFile(f.opt.StateFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -173,9 +170,7 @@ func (f *Files) snapshot() checkpoint {
 
 // saveSoon has the positions written within a second.
 func (f *Files) saveSoon() {
-	if f.store != nil {
-		f.agenda.once(savePositions, saveAfter, f.save)
-	}
+	f.agenda.once(savePositions, saveAfter, f.save)
 }
 
 // save hands the positions to the goroutine that writes them.
@@ -190,7 +185,7 @@ func (f *Files) save() {
 // store writes checkpoints in a goroutine of its own, as fsync(2) may take as
 // long as it likes.
 type store struct {
-	path   string
+	path   string // "" for nowhere
 	events func(Event)
 	todo   chan checkpoint
 	group  sync.WaitGroup
@@ -207,24 +202,18 @@ func newStore(path string, events func(Event)) *store {
 	return s
 }
 
-// now writes a checkpoint and waits for the disk.
-func (s *store) now(get func() checkpoint) {
-	if s != nil {
-		s.write(get())
-	}
-}
-
 // close writes a last checkpoint.
-func (s *store) close(last func() checkpoint) {
-	if s == nil {
-		return
-	}
+func (s *store) close(last checkpoint) {
 	close(s.todo)
 	s.group.Wait()
-	s.now(last)
+	s.write(last)
 }
 
+// write waits for the disk.
 func (s *store) write(c checkpoint) {
+	if s.path == "" {
+		return
+	}
 	data, err := json.Marshal(c)
 	if err == nil {
 		err = renameio.WriteFile(s.path, data, 0o600)

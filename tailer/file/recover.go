@@ -56,7 +56,7 @@ func (f *Files) findCopy(in *inode) string {
 			return c.src.path
 		}
 	}
-	for _, path := range f.neighbours(in.src) {
+	for _, path := range in.src.neighbours() {
 		st, err := statPath(path)
 		if err != nil || !st.regular() || isCompressed(path) || st.size < in.off ||
 			st.dev == in.id.Dev && st.ino == in.id.Ino {
@@ -75,12 +75,18 @@ func (f *Files) findCopy(in *inode) string {
 	return f.findCompressed(at, in.src)
 }
 
-// neighbours lists the directories that s's files stand in.
-func (f *Files) neighbours(s *source, more ...string) []string {
+// directories are those that s and its file stand in.
+func (s *source) directories() map[string]bool {
 	dirs := map[string]bool{filepath.Dir(s.path): true}
 	if s.inode != nil && s.inode.at != "" {
 		dirs[filepath.Dir(s.inode.at)] = true
 	}
+	return dirs
+}
+
+// neighbours lists s's directories, and more of them.
+func (s *source) neighbours(more ...string) []string {
+	dirs := s.directories()
 	for _, dir := range more {
 		dirs[dir] = true
 	}
@@ -106,9 +112,8 @@ func (f *Files) searchAll() {
 	groups := map[string][]*source{}
 	for s, round := range f.searches {
 		if searchRounds[round] {
-			groups[filepath.Dir(s.path)] = append(groups[filepath.Dir(s.path)], s)
-			if s.inode != nil && s.inode.at != "" && filepath.Dir(s.inode.at) != filepath.Dir(s.path) {
-				groups[filepath.Dir(s.inode.at)] = append(groups[filepath.Dir(s.inode.at)], s)
+			for dir := range s.directories() {
+				groups[dir] = append(groups[dir], s)
 			}
 		}
 		if f.searches[s]++; round > 32 {
@@ -229,7 +234,7 @@ func (f *Files) findMoved(p position, s *source) {
 	if p.At != "" {
 		more = append(more, filepath.Dir(p.At))
 	}
-	for _, path := range f.neighbours(s, more...) {
+	for _, path := range s.neighbours(more...) {
 		st, err := statPath(path)
 		if err != nil || st.ino != p.Ino || st.dev != p.Dev || !st.regular() {
 			continue
