@@ -1,7 +1,7 @@
 package matcher
 
 import (
-	"bytes"
+	"math"
 	"strings"
 	"time"
 )
@@ -22,456 +22,321 @@ type stamp struct {
 	time time.Time
 }
 
-// reader takes shapes off the front of b. A method that fails leaves b as it
-// was, unless it says otherwise.
-type reader struct{ b []byte }
-
-func (r *reader) peek() byte {
-	if len(r.b) == 0 {
-		return 0
-	}
-	return r.b[0]
+// dateForms says what a date ('*') and its parts look like. Of a row the first
+// form that fits holds, whatever follows. With "?" behind it, an element may be
+// missing. An element is another row or one of these; all else stands for
+// itself:
+//
+//	w weekday, b month by name, n by number, d day, Y year, c without its century, D all three
+//	H hour, M minute, S second, x all three, f fraction, F behind a point only, P AM or PM
+//	N zone by name, + sign of an offset, h its hours, q its minutes, k both
+//	0 3 6 9 seconds since 1970 with so many decimal places, u seconds since boot
+//	- separator of a date, i between date and time, _ blanks, ! no colon, $ end of a word
+var dateForms = [256][]string{
+	'*': {
+		"0F?", "3", "6", "9", // 1795355146.5, the same in ms, in µs, in ns
+		"uF$", // [   12.345678], the kernel's time since boot
+		"T",   // 13:45:46
+		"a?C", // with a weekday or without
+	},
+	'C': {
+		"B,?_Y_Tz?",  // November 22, 2026 01:45 PM; RFC 5322
+		"B,?_T_Z?Y$", // ctime(3), date(1)
+		"B,?_T",      // RFC 3164
+		"Y-m-dt?",    // 2026-11-22T13:45:46Z, 2026/Nov/22 13:45
+		"Dt?",        // 20261122T134546Z
+		"d-m-yt?",    // 22/Nov/2026:13:45:46 +0000, 22.11.26, 11/22/2026
+	},
+	'a': {"w,?_"},
+	'B': {"b_d", "d b"},
+	'm': {"b", "n"},
+	'y': {"Y", "c"},
+	'T': {"H:M:Sf?p?", "H:M!p?", "xf?p?"}, // 13:45:46.123, 01:45 PM, 134546
+	'p': {"_P"},
+	't': {"iTz?"},         // behind a date
+	'z': {" ?N", " ?oe?"}, // behind a time: UTC, +0100, +0100 CET
+	'e': {" N"},
+	'Z': {"N_", "o_"}, // in front of a year
+	'o': {"+h$", "+h:q$", "+k$"},
 }
 
-func (r *reader) any(set string) bool {
-	if len(r.b) == 0 || bytes.IndexByte([]byte(set), r.b[0]) < 0 {
-		return false
-	}
-	r.b = r.b[1:]
-	return true
-}
-
-func (r *reader) blanks() bool {
-	n := len(r.b)
-	r.b = bytes.TrimLeft(r.b, " \t")
-	return len(r.b) < n
-}
-
-// ends says whether a word ends here.
-func (r *reader) ends() bool {
-	return len(r.b) == 0 || bytes.IndexByte([]byte(" \t])>"), r.b[0]) >= 0
-}
-
-// digits takes all digits that stand here, if they are lo to hi.
-func (r *reader) digits(lo, hi int) (n int, ok bool) {
-	i := 0
-	for i < len(r.b) && i <= hi && r.b[i] >= '0' && r.b[i] <= '9' {
-		n = n*10 + int(r.b[i]-'0')
-		i++
-	}
-	if i < lo || i > hi {
-		return 0, false
-	}
-	r.b = r.b[i:]
-	return n, true
-}
-
-// name takes a name or its first three letters.
-func (r *reader) name(name string) bool {
-	for _, n := range []int{len(name), 3} {
-		if len(r.b) >= n && strings.EqualFold(string(r.b[:n]), name[:n]) {
-			r.b = r.b[n:]
-			return true
-		}
-	}
-	return false
-}
-
-func (r *reader) weekday() bool {
-	for d := time.Sunday; d <= time.Saturday; d++ {
-		if r.name(d.String()) {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *reader) month() (int, bool) {
-	for m := time.January; m <= time.December; m++ {
-		if r.name(m.String()) {
-			return int(m), true
-		}
-	}
-	return 0, false
-}
-
-// moment is a date being read.
-type moment struct {
-	year, month, day         int
-	hour, minute, sec, nanos int
-	hasClock, hasDate        bool
-	zone                     *time.Location
-	ctime                    bool
-}
-
-// date takes a date off the front of b, in brackets or not. Which shapes: see
-// the table in date_test.go. A shape is enough: what it means can be unknown,
-// as with 03/04/2026.
+// date takes a date off the front of b, in brackets or not, if a blank or
+// nothing follows. A shape is enough: what it means can be unknown, as with
+// 03/04/2026.
 func date(b []byte, meta Meta) (s stamp, rest []byte, ok bool) {
-	r := reader{b}
-	closing := ""
-	if i := strings.IndexByte("[(<", r.peek()); i >= 0 && r.any("[(<") {
-		closing = "])>"[i : i+1]
-	}
-	r.blanks()
-	if s, ok = epoch(&r, closing != ""); !ok {
-		var m moment
-		if !m.read(&r) {
-			return s, b, false
+	m := moment{text: b}
+	if len(b) > 0 {
+		if i := strings.IndexByte("[(<", b[0]); i >= 0 {
+			m.text, m.closing = b[1:], "])>"[i:i+1]
 		}
-		s = m.stamp(meta)
 	}
-	if closing != "" && !r.any(closing) {
-		return s, b, false
+	m.blanks()
+	if !m.take('*') || m.closing != "" && !m.any(m.closing) || len(m.text) > 0 && !m.at(" \t") {
+		return stamp{}, b, false
 	}
-	if c := r.peek(); c != 0 && c != ' ' && c != '\t' {
-		return s, b, false
-	}
-	return s, r.b, true
+	return m.stamp(meta), m.text, true
 }
 
-// epoch takes seconds since 1970, with a fraction or in a smaller unit; in
-// brackets also the kernel's seconds since boot.
-func epoch(r *reader, bracketed bool) (stamp, bool) {
-	i := 0
-	for i < len(r.b) && i < 20 && r.b[i] >= '0' && r.b[i] <= '9' {
-		i++
-	}
-	t := reader{r.b}
-	n, ok := t.digits(1, 19)
-	if !ok {
-		return stamp{}, false
-	}
-	nanos, fraction := t.fraction(".")
-	switch {
-	case n < 0:
-		return stamp{}, false
-	case i == 10 || !fraction && (i == 13 || i == 16 || i == 19):
-		r.b = t.b
-		return stamp{zoned, since1970(n, i).Add(time.Duration(nanos))}, true
-	case bracketed && fraction && i < 10:
-		r.b = t.b
-		return stamp{}, true
-	}
-	return stamp{}, false
+// moment is a date that is being read.
+type moment struct {
+	text    []byte // what is not yet read
+	closing string // the bracket that ends the date, "" for none
+
+	epoch                       int // nanoseconds since 1970, 0 for none
+	year, month, day            int // 0 for none
+	hour, minute, second, nanos int
+	sign, offset                int // of the zone, in seconds
+	separator                   string
+	weekday, clock, zone        bool
+	ctime, vague                bool // vague: day or month first, who knows
 }
 
-// since1970 takes the unit of n from its number of digits, which is right for
-// the years 2001 to 2286.
-func since1970(n, digits int) time.Time {
-	switch {
-	case digits <= 10:
-		return time.Unix(int64(n), 0)
-	case digits <= 13:
-		return time.UnixMilli(int64(n))
-	case digits <= 16:
-		return time.UnixMicro(int64(n))
-	}
-	return time.Unix(0, int64(n))
-}
-
-// read takes a date, a clock time, or both. It may leave r anywhere when it
-// fails.
-func (m *moment) read(r *reader) bool {
-	weekday := r.weekday()
-	if weekday {
-		r.any(",")
-		if !r.blanks() {
+// match says whether the text begins with a form, and takes it if so.
+func (m *moment) match(form string) bool {
+	for i := 0; i < len(form); i++ {
+		fits := m.take(form[i])
+		if i+1 < len(form) && form[i+1] == '?' {
+			i++
+		} else if !fits {
 			return false
-		}
-	}
-	if mon, ok := r.month(); ok {
-		return m.monthFirst(r, mon, weekday)
-	}
-	if !weekday && m.clock(r) {
-		m.meridiem(r)
-		return true
-	}
-	if !m.calendar(r, weekday) {
-		return false
-	}
-	if !m.hasClock {
-		m.clockAfterDate(r)
-	}
-	return true
-}
-
-// monthFirst goes on after the month of ctime(3), date(1) and RFC 3164.
-func (m *moment) monthFirst(r *reader, mon int, weekday bool) (ok bool) {
-	m.month, m.hasDate = mon, true
-	if !r.blanks() {
-		return false
-	}
-	if m.day, ok = r.digits(1, 2); !ok {
-		return false
-	}
-	return m.clockThenYear(r, weekday)
-}
-
-// clockThenYear goes on after month and day. The year stands in front of the
-// clock, behind it, or nowhere.
-func (m *moment) clockThenYear(r *reader, weekday bool) (ok bool) {
-	r.any(",")
-	if !r.blanks() {
-		return false
-	}
-	if m.year, ok = r.digits(4, 4); ok && !r.blanks() {
-		return false
-	}
-	if !m.clock(r) {
-		return false
-	}
-	m.meridiem(r)
-	if m.year != 0 {
-		m.takeZone(r)
-		return true
-	}
-	t := *r
-	if t.blanks() {
-		zone := *m
-		if u := t; zone.takeNamed(&u) || zone.offset(&u) {
-			if u.blanks() {
-				t = u
-			}
-		}
-		if y, ok := t.digits(4, 4); ok && y >= 1970 && t.ends() {
-			m.year, m.zone, *r = y, zone.zone, t
-			m.ctime = weekday
 		}
 	}
 	return true
 }
 
-// calendar takes year, month and day in any usual order.
-func (m *moment) calendar(r *reader, weekday bool) bool {
-	m.hasDate = true
-	start := *r
-	if y, ok := r.digits(8, 8); ok { // 20261122
-		m.year, m.month, m.day = y/10000, y/100%100, y%100
-		return m.plausible()
-	}
-	if y, ok := r.digits(4, 4); ok { // 2026-11-22, 2026-Nov-22
-		sep := r.peek()
-		if !r.any("-/.") {
-			return false
-		}
-		if m.month, ok = r.month(); !ok {
-			if m.month, ok = r.digits(1, 2); !ok {
-				return false
+// take takes one element, or nothing.
+func (m *moment) take(element byte) bool {
+	if forms := dateForms[element]; forms != nil {
+		before := *m
+		for _, form := range forms {
+			if m.match(form) {
+				return true
 			}
+			*m = before
 		}
-		if !r.any(string(sep)) {
-			return false
-		}
-		m.day, ok = r.digits(1, 2)
-		m.year = y
-		return ok && m.plausible()
-	}
-	*r = start
-	a, ok := r.digits(1, 2)
-	sep := r.peek()
-	if !ok || !r.any("-/. ") {
 		return false
 	}
-	if m.month, ok = r.month(); ok { // 22/Nov/2026
-		m.day = a
-		if sep == ' ' {
-			return m.clockThenYear(r, weekday)
-		}
-		if !r.any(string(sep)) {
-			return false
-		}
-		if m.year, ok = r.digits(4, 4); !ok {
-			m.year, ok = r.digits(2, 2)
-			m.year += 2000
-		}
-		return ok && m.plausible()
-	}
-	if sep == ' ' {
+	before := m.text
+	if !m.read(element) {
+		m.text = before
 		return false
 	}
-	b, ok := r.digits(1, 2) // 22.11.2026, 11/22/2026
-	if !ok || !r.any(string(sep)) {
-		return false
-	}
-	if m.year, ok = r.digits(4, 4); !ok {
-		if m.year, ok = r.digits(2, 2); !ok {
-			return false
-		}
-		m.year += 2000
-	}
-	switch {
-	case a > 12 || sep != '/':
-		m.day, m.month = a, b
-	case b > 12:
-		m.month, m.day = a, b
-	default: // day or month first: who knows
-		m.hasDate = false
-		return a >= 1 && b >= 1
-	}
-	return m.plausible()
-}
-
-func (m *moment) plausible() bool {
-	return m.month >= 1 && m.month <= 12 && m.day >= 1 && m.day <= 31 && m.year >= 1970
-}
-
-// clockAfterDate takes the clock and zone that may follow a calendar date.
-func (m *moment) clockAfterDate(r *reader) {
-	t := *r
-	if t.any("Tt:_-") || t.blanks() {
-		if m.clock(&t) {
-			*r = t
-			m.meridiem(r)
-			m.takeZone(r)
-		}
-	}
-}
-
-// clock takes hh:mm, hh:mm:ss or hhmmss, with a fraction or without.
-func (m *moment) clock(r *reader) bool {
-	t := *r
-	if hms, ok := t.digits(6, 6); ok {
-		m.hour, m.minute, m.sec = hms/10000, hms/100%100, hms%100
-		m.nanos, _ = t.fraction(".,")
-	} else {
-		if m.hour, ok = t.digits(1, 2); !ok || !t.any(":") {
-			return false
-		}
-		if m.minute, ok = t.digits(2, 2); !ok {
-			return false
-		}
-		if u := t; u.any(":") {
-			if m.sec, ok = u.digits(2, 2); !ok {
-				return false
-			}
-			m.nanos, _ = u.fraction(".,")
-			t = u
-		}
-	}
-	if m.hour > 23 || m.minute > 59 || m.sec > 60 {
-		return false
-	}
-	*r, m.hasClock = t, true
 	return true
 }
 
-func (r *reader) fraction(point string) (nanos int, ok bool) {
-	t := *r
-	if !t.any(point) {
-		return 0, false
-	}
-	i := 0
-	for ; i < len(t.b) && i < 9 && t.b[i] >= '0' && t.b[i] <= '9'; i++ {
-		nanos = nanos*10 + int(t.b[i]-'0')
-	}
-	if i == 0 {
-		return 0, false
-	}
-	t.b = t.b[i:]
-	for ; i < 9; i++ {
-		nanos *= 10
-	}
-	*r = t
-	return nanos, true
-}
+var (
+	weekdays = strings.Fields("sunday monday tuesday wednesday thursday friday saturday")
+	months   = strings.Fields("january february march april may june july august september october november december")
+)
 
-func (m *moment) meridiem(r *reader) {
-	t := *r
-	if m.hour > 12 || !t.blanks() || len(t.b) < 2 || len(t.b) > 2 && t.b[2] != ' ' {
-		return
-	}
-	switch string(bytes.ToUpper(t.b[:2])) {
-	case "AM":
-		m.hour %= 12
-	case "PM":
-		m.hour = m.hour%12 + 12
-	default:
-		return
-	}
-	t.b = t.b[2:]
-	*r = t
-}
-
-// takeZone takes an offset or a zone's name, right here or after one blank.
-func (m *moment) takeZone(r *reader) {
-	t := *r
-	t.any(" ")
-	if m.takeNamed(&t) {
-		*r = t
-	} else if m.offset(&t) {
-		*r = t
-		if t.any(" ") && m.takeNamed(&t) { // "+0100 CET"
-			*r = t
+// read reads an element that has no row in dateForms.
+func (m *moment) read(element byte) bool {
+	switch element {
+	case '0', '3', '6', '9', 'u', 'Y', 'c', 'n', 'd', 'D', 'H', 'M', 'S', 'x', 'h', 'q', 'k':
+		return m.readNumber(element)
+	case 'w':
+		m.weekday = m.name(weekdays) > 0
+		return m.weekday
+	case 'b':
+		m.month = m.name(months)
+		return m.month > 0
+	case 'F':
+		return m.fraction(".")
+	case 'f':
+		return m.fraction(".,")
+	case 'P':
+		return m.half()
+	case 'N':
+		return m.zoneName()
+	case '+':
+		m.zone, m.sign = true, 1
+		if m.at("-") {
+			m.sign = -1
 		}
-	}
-}
-
-func (m *moment) offset(r *reader) bool {
-	t := *r
-	sign := 1
-	if t.peek() == '-' {
-		sign = -1
-	}
-	if !t.any("+-") {
-		return false
-	}
-	h, ok := t.digits(2, 2)
-	mins := 0
-	if ok {
-		if u := t; u.any(":") {
-			if mins, ok = u.digits(2, 2); ok {
-				t = u
-			}
+		return m.any("+-")
+	case 'i':
+		return m.any("Tt:_-") || m.blanks()
+	case '-': // the same both times
+		if m.separator == "" && m.at("-/.") {
+			m.separator = string(m.text[:1])
 		}
-	} else if h, ok = t.digits(4, 4); ok {
-		h, mins = h/100, h%100
+		return m.any(m.separator)
+	case '_':
+		return m.blanks()
+	case '!':
+		return !m.at(":")
+	case '$':
+		return len(m.text) == 0 || m.at(" \t])>")
 	}
-	if !ok || h > 14 || mins > 59 {
+	if len(m.text) == 0 || m.text[0] != element {
 		return false
 	}
-	if !t.ends() {
-		return false
-	}
-	m.zone = time.UTC
-	if h|mins != 0 {
-		m.zone = time.FixedZone("", sign*(h*3600+mins*60))
-	}
-	*r = t
+	m.text = m.text[1:]
 	return true
 }
 
-// takeNamed takes a zone's name. Only UTC's names mean the same everywhere;
+// readNumber reads an element that is a number.
+func (m *moment) readNumber(element byte) bool {
+	n := 0
+	switch element {
+	case 'Y':
+		m.ctime = m.weekday && m.clock // and the year stands last
+		return m.number(&m.year, 4, 4, 1970, 9999)
+	case 'c':
+		fits := m.number(&n, 2, 2, 0, 99)
+		m.year = 2000 + n
+		return fits
+	case 'n': // with slashes some write the month first; only a number over 12 tells
+		fits := m.number(&m.month, 1, 2, 1, 31)
+		if m.separator == "/" && m.day > 0 && m.day <= 12 {
+			if m.vague = m.month <= 12; !m.vague {
+				m.day, m.month = m.month, m.day
+			}
+		}
+		return fits && m.month <= 12
+	case 'd':
+		return m.number(&m.day, 1, 2, 1, 31)
+	case 'D':
+		m.number(&n, 8, 8, 19700101, 99991231)
+		m.year, m.month, m.day = n/10000, n/100%100, n%100
+		return m.month >= 1 && m.month <= 12 && m.day >= 1 && m.day <= 31
+	case 'H':
+		m.clock = true
+		return m.number(&m.hour, 1, 2, 0, 23)
+	case 'M':
+		return m.number(&m.minute, 2, 2, 0, 59)
+	case 'S':
+		return m.number(&m.second, 2, 2, 0, 60)
+	case 'x':
+		m.clock = m.number(&n, 6, 6, 0, 235960)
+		m.hour, m.minute, m.second = n/10000, n/100%100, n%100
+		return m.clock && m.minute <= 59 && m.second <= 60
+	case 'h':
+		fits := m.number(&m.offset, 2, 2, 0, 14)
+		m.offset *= 3600
+		return fits
+	case 'q':
+		fits := m.number(&n, 2, 2, 0, 59)
+		m.offset += 60 * n
+		return fits
+	case 'k':
+		fits := m.number(&n, 4, 4, 0, 1459)
+		m.offset = n/100*3600 + n%100*60
+		return fits && n%100 <= 59
+	case 'u':
+		return m.closing != "" && m.number(&n, 1, 9, 0, math.MaxInt)
+	default: // 0, 3, 6 or 9
+		digits := 10 + int(element-'0')
+		fits := m.number(&m.epoch, digits, digits, 1, math.MaxInt)
+		for range 19 - digits {
+			m.epoch *= 10
+		}
+		return fits && m.epoch > 0 // until 2262
+	}
+}
+
+// half takes AM or PM.
+func (m *moment) half() bool {
+	hour := m.hour % 12
+	if m.at("Pp") {
+		hour += 12
+	}
+	fits := m.hour <= 12 && m.any("AaPp") && m.any("Mm")
+	m.hour = hour
+	return fits && (len(m.text) == 0 || m.at(" \t"+m.closing))
+}
+
+// zoneName takes a zone's name. Only UTC's names mean the same everywhere;
 // behind any other the date stays one without a zone.
-func (m *moment) takeNamed(r *reader) bool {
-	i := 0
-	for i < len(r.b) && r.b[i] >= 'A' && r.b[i] <= 'Z' {
-		i++
+func (m *moment) zoneName() bool {
+	n := 0
+	for n < len(m.text) && m.text[n] >= 'A' && m.text[n] <= 'Z' {
+		n++
 	}
-	if i == 0 || i > 5 || !(&reader{r.b[i:]}).ends() {
+	name := string(m.text[:n])
+	m.text = m.text[n:]
+	if name == "Z" || name == "UTC" || name == "GMT" {
+		m.zone, m.offset = true, 0
+	} else if n < 3 || n > 5 {
 		return false
 	}
-	switch string(r.b[:i]) {
-	case "Z", "UTC", "GMT":
-		m.zone = time.UTC
-	default:
-		if i < 3 {
-			return false
+	return m.read('$')
+}
+
+func (m *moment) at(set string) bool {
+	return len(m.text) > 0 && strings.IndexByte(set, m.text[0]) >= 0
+}
+
+func (m *moment) any(set string) bool {
+	if !m.at(set) {
+		return false
+	}
+	m.text = m.text[1:]
+	return true
+}
+
+func (m *moment) blanks() bool {
+	n := len(m.text)
+	for m.any(" \t") {
+	}
+	return len(m.text) < n
+}
+
+// number takes all digits that stand here, if they are least to most and mean
+// low to high; if not, number stays as it is.
+func (m *moment) number(number *int, least, most, low, high int) bool {
+	n, i := 0, 0
+	for ; i < len(m.text) && i <= most && m.text[i] >= '0' && m.text[i] <= '9'; i++ {
+		n = n*10 + int(m.text[i]-'0')
+	}
+	if i < least || i > most || n < low || n > high {
+		return false
+	}
+	*number, m.text = n, m.text[i:]
+	return true
+}
+
+// fraction takes a point and up to nine digits of a second.
+func (m *moment) fraction(point string) bool {
+	length := len(m.text)
+	if !m.any(point) || !m.number(&m.nanos, 1, 9, 0, math.MaxInt) {
+		return false
+	}
+	for i := length - len(m.text); i < 10; i++ {
+		m.nanos *= 10
+	}
+	return true
+}
+
+// name takes a name or its first three letters, and returns which it is of
+// names, from 1; 0 for none.
+func (m *moment) name(names []string) int {
+	for i, name := range names {
+		for _, n := range [...]int{len(name), 3} {
+			if len(m.text) >= n && m.text[0]|' ' == name[0] && strings.EqualFold(string(m.text[:n]), name[:n]) {
+				m.text = m.text[n:]
+				return i + 1
+			}
 		}
 	}
-	r.b = r.b[i:]
-	return true
+	return 0
 }
 
 func (m *moment) stamp(meta Meta) stamp {
-	if !m.hasDate || !m.hasClock {
+	if m.epoch != 0 {
+		return stamp{zoned, time.Unix(0, int64(m.epoch+m.nanos))}
+	}
+	if !m.clock || m.day == 0 || m.vague {
 		return stamp{}
 	}
 	s := stamp{rank: naive}
 	loc := meta.Location
 	switch {
-	case m.zone != nil:
-		loc, s.rank = m.zone, zoned
+	case m.zone:
+		s.rank, loc = zoned, time.UTC
+		if m.offset != 0 {
+			loc = time.FixedZone("", m.sign*m.offset)
+		}
 	case m.ctime:
 		s.rank = ctime
 	case m.year == 0:
@@ -488,7 +353,7 @@ func (m *moment) stamp(meta Meta) stamp {
 		year = meta.Read.In(loc).Year()
 	}
 	at := func(year int) time.Time {
-		return time.Date(year, time.Month(m.month), m.day, m.hour, m.minute, m.sec, m.nanos, loc)
+		return time.Date(year, time.Month(m.month), m.day, m.hour, m.minute, m.second, m.nanos, loc)
 	}
 	s.time = at(year)
 	// A log cannot be from the future; a day is left to zones and clocks.

@@ -1,6 +1,8 @@
 package matcher
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -49,6 +51,8 @@ func TestDate(t *testing.T) {
 		{"22.11.2026 13:45:46", "2026-11-22T10:45:46Z", naive},
 		{"22/11/2026 13:45:46", "2026-11-22T10:45:46Z", naive},
 		{"11/22/26 13:45:46", "2026-11-22T10:45:46Z", naive},
+		{"11/22/2026 01:45:46 pm", "2026-11-22T10:45:46Z", naive},
+		{"2026-11-22_13:45:46 +0100 UTC", "2026-11-22T13:45:46Z", zoned},
 		{"03/04/2026 13:45:46", none, shapeOnly},
 		{"13:45:46", none, shapeOnly},
 		{"2026-11-22", none, shapeOnly},
@@ -60,22 +64,29 @@ func TestDate(t *testing.T) {
 		{"1795355146123456789", "2026-11-22T13:45:46.123456789Z", zoned},
 	}
 	for _, tt := range tests {
-		s, rest, ok := date([]byte(tt.text+" x"), meta)
-		if !ok || string(rest) != " x" {
-			t.Errorf("%q: %v, rest %q", tt.text, ok, rest)
-			continue
-		}
-		got := none
-		if !s.time.IsZero() {
-			got = s.time.UTC().Format(time.RFC3339Nano)
-		}
-		if got != tt.want || s.rank != tt.rank {
-			t.Errorf("%q: %q rank %d, want %q rank %d", tt.text, got, s.rank, tt.want, tt.rank)
+		for _, frame := range []string{"%s", "%s\t", "[%s]", "( %s)", "<\t%s>"} {
+			if strings.HasPrefix(tt.text, "[") && frame[0] != '%' {
+				continue
+			}
+			text := fmt.Sprintf(frame, tt.text)
+			s, rest, ok := date([]byte(text+" x"), meta)
+			if !ok || strings.TrimSpace(string(rest)) != "x" {
+				t.Errorf("%q: %v, rest %q", text, ok, rest)
+				continue
+			}
+			got := none
+			if !s.time.IsZero() {
+				got = s.time.UTC().Format(time.RFC3339Nano)
+			}
+			if got != tt.want || s.rank != tt.rank {
+				t.Errorf("%q: %q rank %d, want %q rank %d", text, got, s.rank, tt.want, tt.rank)
+			}
 		}
 	}
 	for _, text := range []string{
 		"", "x", "Sun", "Sun Nov", "Sun Nov 22", "Nov 22", "42", "2026", "2026-13-01", "2026-11-32", "25:00:00", "12:60:00",
-		"13:45:46x", "[13:45:46", "13:45:46]", "12345", "123456789012", "[12.5", "Foo Nov 22 13:45:46 2026", "2026-11/22 13:45:46",
+		"13:45:46x", "[13:45:46", "13:45:46]", "12345", "123456789012", "[12.5", "12.5", "[22.11", "Nov 00 13:45:46", "Nov 32 13:45:46", "Nov 22 1969 13:45:46", "13:45:4",
+		"2026-11-22T13:45:46+1500x", "9999999999", "Foo Nov 22 13:45:46 2026", "2026-11/22 13:45:46",
 	} {
 		if _, rest, ok := date([]byte(text), meta); ok {
 			t.Errorf("%q is a date, rest %q", text, rest)

@@ -163,7 +163,7 @@ func (f *found) when(text []byte) {
 func (f *found) journal(key, text []byte) bool {
 	switch string(key) {
 	case "_PID":
-		if n := number(string(text)); n > 0 {
+		if n := number(text); n > 0 {
 			f.pid = n
 		}
 	case "_SYSTEMD_UNIT":

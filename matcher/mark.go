@@ -125,7 +125,7 @@ func (o origin) mark(b []byte, depth int) (Mark, bool) {
 	}
 	b = bytes.TrimRight(cloudwatch(withoutColour(b)), " \r\n")
 	if brace := bytes.IndexByte(b, '{'); brace >= 0 {
-		if inside := o; inside.unwrap(b[:brace], beforeJSON) {
+		if inside := o; inside.unwrap(b[:brace], true) {
 			return inside.markIn(b[brace:], depth)
 		}
 	}
@@ -142,7 +142,7 @@ func (o origin) mark(b []byte, depth int) (Mark, bool) {
 				continue
 			}
 			p := o
-			if !p.unwrap(b[:start], beforeRecord) {
+			if !p.unwrap(b[:start], false) {
 				return Mark{}, false
 			}
 			return p.made(f, m), true
@@ -157,7 +157,7 @@ func (o origin) made(f form, match [][]byte) Mark {
 		if i < 0 {
 			return 0
 		}
-		return max(0, number(string(match[i])))
+		return max(0, number(match[i]))
 	}
 	m := Mark{
 		Kind: f.kind, At: o.stamp.time, Worker: value("worker"), PID: value("pid"), Limit: value("limit"),

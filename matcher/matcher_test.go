@@ -2,7 +2,9 @@ package matcher
 
 import (
 	"bytes"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -143,9 +145,31 @@ func BenchmarkUninteresting(b *testing.B) {
 }
 
 func BenchmarkHit(b *testing.B) {
-	text := []byte("Sun Nov 22 13:45:46 2026 - *** uWSGI listen queue of socket \":19133\" (fd: 3) full !!! (5/4) ***\n")
-	b.ReportAllocs()
-	for b.Loop() {
-		Scan(text, Meta{}, func(Hit) {})
+	run := func(name, line string) {
+		b.Run(name, func(b *testing.B) {
+			text := []byte(line + "\n")
+			b.ReportAllocs()
+			for b.Loop() {
+				Scan(text, Meta{}, func(Hit) {})
+			}
+		})
 	}
+	run("bare", plainRecord)
+	for _, name := range slices.Sorted(maps.Keys(wrappers)) {
+		run(name, wrappers[name](plainRecord))
+	}
+	run("all samples", sampleHits(b))
+}
+
+// sampleHits are all lines of the samples that hold records.
+func sampleHits(b *testing.B) string {
+	var lines []string
+	for _, file := range []string{"testdata/lines.tsv", "testdata/more.tsv"} {
+		for _, r := range rows(b, file) {
+			if r.hits > 0 {
+				lines = append(lines, r.line)
+			}
+		}
+	}
+	return strings.Join(lines, "\n")
 }

@@ -9,8 +9,8 @@ import (
 // record is uWSGI's line from its first star to its last: since 2.0
 // (core/master.c:295) with the socket's name and fd, before with a number.
 var record = regexp.MustCompile(`^\*\*\* uWSGI listen queue of socket ` +
-	`(?:"([^"]+)" \(fd: (-?\d{1,20})\)|(-?\d{1,20}))` +
-	` full !!! \((-?\d{1,20})/(-?\d{1,20})\) \*\*\*`)
+	`(?:"(?P<name>[^"]+)" \(fd: (?P<fd>-?\d{1,20})\)|(?P<old>-?\d{1,20}))` +
+	` full !!! \((?P<length>-?\d{1,20})/(?P<limit>-?\d{1,20})\) \*\*\*`)
 
 const stars = "***"
 
@@ -21,6 +21,26 @@ const maxName = 255
 // maxPrefix bounds what is looked at in front of a record. Wrappers are short;
 // the longest are structured data of RFC 5424.
 const maxPrefix = 4 << 10
+
+// hits returns the records of one line, or of one line of a message inside a
+// wrapper.
+func (o origin) hits(b []byte, depth int) []Hit {
+	if depth > maxDepth {
+		return nil
+	}
+	b = cloudwatch(withoutColour(b))
+	star := bytes.Index(b, []byte(stars))
+	brace := bytes.IndexByte(b, '{')
+	switch {
+	case brace >= 0 && (star < 0 || brace < star):
+		if o.unwrap(b[:brace], true) {
+			return o.objects(b[brace:], depth)
+		}
+	case star >= 0 && o.unwrap(b[:star], false):
+		return o.records(b[star:])
+	}
+	return nil
+}
 
 // records reads b, the rest of a line that begins with a record, and returns
 // nil unless all of it is records, each further one behind a date and " - ".
@@ -57,20 +77,14 @@ func (o origin) records(b []byte) []Hit {
 	return hits
 }
 
-func (o origin) hit(b []byte, m []int) Hit {
-	group := func(i int) string {
-		if m[2*i] < 0 {
-			return ""
-		}
-		return string(b[m[2*i]:m[2*i+1]])
-	}
+func (o origin) hit(b []byte, match []int) Hit {
+	get := func(name string) []byte { return group(record, name, b, match) }
 	h := Hit{
-		Socket: group(1), FD: number(group(2)),
-		Length: number(group(4)), Limit: number(group(5)),
+		Socket: string(get("name")), FD: number(get("fd")), Length: number(get("length")), Limit: number(get("limit")),
 		At: o.stamp.time, Source: o.meta.Source, PID: o.pid, Unit: o.unit,
 	}
-	if old := group(3); old != "" {
-		h.Old, h.Socket, h.FD = true, old, number(old)
+	if old := get("old"); old != nil {
+		h.Old, h.Socket, h.FD = true, string(old), number(old)
 	}
 	// The kernel holds one more than the limit. Four times leaves room for a
 	// limit that somebody lowered while the queue was long.
@@ -79,8 +93,8 @@ func (o origin) hit(b []byte, m []int) Hit {
 }
 
 // number is -1 for what no fd and no queue length can be.
-func number(s string) int {
-	n, err := strconv.ParseInt(s, 10, 32)
+func number(text []byte) int {
+	n, err := strconv.ParseInt(string(text), 10, 32)
 	if err != nil || n < 0 {
 		return -1
 	}
