@@ -15,11 +15,11 @@ import (
 	"unicode/utf8"
 )
 
-// Skip returns the length of the value at the beginning of text, -1 where its
-// end is not in text. Only quotes and the depth of brackets count, so any
-// bracket closes any other. A number or a word ends at the comma or the
-// bracket behind it, or with the string or the brackets that begin in it; 0
-// says that there is no value. It does not allocate.
+// Skip returns the length of the value that text begins with, -1 where its end
+// is not in text, 0 where there is no value. Only quotes and the depth of
+// brackets count, so any bracket closes any other. A number or a word ends at
+// the comma or the bracket behind it, or with the string or the brackets that
+// stand in it. It does not allocate.
 func Skip(text []byte) int {
 	depth := 0
 	for i := 0; i < len(text); i++ {
@@ -72,35 +72,30 @@ func quoted(text []byte) int {
 	}
 }
 
-// Walker goes through an object or an array, one member or element after the
-// other, in their order in the text:
+// Walker goes through an object or an array in the order of the text:
 //
 //	for w := jsonscan.Walk(text); w.Next(); {
 //		use(w.Key, w.Value)
 //	}
 //
-// It does not allocate, and its slices are parts of the text. Commas and
-// colons that are missing or too many do not stop it, but see Whole.
+// It does not allocate. Commas and colons that are missing or too many do not
+// stop it, but see Whole. The zero Walker has nothing.
 type Walker struct {
-	Key   []byte // a member's key between its quotes, still escaped; nil for an element
-	Value []byte // as Skip finds it, without blanks around it; never empty
+	Key   []byte // of a member, between its quotes and still escaped; nil for an element
+	Value []byte // as Skip finds it, without blanks around it; a part of text, never empty
 
 	rest    []byte
-	closing byte // '}' or ']', 0 where text began with neither
+	closing byte // '}' or ']', 0 for none
 	commas  int  // wanted in front of the next value
 	wrong   bool // there were more commas or colons, or fewer
 	whole   bool
 }
 
-// Walk returns a Walker for the object or the array that text begins with. On
-// any other text its Next is false at once.
+// Walk returns a Walker for the object or the array that text begins with; the
+// zero Walker where it begins with neither.
 func Walk(text []byte) Walker {
-	switch {
-	case len(text) == 0:
-	case text[0] == '{':
-		return Walker{rest: text[1:], closing: '}'}
-	case text[0] == '[':
-		return Walker{rest: text[1:], closing: ']'}
+	if len(text) > 0 && (text[0] == '{' || text[0] == '[') {
+		return Walker{rest: text[1:], closing: text[0] + 2} // in ASCII the closing one is two further
 	}
 	return Walker{}
 }
@@ -160,8 +155,8 @@ func separators(text []byte, separator byte) (rest []byte, n int) {
 }
 
 // Unquote returns what a string means, nil for any other value. value is the
-// string with its quotes. The result is a part of value where that has no
-// backslash, else newly allocated; what it holds see AppendString.
+// string with its quotes; the result is a part of it if it has no backslash,
+// else newly allocated. See AppendString.
 func Unquote(value []byte) []byte {
 	if len(value) < 2 || value[0] != '"' {
 		return nil
