@@ -2,9 +2,11 @@ package matcher
 
 import (
 	"bytes"
-	"encoding/json"
 	"regexp"
+	"slices"
 	"time"
+
+	"qwatch/internal/jsonscan"
 )
 
 // MarkKind says which line of uWSGI a Mark is.
@@ -25,40 +27,36 @@ const (
 // it is a claim that anybody may have forged who can make the application
 // print: it may make qwatch more careful, and needs proof for anything else.
 type Mark struct {
-	Kind   MarkKind
-	At     time.Time // as Hit.At
-	Worker int       // uWSGI's number of the worker, from 1; 0 where the line has none
-	// PID is the worker, or the master of MarkReloaded, as uWSGI sees it in
-	// its own pid namespace; 0 where the line has none.
-	PID   int
-	Limit int // the somaxconn in MarkNoStart, else 0
+	Kind  MarkKind
+	At    time.Time // as Hit.At
+	Limit int       // the somaxconn in MarkNoStart (0 to 2^31-1), else 0
 	// Source, Writer and Unit are Hit.Source, Hit.PID and Hit.Unit.
 	Source string
 	Writer int
 	Unit   string
 }
 
-// form is how one line looks. Its groups are named after the fields.
-type form struct {
+// markForm is what one of these lines looks like.
+type markForm struct {
 	kind MarkKind
 	// needle is the part of the line to look for: bytes.Index runs on its
 	// first byte, so that one is rare in logs.
 	needle string
-	line   *regexp.Regexp // from its first byte to the last
+	line   *regexp.Regexp // from its first byte to the last; group limit is Mark.Limit
 }
 
-// forms are read from uWSGI 1.4 to 2.0.30.
-var forms = []form{
+// markForms are read from uWSGI 1.4 to 2.0.30.
+var markForms = []markForm{
 	{MarkHarakiri, "KIRI ON WORKER ", regexp.MustCompile(
-		`^\*\*\* HARAKIRI ON WORKER (?P<worker>\d{1,6}) \(pid: (?P<pid>\d{1,10}), try: \d{1,6}(?:, graceful: (?:yes|no))?\) \*\*\*$`)},
+		`^\*\*\* HARAKIRI ON WORKER \d{1,6} \(pid: \d{1,10}, try: \d{1,6}(?:, graceful: (?:yes|no))?\) \*\*\*$`)},
 	{MarkDeadlock, "k-detector] ", regexp.MustCompile(
-		`^\[deadlock-detector\] (?:a process holding a robust mutex died\. recovering\.\.\.|pid (?P<pid>\d{1,10}) was holding lock .{1,100} \(.{1,20}\))$`)},
+		`^\[deadlock-detector\] (?:a process holding a robust mutex died\. recovering\.\.\.|pid \d{1,10} was holding lock .{1,100} \(.{1,20}\))$`)},
 	{MarkReloaded, "RE)spawned uWSGI", regexp.MustCompile(
-		`^gracefully \(RE\)spawned uWSGI master process \(pid: (?P<pid>\d{1,10})\)$`)},
+		`^gracefully \(RE\)spawned uWSGI master process \(pid: \d{1,10}\)$`)},
 	{MarkBuried, "buried after ", regexp.MustCompile(
-		`^worker (?P<worker>\d{1,6}) buried after -?\d{1,10} seconds$`)},
+		`^worker \d{1,6} buried after -?\d{1,10} seconds$`)},
 	{MarkDied, "! worker ", regexp.MustCompile(
-		`^DAMN ! worker (?P<worker>\d{1,6}) \(pid: (?P<pid>\d{1,10})\) (?:died|MYSTERIOUSLY killed)(?:,? (?:killed )?by signal \d{1,3})? :\( trying respawn \.\.\.$`)},
+		`^DAMN ! worker \d{1,6} \(pid: \d{1,10}\) (?:died|MYSTERIOUSLY killed)(?:,? (?:killed )?by signal \d{1,3})? :\( trying respawn \.\.\.$`)},
 	{MarkNoStart, "queue size is greater", regexp.MustCompile(
 		`^Listen queue size is greater than the system max net\.core\.somaxconn \((?P<limit>\d{1,10})\)\.$`)},
 	{MarkTooFast, "!!! i have to sleep", regexp.MustCompile(
@@ -78,12 +76,12 @@ func ScanMarks(text []byte, meta Meta, emit func(Mark)) {
 	// The next place of each form: each needle is looked for once over the
 	// whole text, whatever the others find.
 	at := make([]int, 0, 16)
-	for _, f := range forms {
+	for _, f := range markForms {
 		at = append(at, find(text, 0, f.needle))
 	}
 	for from := 0; ; {
 		first := len(text)
-		for i, f := range forms {
+		for i, f := range markForms {
 			if at[i] < from {
 				at[i] = find(text, from, f.needle)
 			}
@@ -129,7 +127,7 @@ func (o origin) mark(b []byte, depth int) (Mark, bool) {
 			return inside.markIn(b[brace:], depth)
 		}
 	}
-	for _, f := range forms {
+	for _, f := range markForms {
 		i := bytes.Index(b, []byte(f.needle))
 		if i < 0 {
 			continue
@@ -137,52 +135,32 @@ func (o origin) mark(b []byte, depth int) (Mark, bool) {
 		// What stands in front of the needle in its own line is short and has
 		// no wrapper's marks in it, so the line begins at one of few places.
 		for start := i; start >= 0 && i-start <= maxLead; start-- {
-			m := f.line.FindSubmatch(b[start:min(len(b), start+maxMark)])
-			if m == nil {
+			line := b[start:min(len(b), start+maxMark)]
+			match := f.line.FindSubmatchIndex(line)
+			if match == nil {
 				continue
 			}
-			p := o
-			if !p.unwrap(b[:start], false) {
+			if !o.unwrap(b[:start], false) {
 				return Mark{}, false
 			}
-			return p.made(f, m), true
+			m := Mark{Kind: f.kind, At: o.stamp.time, Source: o.meta.Source, Writer: o.pid, Unit: o.unit}
+			m.Limit = max(0, number(group(f.line, "limit", line, match)))
+			if o.stamp.rank == shapeOnly {
+				m.At = o.meta.Read
+			}
+			return m, true
 		}
 	}
 	return Mark{}, false
 }
 
-func (o origin) made(f form, match [][]byte) Mark {
-	value := func(name string) int {
-		i := f.line.SubexpIndex(name)
-		if i < 0 {
-			return 0
-		}
-		return max(0, number(match[i]))
-	}
-	m := Mark{
-		Kind: f.kind, At: o.stamp.time, Worker: value("worker"), PID: value("pid"), Limit: value("limit"),
-		Source: o.meta.Source, Writer: o.pid, Unit: o.unit,
-	}
-	if o.stamp.rank == shapeOnly {
-		m.At = o.meta.Read
-	}
-	return m
-}
-
-// markIn reads the mark in a JSON object: the whole of a value under a key for
-// messages.
+// markIn reads the mark in a JSON object that is all of b.
 func (o origin) markIn(b []byte, depth int) (Mark, bool) {
-	var object map[string]any
-	if json.Unmarshal(b, &object) != nil {
+	if jsonscan.Skip(b) != len(b) {
 		return Mark{}, false
 	}
-	f := found{origin: o}
-	var messages [][]byte
-	f.told(object, 0, &messages)
-	if f.own || own(f.unit) {
-		return Mark{}, false
-	}
-	for _, text := range messages {
+	f := found{origin: o, holds: holdsMark}
+	for _, text := range f.candidates(b) {
 		if m, ok := f.mark(text, depth+1); ok {
 			return m, true
 		}
@@ -190,22 +168,7 @@ func (o origin) markIn(b []byte, depth int) (Mark, bool) {
 	return Mark{}, false
 }
 
-func (f *found) told(object map[string]any, nested int, messages *[][]byte) {
-	for key, value := range object {
-		kind := keyKind([]byte(key))
-		switch v := value.(type) {
-		case string:
-			switch {
-			case kind == timeKey:
-				f.when([]byte(v))
-			case f.journal([]byte(key), []byte(v)):
-			case kind == messageKey:
-				*messages = append(*messages, []byte(v))
-			}
-		case map[string]any:
-			if kind != requestKey && nested < maxNested {
-				f.told(v, nested+1, messages)
-			}
-		}
-	}
+// holdsMark says whether a value is worth a closer look.
+func holdsMark(value []byte) bool {
+	return slices.ContainsFunc(markForms, func(f markForm) bool { return bytes.Contains(value, []byte(f.needle)) })
 }

@@ -24,27 +24,35 @@ func TestScanMarks(t *testing.T) {
 		want       []Mark
 	}{
 		{"harakiri", "Sun Nov 22 13:46:00 2026 - *** HARAKIRI ON WORKER 2 (pid: 77, try: 1, graceful: yes) ***\n",
-			[]Mark{{Kind: MarkHarakiri, Worker: 2, PID: 77, At: at}}},
+			[]Mark{{Kind: MarkHarakiri, At: at}}},
 		{"harakiri before 2.0.22", "Sun Nov 22 13:46:00 2026 - *** HARAKIRI ON WORKER 2 (pid: 77, try: 1) ***\n",
-			[]Mark{{Kind: MarkHarakiri, Worker: 2, PID: 77, At: at}}},
+			[]Mark{{Kind: MarkHarakiri, At: at}}},
 		{"deadlock", "[deadlock-detector] a process holding a robust mutex died. recovering...\n", []Mark{{Kind: MarkDeadlock, At: read}}},
-		{"deadlock, who", "[deadlock-detector] pid 77 was holding lock thunder (0x7f0a)\n", []Mark{{Kind: MarkDeadlock, PID: 77, At: read}}},
-		{"reload", "gracefully (RE)spawned uWSGI master process (pid: 77)", []Mark{{Kind: MarkReloaded, PID: 77, At: read}}},
+		{"deadlock, who", "[deadlock-detector] pid 77 was holding lock thunder (0x7f0a)\n", []Mark{{Kind: MarkDeadlock, At: read}}},
+		{"reload", "gracefully (RE)spawned uWSGI master process (pid: 77)", []Mark{{Kind: MarkReloaded, At: read}}},
 		{"buried, before another line", "worker 3 buried after 1 seconds\r\nRespawned uWSGI worker 3 (new pid: 78)\r\n",
-			[]Mark{{Kind: MarkBuried, Worker: 3, At: read}}},
-		{"killed", "DAMN ! worker 1 (pid: 91) died, killed by signal 9 :( trying respawn ...\n", []Mark{{Kind: MarkDied, Worker: 1, PID: 91, At: read}}},
-		{"died", "DAMN ! worker 1 (pid: 91) died :( trying respawn ...\n", []Mark{{Kind: MarkDied, Worker: 1, PID: 91, At: read}}},
-		{"killed, unasked", "DAMN ! worker 1 (pid: 91) MYSTERIOUSLY killed by signal 9 :( trying respawn ...\n", []Mark{{Kind: MarkDied, Worker: 1, PID: 91, At: read}}},
+			[]Mark{{Kind: MarkBuried, At: read}}},
+		{"killed", "DAMN ! worker 1 (pid: 91) died, killed by signal 9 :( trying respawn ...\n", []Mark{{Kind: MarkDied, At: read}}},
+		{"died", "DAMN ! worker 1 (pid: 91) died :( trying respawn ...\n", []Mark{{Kind: MarkDied, At: read}}},
+		{"killed, unasked", "DAMN ! worker 1 (pid: 91) MYSTERIOUSLY killed by signal 9 :( trying respawn ...\n", []Mark{{Kind: MarkDied, At: read}}},
 		{"crash loop", "worker respawning too fast !!! i have to sleep a bit (2 seconds)...\n", []Mark{{Kind: MarkTooFast, At: read}}},
 		{"start refused, between other lines", "one\nListen queue size is greater than the system max net.core.somaxconn (128).\ntwo\n",
 			[]Mark{{Kind: MarkNoStart, Limit: 128, At: read}}},
-		{"syslog", "<30>Nov 22 13:46:00 web uwsgi[9]: worker 3 buried after 1 seconds\n", []Mark{{Kind: MarkBuried, Worker: 3, At: at}}},
+		{"syslog", "<30>Nov 22 13:46:00 web uwsgi[9]: worker 3 buried after 1 seconds\n", []Mark{{Kind: MarkBuried, At: at}}},
 		{"Kubernetes", "2026-11-22T13:46:00Z stderr F Listen queue size is greater than the system max net.core.somaxconn (128).\n",
 			[]Mark{{Kind: MarkNoStart, Limit: 128, At: at}}},
 		{"Docker", `{"log":"worker 3 buried after 1 seconds\n","stream":"stderr","time":"2026-11-22T13:46:00Z"}` + "\n",
-			[]Mark{{Kind: MarkBuried, Worker: 3, At: at}}},
+			[]Mark{{Kind: MarkBuried, At: at}}},
 		{"journal", `{"__CURSOR":"s=1","_PID":"5","_SYSTEMD_UNIT":"app.service","MESSAGE":"worker 3 buried after 1 seconds"}`,
-			[]Mark{{Kind: MarkBuried, Worker: 3, At: read, Writer: 5, Unit: "app.service"}}},
+			[]Mark{{Kind: MarkBuried, At: read, Writer: 5, Unit: "app.service"}}},
+		{"of two times the later in the text", `{"time":"2026-11-22T13:45:00Z","msg":"worker 3 buried after 1 seconds","ts":"2026-11-22T13:46:00Z"}`,
+			[]Mark{{Kind: MarkBuried, At: at}}},
+		{"a time as a number", `{"ts":1795355160,"msg":"worker 3 buried after 1 seconds"}`, []Mark{{Kind: MarkBuried, At: at}}},
+		{"under a key that says nothing", `{"zzz":"worker 3 buried after 1 seconds"}`, []Mark{{Kind: MarkBuried, At: read}}},
+		{"nested", `{"jsonPayload":{"message":"worker 3 buried after 1 seconds"}}`, []Mark{{Kind: MarkBuried, At: read}}},
+		{"quoted beside a message", `{"zzz":"worker 3 buried after 1 seconds","msg":"x"}`, nil},
+		{"a request log's other key", `{"zzz":"worker 3 buried after 1 seconds","method":"GET"}`, nil},
+		{"an object, then another thing", `{"msg":"worker 3 buried after 1 seconds"} x`, nil},
 		{"qwatch's own", `{"SYSLOG_IDENTIFIER":"qwatch","MESSAGE":"worker 3 buried after 1 seconds"}`, nil},
 
 		{"behind words", "user said: worker 3 buried after 1 seconds\n", nil},
@@ -82,16 +90,16 @@ func TestMarksInSamples(t *testing.T) {
 		_, row, _ = strings.Cut(row, "\t")
 		_, line, _ := strings.Cut(row, "\t")
 		for _, m := range marks(line, Meta{}) {
-			got = append(got, fmt.Sprintf("%s worker %d pid %d limit %d", m.Kind, m.Worker, m.PID, m.Limit))
+			got = append(got, fmt.Sprintf("%s limit %d", m.Kind, m.Limit))
 		}
 	}
 	want := []string{
-		"deadlock worker 0 pid 0 limit 0",
-		"reloaded worker 0 pid 30064 limit 0",
-		"no-start worker 0 pid 0 limit 128",
-		"died worker 1 pid 91 limit 0",
-		"deadlock worker 0 pid 0 limit 0",
-		"buried worker 1 pid 0 limit 0",
+		"deadlock limit 0",
+		"reloaded limit 0",
+		"no-start limit 128",
+		"died limit 0",
+		"deadlock limit 0",
+		"buried limit 0",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -112,7 +120,7 @@ func FuzzScanMarks(f *testing.F) {
 			t.Errorf("line by line and at once differ (-lines +whole)\n%s", diff)
 		}
 		for _, m := range whole {
-			if m.Worker < 0 || m.PID < 0 || m.Limit < 0 {
+			if m.Limit < 0 {
 				t.Errorf("%+v", m)
 			}
 		}
@@ -136,7 +144,7 @@ func BenchmarkMarks(b *testing.B) {
 			ScanMarks(text, Meta{}, func(Mark) {})
 		}
 	})
-	for _, f := range forms {
+	for _, f := range markForms {
 		b.Run(string(f.kind), func(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			for b.Loop() {

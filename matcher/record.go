@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"regexp"
 	"strconv"
+
+	"qwatch/internal/jsonscan"
 )
 
 // record is uWSGI's line from its first star to its last: since 2.0
@@ -40,6 +42,54 @@ func (o origin) hits(b []byte, depth int) []Hit {
 		return o.records(b[star:])
 	}
 	return nil
+}
+
+// objects returns the records of the JSON objects that b holds one after the
+// other. uWSGI's JSON encoder without `nl` writes all of them on one line.
+func (o origin) objects(b []byte, depth int) (hits []Hit) {
+	for len(b) > 0 && b[0] == '{' {
+		end := jsonscan.Skip(b)
+		if end < 0 {
+			break
+		}
+		if holdsRecord(b[:end]) {
+			f := found{origin: o, holds: holdsRecord}
+			for _, text := range f.candidates(b[:end]) {
+				if h := f.message(text, depth+1); h != nil {
+					hits = append(hits, h...)
+					break
+				}
+			}
+		}
+		b = bytes.TrimLeft(b[end:], " \t\r,")
+	}
+	return hits
+}
+
+// holdsRecord says whether a value is worth a closer look.
+func holdsRecord(value []byte) bool {
+	if len(value) > 0 && value[0] == '{' {
+		return next(value, true) >= 0
+	}
+	return bytes.Contains(value, []byte(needle))
+}
+
+// message returns the records of a message if each of its lines is nothing
+// else. uWSGI writes a record by itself; a record among other lines of one
+// message is a quotation.
+func (o origin) message(text []byte, depth int) (hits []Hit) {
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimRight(line, "\r\n")
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		h := o.hits(line, depth)
+		if h == nil {
+			return nil
+		}
+		hits = append(hits, h...)
+	}
+	return hits
 }
 
 // records reads b, the rest of a line that begins with a record, and returns
