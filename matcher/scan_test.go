@@ -81,11 +81,15 @@ func TestHostile(t *testing.T) {
 		"!", "!!! (", "full !!! (", "{", "[", `{"a":`, `{"a":"full !!! (`, `{"msg":"full !!! ("}`, `{"msg":"full !!! ("},`,
 		`*** uWSGI listen queue of socket "`, "*** uWSGI listen queue of socket \"a\" (fd: 1) full !!! (1/1) *** ",
 		"\x1b", "\x1b[31m", "\x1b[0mfull !!! (", "\\", `"`, `\u0022full !!! (`, "Nov 22 13:46:14 ", "2026-11-22 13:46:14 ",
-		plainRecord + " ", "a | ", "<30>", "[pod/a/b] ", "full !!! (\n", "*** full !!! (\n", `{"__CURSOR":"MESSAGE":[1,full !!! (`,
+		plainRecord + " ", "a | ", "<30>", "[pod/a/b] ", "x", "x.", "a.info ", "a[1]: ", "web-0 a ", "\\\"]", "full !!! (\n", "*** full !!! (\n", `{"__CURSOR":"MESSAGE":[1,full !!! (`,
 	} {
 		text := strings.Repeat(part, size/len(part))
 		for _, frame := range []string{"%s", "full !!! (%s", "%s *** full !!! (", `{"msg":"%s full !!! (`, `{"msg":"%s full !!! ("}`, `{"__CURSOR":1}` + "\n%s"} {
 			scan(fmt.Sprintf(frame, text), Meta{})
+		}
+		for _, lead := range []string{"", "a.info ", "web-0 ", "2026-11-22T13:46:14Z a b 1 c [", "EVENTS\t1795355174123\t"} {
+			line := lead + strings.Repeat(part, (maxPrefix-len(lead))/len(part)) + "*** full !!! (\n"
+			scan(strings.Repeat(line, 32), Meta{})
 		}
 	}
 	if d := time.Since(began); d > time.Minute {
