@@ -183,7 +183,7 @@ func TestAnotherNamespace(t *testing.T) {
 		if left := names(t, "/etc/sysctl.d"); len(left) > 0 {
 			t.Errorf("files were written that do not reach it: %v", left)
 		}
-		q.advised("no file of this host reaches it")
+		q.advised("which no file of the host reaches")
 		q.waitFor("fixed at ")
 	})
 }

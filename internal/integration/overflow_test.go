@@ -102,7 +102,7 @@ func TestStepwise(t *testing.T) {
 	if diff := cmp.Diff(want, raises); diff != "" {
 		t.Errorf("raises (-want +got):\n%s", diff)
 	}
-	q.advised("more workers than its 2")
+	q.advised("more workers (processes) than its 2")
 	q.advised("harakiri")
 	text, _ := os.ReadFile("/etc/sysctl.d/90-qwatch.conf")
 	if got := regexp.MustCompile(`(?m)^net\.core\.somaxconn.*`).FindAllString(string(text), -1); !slices.Equal(got, []string{"net.core.somaxconn = 4096"}) {

@@ -124,7 +124,7 @@ func Somaxconn(s facts.Socket, value int, file string) []string {
 			"on Kubernetes set it in the pod's securityContext.sysctls, which the kubelet must allow (allowedUnsafeSysctls: [net.core.somaxconn])",
 		}
 	case s.OtherNetNS:
-		return []string{fmt.Sprintf("raise somaxconn in its network namespace, which no file of the host reaches: nsenter -t %d -n sysctl -w net.core.somaxconn=%d", s.Master.PID, value)}
+		return []string{fmt.Sprintf("set net.core.somaxconn = %d where its network namespace is made, which no file of the host reaches (for now: nsenter -t %d -n sysctl -w net.core.somaxconn=%d)", value, s.Master.PID, value)}
 	}
 	file = cmp.Or(file, "/etc/sysctl.d/90-qwatch.conf")
 	return []string{fmt.Sprintf("set net.core.somaxconn = %d in %s and load it: sysctl -p %s", value, file, file)}

@@ -94,7 +94,7 @@ func TestSomaxconn(t *testing.T) {
 	}{
 		{facts.Socket{}, "/etc/sysctl.d/50-mine.conf", "set net.core.somaxconn = 1024 in /etc/sysctl.d/50-mine.conf and load it: sysctl -p /etc/sysctl.d/50-mine.conf"},
 		{facts.Socket{}, "", "set net.core.somaxconn = 1024 in /etc/sysctl.d/90-qwatch.conf and load it: sysctl -p /etc/sysctl.d/90-qwatch.conf"},
-		{far, "/etc/sysctl.d/50-mine.conf", "raise somaxconn in its network namespace, which no file of the host reaches: nsenter -t 7 -n sysctl -w net.core.somaxconn=1024"},
+		{far, "/etc/sysctl.d/50-mine.conf", "set net.core.somaxconn = 1024 where its network namespace is made, which no file of the host reaches (for now: nsenter -t 7 -n sysctl -w net.core.somaxconn=1024)"},
 	}
 	for _, test := range tests {
 		if diff := cmp.Diff([]string{test.want}, Somaxconn(test.s, 1024, test.file)); diff != "" {
