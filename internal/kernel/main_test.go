@@ -1,0 +1,9 @@
+package kernel
+
+import (
+	"testing"
+
+	"qwatch/internal/testbed"
+)
+
+func TestMain(m *testing.M) { testbed.Main(m) }

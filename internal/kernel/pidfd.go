@@ -1,0 +1,77 @@
+package kernel
+
+import (
+	"errors"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenPidfd opens a handle on a process that a recycled pid cannot stand in
+// for. The error is ESRCH where the process has ended.
+func OpenPidfd(pid int) (fd int, err error) {
+	fd, err = unix.PidfdOpen(pid, 0)
+	return fd, Explain(OpenProcess, process(pid), err)
+}
+
+// MayTakeDescriptor tries pidfd_getfd(2): it takes a duplicate of a descriptor
+// of the process, and closes it. An error says which right is missing.
+func MayTakeDescriptor(pid, descriptor int) error {
+	pidfd, err := OpenPidfd(pid)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, descriptor, 0)
+	switch {
+	case errors.Is(err, unix.EBADF):
+		return nil // there is no such descriptor, which is looked up behind the check of the right
+	case err != nil:
+		return Explain(TakeDescriptor, process(pid), err)
+	}
+	return unix.Close(fd)
+}
+
+// MaySignal sends the process signal 0: only the right is checked (kill(2)). An
+// error says which right is missing.
+func MaySignal(pid int) error {
+	pidfd, err := OpenPidfd(pid)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	return Explain(SendSignal, "signal to "+process(pid), unix.PidfdSendSignal(pidfd, 0, nil, 0))
+}
+
+// MaySetSysctl opens a kernel parameter, by its path below /proc/sys, for
+// writing, which is where the kernel checks the right (proc_sys_permission,
+// net_ctl_permissions), and writes nothing. An error says which right is
+// missing.
+func MaySetSysctl(path string) error {
+	f, err := os.OpenFile(SysctlDir+path, os.O_WRONLY, 0)
+	if err != nil {
+		return Explain(SetSysctl, "", err)
+	}
+	return f.Close()
+}
+
+// MayWriteIn makes a file without a name in a directory, which goes when it is
+// closed. An error says what is missing.
+func MayWriteIn(dir string) error {
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_WRONLY, 0o600)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
+		// This file system or kernel has no O_TMPFILE.
+		err = unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK, unix.AT_EACCESS)
+		if err == nil {
+			return nil
+		}
+		err = &os.PathError{Op: "access", Path: dir, Err: err}
+	}
+	if err != nil {
+		return Explain(WriteDirectory, "", err)
+	}
+	return f.Close()
+}
+
+func process(pid int) string { return "process " + strconv.Itoa(pid) }

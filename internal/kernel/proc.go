@@ -1,0 +1,386 @@
+package kernel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stat is what /proc/PID/stat tells (proc_pid_stat(5)).
+type Stat struct {
+	Comm  string
+	State byte // R S D T t Z X
+	PPID  int
+	Ticks uint64 // CPU time used, user and system, in clock ticks
+	Start uint64 // clock ticks from boot to the process' start
+	// ArgsSize is how many bytes the command line had at the start, 0 where
+	// that may not be known. What Args shows is shorter where the process has
+	// written over it (get_mm_cmdline, fs/proc/base.c).
+	ArgsSize uint64
+}
+
+// Process is one process as it was at one moment.
+type Process struct {
+	PID int
+	Stat
+	UID    int    // the effective one, -1 where it is not shown
+	Cgroup string // /proc/PID/cgroup, "" where the kernel has none
+
+	NetNS uint64 // the inode of its network namespace, 0 where it may not be known
+	// Sockets are the sockets that it holds: inode to lowest descriptor.
+	// Denied says why they could not be listed.
+	Sockets map[uint64]int
+	Denied  error
+}
+
+// Processes lists the running processes that have one of names, as Named says.
+// own is the namespace of the caller, whose id is known without a right. hidden
+// is true where /proc does not show the processes of others (hidepid, proc(5)).
+//
+// It is the only walk over the whole of /proc, some 10 µs for each process of
+// the host.
+func Processes(names []string, own *NetNS) (found []Process, hidden bool, err error) {
+	pids, err := pids()
+	if err != nil {
+		return nil, false, err
+	}
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
+	hidden = !slices.Contains(pids, 1)
+	for _, pid := range pids {
+		match, err := named(pid, names, buf)
+		hidden = hidden || errors.Is(err, fs.ErrPermission)
+		if !match {
+			continue
+		}
+		// A process that ends while it is read is none of ours any more.
+		if p, err := readProcess(pid, own, buf); err == nil {
+			found = append(found, p)
+		}
+	}
+	return found, hidden, nil
+}
+
+func pids() ([]int, error) {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	entries, err := proc.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	pids := make([]int, 0, len(entries))
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// Named reports whether the comm of a process, or the base name of its
+// executable, is one of names. An application may rename its process
+// (setproctitle sets comm), so the executable is asked too. The error says that
+// the process is not shown.
+func Named(pid int, names []string) (bool, error) {
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
+	return named(pid, names, buf)
+}
+
+func named(pid int, names []string, buf *buffer) (bool, error) {
+	comm, err := read(procPath(pid, "comm"), buf)
+	if err != nil {
+		return false, err
+	}
+	if slices.Contains(names, string(bytes.TrimSuffix(comm, []byte("\n")))) {
+		return true, nil
+	}
+	exe := Executable(pid)
+	return exe != "" && slices.Contains(names, filepath.Base(exe)), nil
+}
+
+// Executable is the path of a process' executable, "" for a kernel thread and
+// where it may not be known.
+func Executable(pid int) string {
+	exe, _ := os.Readlink(procPath(pid, "exe"))
+	return strings.TrimSuffix(exe, " (deleted)") // replaced by an upgrade
+}
+
+// Children lists the processes below a parent that have one of names, zombies
+// left out.
+func Children(parent int, names []string) (found []Process, err error) {
+	pids, err := pids()
+	if err != nil {
+		return nil, err
+	}
+	for _, pid := range pids {
+		st, err := ReadStat(pid)
+		if err != nil || st.PPID != parent || st.State == 'Z' {
+			continue
+		}
+		if match, _ := Named(pid, names); match {
+			found = append(found, Process{PID: pid, Stat: st})
+		}
+	}
+	return found, nil
+}
+
+// readProcess reads one process.
+func readProcess(pid int, own *NetNS, buf *buffer) (Process, error) {
+	st, err := readStat(pid, buf)
+	if err != nil {
+		return Process{}, err
+	}
+	p := Process{PID: pid, Stat: st}
+	status, err := read(procPath(pid, "status"), buf)
+	if err != nil {
+		return Process{}, err
+	}
+	p.UID = effectiveUID(status)
+	cgroup, _ := read(procPath(pid, "cgroup"), buf) // a kernel may have none
+	p.Cgroup = string(cgroup)
+	p.NetNS = netnsOf(pid, own)
+	p.Sockets, p.Denied = Sockets(pid)
+
+	// The files above were of one process only if it still is the same.
+	if again, err := readStat(pid, buf); err != nil || again.Start != st.Start {
+		return Process{}, fs.ErrNotExist
+	}
+	return p, nil
+}
+
+// netnsOf is the network namespace of a process, 0 where it may not be known.
+// Without the right to ask for it, one's own can still be told: each namespace
+// has inodes of its own below /proc/PID/net (proc_register, fs/proc/generic.c).
+func netnsOf(pid int, own *NetNS) uint64 {
+	if id, err := inode(procPath(pid, "ns/net")); err == nil {
+		return id
+	}
+	if id, err := inode(procPath(pid, "net/netstat")); err == nil && id == own.netstatInode {
+		return own.ID
+	}
+	return 0
+}
+
+// ReadStat reads /proc/PID/stat.
+func ReadStat(pid int) (Stat, error) {
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
+	return readStat(pid, buf)
+}
+
+func readStat(pid int, buf *buffer) (Stat, error) {
+	path := procPath(pid, "stat")
+	b, err := read(path, buf)
+	if err != nil {
+		return Stat{}, err
+	}
+	st, err := parseStat(b)
+	if err != nil {
+		return Stat{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return st, nil
+}
+
+// parseStat reads /proc/PID/stat. The comm in it is the process' own choice and
+// may hold blanks, parentheses and newlines, so it ends at the last parenthesis.
+func parseStat(b []byte) (Stat, error) {
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 0 || end < open {
+		return Stat{}, errors.New("no command name in parentheses")
+	}
+	st := Stat{Comm: string(b[open+1 : end])}
+	fields := bytes.Fields(b[end+1:]) // from field 3, the state
+	if len(fields) < 20 || len(fields[0]) != 1 {
+		return Stat{}, fmt.Errorf("only %d fields behind the command name", len(fields))
+	}
+	st.State = fields[0][0]
+	var err error
+	if st.PPID, err = strconv.Atoi(string(fields[1])); err != nil {
+		return Stat{}, err
+	}
+	number := func(i int) (n uint64) {
+		if err == nil && i < len(fields) {
+			n, err = strconv.ParseUint(string(fields[i]), 10, 64)
+		}
+		return n
+	}
+	st.Ticks = number(11) + number(12)
+	st.Start = number(19)
+	st.ArgsSize = number(46) - number(45)
+	if err != nil {
+		return Stat{}, err
+	}
+	return st, nil
+}
+
+// effectiveUID reads the second number of "Uid:" in /proc/PID/status, -1 if it
+// is not there. The owner of /proc/PID would be root for a uWSGI that has
+// dropped its rights (proc(5), "dumpable").
+func effectiveUID(status []byte) int {
+	value, err := field(status, "Uid")
+	if err != nil {
+		return -1
+	}
+	if ids := bytes.Fields(value); len(ids) > 1 {
+		if uid, err := strconv.Atoi(string(ids[1])); err == nil {
+			return uid
+		}
+	}
+	return -1
+}
+
+// Catches reports whether a process has a handler for the signal.
+func Catches(pid int, signal unix.Signal) (bool, error) {
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
+	path := procPath(pid, "status")
+	b, err := read(path, buf)
+	if err != nil {
+		return false, err
+	}
+	value, err := field(b, "SigCgt")
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	caught, err := strconv.ParseUint(string(value), 16, 64)
+	if err != nil {
+		return false, fmt.Errorf("%s: SigCgt: %w", path, err)
+	}
+	return caught&(1<<(signal-1)) != 0, nil
+}
+
+// maxEntries is how many descriptors, or threads, of one process are looked at.
+// Their number is the process' own choice, up to its limits.
+const maxEntries = 1 << 16
+
+// entries lists a directory of /proc/PID. The caller closes dir.
+func entries(pid int, name string) (dir *os.File, names []string, err error) {
+	if dir, err = os.Open(procPath(pid, name)); err != nil {
+		return nil, nil, err
+	}
+	names, err = dir.Readdirnames(maxEntries + 1)
+	if len(names) > maxEntries {
+		err = fmt.Errorf("%s has more than %d entries", dir.Name(), maxEntries)
+	}
+	if err != nil && !errors.Is(err, io.EOF) { // of a directory with nothing in it
+		dir.Close()
+		return nil, nil, err
+	}
+	return dir, names, nil
+}
+
+// Sockets lists the sockets that a process holds: inode to lowest descriptor.
+// For another user's process that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
+func Sockets(pid int) (map[uint64]int, error) {
+	dir, names, err := entries(pid, "fd")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	held := make(map[uint64]int)
+	link := make([]byte, 64)
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		n, err := unix.Readlinkat(int(dir.Fd()), name, link)
+		switch {
+		case errors.Is(err, unix.ENOENT): // closed meanwhile
+			continue
+		case err != nil:
+			return nil, &os.PathError{Op: "readlink", Path: dir.Name() + "/" + name, Err: err}
+		}
+		inode, ok := socketInode(link[:n])
+		if !ok {
+			continue
+		}
+		if lowest, ok := held[inode]; !ok || fd < lowest {
+			held[inode] = fd
+		}
+	}
+	return held, nil
+}
+
+// socketInode reads "socket:[4711]".
+func socketInode(link []byte) (uint64, bool) {
+	digits, ok := bytes.CutPrefix(link, []byte("socket:["))
+	if !ok {
+		return 0, false
+	}
+	digits, ok = bytes.CutSuffix(digits, []byte("]"))
+	if !ok {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(string(digits), 10, 64)
+	return inode, err == nil
+}
+
+// Written are the regular files that a process has open for writing, as their
+// names are now. It blocks while the file system of one of them does not
+// answer.
+func Written(pid int) (paths []string, err error) {
+	dir, names, err := entries(pid, "fd")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
+	for _, name := range names {
+		path, err := os.Readlink(dir.Name() + "/" + name)
+		if err != nil || !strings.HasPrefix(path, "/") {
+			continue
+		}
+		text, err := read(procPath(pid, "fdinfo/"+name), buf)
+		if err != nil || !writable(text) {
+			continue
+		}
+		info, err := os.Stat(dir.Name() + "/" + name)
+		path = strings.TrimSuffix(path, " (deleted)")
+		if err == nil && info.Mode().IsRegular() && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
+// writable reads the open flags of /proc/PID/fdinfo/FD, which are octal.
+func writable(fdinfo []byte) bool {
+	digits, err := field(fdinfo, "flags")
+	if err != nil {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(digits), 8, 32)
+	return err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
+}
+
+// HasOpen reports whether a process has the file of this device and inode open.
+// It needs the rights of Sockets, and blocks as Written does.
+func HasOpen(pid int, dev, ino uint64) (bool, error) {
+	dir, names, err := entries(pid, "fd")
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	for _, name := range names {
+		var st unix.Stat_t
+		if err := unix.Stat(dir.Name()+"/"+name, &st); err == nil && st.Dev == dev && st.Ino == ino {
+			return true, nil
+		}
+	}
+	return false, nil
+}

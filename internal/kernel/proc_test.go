@@ -1,0 +1,124 @@
+package kernel
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseStat(t *testing.T) {
+	const rest = " S 17 21 21 0 -1 4194560 900 0 0 0 40 2 0 0 20 0 1 0 5566 70000000 3000 18446744073709551615 1 1 0\n"
+	want := Stat{State: 'S', PPID: 17, Ticks: 42, Start: 5566}
+	for _, comm := range []string{"uwsgi", "a b", ") R 1 (", "(", ")", "", "uwsgi)\n9 (x"} {
+		want.Comm = comm
+		got, err := parseStat([]byte("21 (" + comm + ")" + rest))
+		if err != nil {
+			t.Errorf("comm %q: %v", comm, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("comm %q (-want +got):\n%s", comm, diff)
+		}
+	}
+	for _, bad := range []string{"", "21 uwsgi S 1", "21 (uwsgi)", "21 (uwsgi) S 1 2", ")(", "21 (u) S x" + rest[5:], "21 (u) SS" + rest[2:]} {
+		if got, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("%q: got %+v, want an error", bad, got)
+		}
+	}
+}
+
+func TestArgsSize(t *testing.T) {
+	args, err := os.ReadFile("/proc/self/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := ReadStat(os.Getpid())
+	if err != nil || st.ArgsSize != uint64(len(args)) {
+		t.Errorf("got %d, %v, want %d", st.ArgsSize, err, len(args))
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	own, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(own)
+	f.Add([]byte("1 ((sd-pam)) S 1 1 1"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		st, err := parseStat(b)
+		if err == nil && !strings.Contains(string(b), "("+st.Comm+")") {
+			t.Errorf("comm %q is not in %q", st.Comm, b)
+		}
+	})
+}
+
+func TestEffectiveUID(t *testing.T) {
+	for status, want := range map[string]int{
+		"Name:\tuwsgi\nUid:\t1000\t33\t33\t33\nGid:\t0\t0\t0\t0\n": 33,
+		"Name:\tuwsgi\n": -1,
+		"Uid:\t1000\n":   -1,
+		"Uid:\tx\ty\n":   -1,
+		"":               -1,
+	} {
+		if got := effectiveUID([]byte(status)); got != want {
+			t.Errorf("%q: got %d, want %d", status, got, want)
+		}
+	}
+}
+
+func TestWritable(t *testing.T) {
+	for fdinfo, want := range map[string]bool{
+		"pos:\t0\nflags:\t0100000\nmnt_id:\t9\n": false,
+		"pos:\t0\nflags:\t0102001\n":             true,
+		"pos:\t0\nflags:\t0102002\n":             true,
+		"flags:\tx\n":                            false,
+		"":                                       false,
+	} {
+		if got := writable([]byte(fdinfo)); got != want {
+			t.Errorf("%q: got %v, want %v", fdinfo, got, want)
+		}
+	}
+}
+
+func TestSocketInode(t *testing.T) {
+	for link, want := range map[string]uint64{
+		"socket:[4711]": 4711,
+		"socket:[]":     0,
+		"socket:[47":    0,
+		"socket:[-1]":   0,
+		"pipe:[4711]":   0,
+		"/dev/null":     0,
+		"":              0,
+	} {
+		got, ok := socketInode([]byte(link))
+		if got != want || ok != (want != 0) {
+			t.Errorf("%q: got %d, %v, want %d", link, got, ok, want)
+		}
+	}
+}
+
+func TestCounter(t *testing.T) {
+	const text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 2 3\n" +
+		"IpExt: ListenOverflows InNoRoutes\nIpExt: 4 5\n" +
+		"Tcp: MaxConn PassiveOpens\nTcp: -1 18446744073709551615\n"
+	for _, c := range []struct {
+		prefix, name string
+		want         uint64
+	}{
+		{"TcpExt:", "ListenOverflows", 2},
+		{"TcpExt:", "ListenDrops", 3},
+		{"IpExt:", "ListenOverflows", 4},
+		{"Tcp:", "PassiveOpens", 1<<64 - 1},
+		{"TcpExt:", "ListenOver", 0},
+		{"Udp:", "PassiveOpens", 0},
+	} {
+		if got := counter([]byte(text), c.prefix, c.name); got != c.want {
+			t.Errorf("%s %s: got %d, want %d", c.prefix, c.name, got, c.want)
+		}
+	}
+	if got := counter([]byte("Tcp: A PassiveOpens\nTcp: 1"), "Tcp:", "PassiveOpens"); got != 0 {
+		t.Errorf("cut short: got %d, want 0", got)
+	}
+}

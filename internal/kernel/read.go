@@ -1,0 +1,121 @@
+// Package kernel shows what Linux tells of processes, sockets and network
+// namespaces, through /proc and sock_diag, and says which right is missing where
+// it tells nothing. It changes nothing, and knows nothing of uWSGI.
+package kernel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// SysctlDir is where the kernel parameters stand; those of net are those of the
+// opening thread's network namespace.
+const SysctlDir = "/proc/sys/"
+
+// buffer is larger than the text of any file of /proc whose length no process
+// chooses, but for the group list of /proc/PID/status.
+type buffer [64 << 10]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// read reads a file of /proc with one read(2): each further one would make the
+// kernel write the whole text again (seq_read_iter). The text holds as long as
+// nothing else is read into buf.
+func read(path string, buf *buffer) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, buf[:])
+	if err != nil {
+		return nil, &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return buf[:n], nil
+}
+
+// readAt0 reads an open file of /proc from its start with one pread(2).
+func readAt0(f *os.File, buf *buffer) ([]byte, error) {
+	n, err := unix.Pread(int(f.Fd()), buf[:], 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "read", Path: f.Name(), Err: err}
+	}
+	return buf[:n], nil
+}
+
+// ErrCut is the error of a text that is longer than what is read of it.
+var ErrCut = fmt.Errorf("it is longer than %d bytes, of which no more are read", maxList)
+
+// maxList is how much is read of a text whose length its process chooses
+// (prctl(2), PR_SET_MM_MAP). ARG_MAX is 2 MiB on most hosts, and a command line
+// of more than half of that is none that uWSGI was started with.
+const maxList = 1 << 20
+
+// Args are the command line of a process, which the kernel shows to everybody.
+// The process may have written over it. The read blocks while the process holds
+// the lock of its memory.
+func Args(pid int) ([]string, error) { return list(procPath(pid, "cmdline")) }
+
+// Environ is the environment that a process was started with, "K=V". That of
+// another user's process needs CAP_SYS_PTRACE. It blocks as Args does.
+func Environ(pid int) ([]string, error) { return list(procPath(pid, "environ")) }
+
+// list reads texts that each end in a NUL. The error is ErrCut where there are
+// more of them than are read.
+func list(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxList+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(b) > maxList:
+		return nil, fmt.Errorf("%s: %w", path, ErrCut)
+	}
+	b = bytes.TrimSuffix(b, []byte{0})
+	if len(b) == 0 {
+		return nil, nil
+	}
+	return strings.Split(string(b), "\x00"), nil
+}
+
+// Sysctl reads a kernel parameter that is one number, by its path below
+// /proc/sys.
+func Sysctl(path string) (int, error) {
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
+	b, err := read(SysctlDir+path, buf)
+	if err != nil {
+		return -1, err
+	}
+	b = bytes.TrimSpace(b)
+	n, err := strconv.Atoi(string(b))
+	if err != nil {
+		return -1, fmt.Errorf("%s holds %q, not one number", SysctlDir+path, b)
+	}
+	return n, nil
+}
+
+// field finds the value of a line "name:\tvalue", as /proc/PID/status and
+// fdinfo have them.
+func field(text []byte, name string) ([]byte, error) {
+	for line := range bytes.Lines(text) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok && len(rest) > 0 && rest[0] == ':' {
+			return bytes.TrimSpace(rest[1:]), nil
+		}
+	}
+	return nil, errors.New("no line " + name)
+}
+
+func procPath(pid int, file string) string { return "/proc/" + strconv.Itoa(pid) + "/" + file }
