@@ -1,0 +1,222 @@
+// Package lookup asks questions that may never be answered: a server that
+// accepts and says nothing, a file on a file system that is gone. Each is asked
+// in a goroutine of its own, and whoever wants the answer waits no longer than
+// he has patience for.
+package lookup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+)
+
+// Slots bound how many questions are asked at a time over all tables that share
+// them. One that hangs in the kernel holds a thread, and its slot, until it
+// comes back.
+type Slots chan struct{}
+
+// NewSlots makes n of them.
+func NewSlots(n int) Slots { return make(Slots, n) }
+
+// Table holds the answers to one kind of question, by key. For each key one
+// question at most is under way. Any number of goroutines may use it.
+type Table[K comparable, V any] struct {
+	// Ask finds the value of a key. It may not come back; where it can it gives
+	// up when ctx ends, which is after Deadline.
+	Ask      func(ctx context.Context, key K) (V, error)
+	Deadline time.Duration
+	// Good and Bad are how long an answer, or an error, serves before it is
+	// asked for again; 0 is not at all.
+	Good, Bad time.Duration
+	// Slots is nil where any number may be asked at a time.
+	Slots Slots
+
+	mu      sync.Mutex
+	entries map[K]*entry[V]
+}
+
+// Answer is what is known of a key.
+type Answer[V any] struct {
+	// Value is the last good answer, and At when it was asked for; both are
+	// zero where there was none.
+	Value V
+	At    time.Time
+	// Err says why there is no newer answer, nil where Value is the newest that
+	// is wanted.
+	Err error
+	// Late is true where Err is that there was no answer in time.
+	Late bool
+}
+
+// Within reports whether Value can stand for now: it is the newest answer, or
+// the newest is late and Value no older than age.
+func (a Answer[V]) Within(age time.Duration) bool {
+	return a.Err == nil || a.Late && !a.At.IsZero() && time.Since(a.At) <= age
+}
+
+// entry is one key.
+type entry[V any] struct {
+	value    V
+	at       time.Time // when the question of value was asked
+	err      error     // of the last answer
+	finished time.Time // when the last question ended, with or without an answer
+
+	asked   time.Time     // when the question under way was asked
+	done    chan struct{} // closed at its end; nil where none is under way
+	cancel  context.CancelFunc
+	silent  time.Time // since when no question was answered, zero where one was
+	overrun bool      // somebody has waited in vain, and no answer came since
+}
+
+// Start asks for those of keys whose answer is due, and forgets all other keys.
+// wait waits until they have answered, or ctx ends. It does not wait for a key
+// that has kept somebody waiting in vain and has not answered since.
+func (t *Table[K, V]) Start(keys []K) (wait func(ctx context.Context)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	wanted := make(map[K]bool, len(keys))
+	var started []*entry[V]
+	for _, key := range keys {
+		if wanted[key] {
+			continue
+		}
+		wanted[key] = true
+		if e := t.start(key); e.done != nil && !e.overrun {
+			started = append(started, e)
+		}
+	}
+	maps.DeleteFunc(t.entries, func(key K, e *entry[V]) bool {
+		if !wanted[key] && e.done != nil {
+			e.cancel()
+		}
+		return !wanted[key]
+	})
+	return func(ctx context.Context) {
+		for _, e := range started {
+			t.wait(ctx, e)
+		}
+	}
+}
+
+// Get is what is known of a key that was in the last Start.
+func (t *Table[K, V]) Get(key K) Answer[V] {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[key]
+	if e == nil {
+		return Answer[V]{Err: errors.New("it was not asked for")}
+	}
+	a := Answer[V]{Value: e.value, At: e.at, Err: e.err}
+	if e.done != nil || !e.silent.IsZero() {
+		a.Err, a.Late = e.late(), true
+	}
+	return a
+}
+
+// One asks for one key, whatever its last answer, and waits until it has
+// answered or ctx ends. It asks nothing where the last question is still under
+// way. A table that is asked so keeps no answers, and is not for Start.
+func (t *Table[K, V]) One(ctx context.Context, key K) (V, error) {
+	t.mu.Lock()
+	maps.DeleteFunc(t.entries, func(_ K, e *entry[V]) bool { return e.done == nil })
+	if e := t.entries[key]; e != nil {
+		defer t.mu.Unlock()
+		return *new(V), e.late()
+	}
+	e := t.start(key)
+	t.mu.Unlock()
+	t.wait(ctx, e)
+	a := t.Get(key)
+	return a.Value, a.Err
+}
+
+// start asks for a key if it is due.
+func (t *Table[K, V]) start(key K) *entry[V] {
+	if t.entries == nil {
+		t.entries = make(map[K]*entry[V])
+	}
+	e := t.entries[key]
+	if e == nil {
+		e = &entry[V]{}
+		t.entries[key] = e
+	}
+	serves := t.Bad
+	if e.err == nil && e.silent.IsZero() {
+		serves = t.Good
+	}
+	if e.done != nil || !e.finished.IsZero() && time.Since(e.finished) < serves {
+		return e
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), t.Deadline)
+	e.asked, e.done, e.cancel = time.Now(), make(chan struct{}), cancel
+	go func() {
+		defer cancel()
+		value, err := t.ask(ctx, key)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		e.finish(value, err, ctx.Err() != nil)
+	}()
+	return e
+}
+
+// ask asks when there is a slot.
+func (t *Table[K, V]) ask(ctx context.Context, key K) (value V, err error) {
+	if t.Slots != nil {
+		select {
+		case t.Slots <- struct{}{}:
+			defer func() { <-t.Slots }()
+		case <-ctx.Done():
+			return value, ctx.Err()
+		}
+	}
+	return t.Ask(ctx, key)
+}
+
+// finish takes in what a question has brought. late is true where that is no
+// answer but the end of its time.
+func (e *entry[V]) finish(value V, err error, late bool) {
+	asked := e.asked
+	e.finished = time.Now()
+	close(e.done)
+	e.done = nil
+	if late && err != nil {
+		e.overrun = true
+		if e.silent.IsZero() {
+			e.silent = asked
+		}
+		return
+	}
+	e.overrun, e.silent, e.err = false, time.Time{}, err
+	if err == nil {
+		e.value, e.at = value, asked
+	}
+}
+
+// late says for how long there was no answer.
+func (e *entry[V]) late() error {
+	since := e.silent
+	if since.IsZero() {
+		since = e.asked
+	}
+	return fmt.Errorf("it has not answered for %s", time.Since(since).Round(100*time.Millisecond))
+}
+
+// wait waits for the question under way.
+func (t *Table[K, V]) wait(ctx context.Context, e *entry[V]) {
+	t.mu.Lock()
+	done := e.done
+	t.mu.Unlock()
+	if done == nil {
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		t.mu.Lock()
+		e.overrun = e.overrun || e.done != nil
+		t.mu.Unlock()
+	}
+}
