@@ -1,0 +1,155 @@
+package uwsgi
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/internal/kernel"
+	"qwatch/internal/testbed"
+)
+
+func TestMain(m *testing.M) { testbed.Main(m) }
+
+var names = []string{"uwsgi", "uwsgi-core"}
+
+// running reads the configuration of a real uWSGI.
+func running(t *testing.T, u *testbed.UWSGI) Config {
+	t.Helper()
+	st, err := kernel.ReadStat(u.Pid)
+	if err != nil {
+		t.Error(err)
+	}
+	return Running(Process{PID: u.Pid, Start: st.Start}, names)
+}
+
+// In a unit with RestrictSUIDSGID= systemd answers openat2(2) with ENOSYS. The
+// configuration is read all the same.
+func TestRunningWithoutOpenat2(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	ini := filepath.Join(t.TempDir(), "once.ini")
+	if err := os.WriteFile(ini, []byte("[uwsgi]\nexit-on-reload = true\nlisten = 90\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5326", Args: []string{"--ini", ini}})
+	withoutOpenat2(t, func() {
+		want := Config{Listen: 90, At: ini + ":3", ReloadEnds: "exit-on-reload (" + ini + ":2)"}
+		if got := running(t, u); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+}
+
+// withoutOpenat2 runs f on a thread on which openat2(2) answers ENOSYS. The
+// thread ends with it.
+func withoutOpenat2(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		filter := []unix.SockFilter{
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_OPENAT2},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		}
+		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			t.Errorf("no_new_privs: %v", err)
+			return
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))); errno != 0 {
+			t.Errorf("seccomp: %v", errno)
+			return
+		}
+		if _, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH}); !errors.Is(err, unix.ENOSYS) {
+			t.Errorf("openat2: %v, want ENOSYS", err)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// How a master differs from what looks like one.
+func TestRunningWithoutMaster(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	ini := filepath.Join(t.TempDir(), "app.ini")
+	if err := os.WriteFile(ini, []byte("[uwsgi]\nmaster = false\nprocesses = 3\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5327", Workers: 2, Args: []string{"--ini", ini}})
+	want := Config{Listen: 100, At: "default", ReloadEnds: "it runs without a master process"}
+	if got := running(t, u); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := Running(Process{PID: 1 << 22}, names); got.Unread == nil || got.Listen != 0 {
+		t.Errorf("of no process: %+v", got)
+	}
+}
+
+func TestOverwritten(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		exe  string
+		want bool
+	}{
+		{[]string{"uwsgi", "--ini", "app.ini"}, "", false},
+		{[]string{"/usr/bin/uwsgi-core", "app.ini"}, "", false},
+		{[]string{"uwsgi_python3", "app.ini"}, "/usr/bin/uwsgi-core", false}, // Debian's other names
+		{[]string{"/opt/shop/server", "--master"}, "/opt/shop/server", false},
+		{[]string{"/opt/shop/server", "--master"}, "", true}, // not known to be one
+		{[]string{"/opt/my shop/uwsgi", "app.ini"}, "", false},
+		{[]string{"uwsgi"}, "", false}, // configured by its environment
+		{[]string{"uWSGI master"}, "/usr/bin/uwsgi", true},
+		{[]string{"uwsgi worker 1"}, "/usr/bin/uwsgi", true},
+		{[]string{"uwsgi", "          "}, "/usr/bin/uwsgi", true},
+		{[]string{"uwsgi-shop", "", "", ""}, "/usr/bin/uwsgi", true}, // setproctitle
+		{[]string{"a title of its own", "   "}, "/usr/bin/uwsgi", true},
+		{nil, "/usr/bin/uwsgi", true},
+	} {
+		if got := overwritten(c.args, names, c.exe); got != c.want {
+			t.Errorf("%q of %q: got %v", c.args, c.exe, got)
+		}
+	}
+}
+
+// A title that looks like a command line.
+func TestRunningUnderTitle(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	for i, title := range []string{"uwsgi", "uwsgi master", "a title of its own"} {
+		u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5330+i), Args: []string{"--procname-master", title}})
+		if got := running(t, u); got.Listen != 0 || fmt.Sprint(got.Unread) != "its command line is overwritten (procname, setproctitle)" {
+			t.Errorf("%s: %+v", title, got)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "app.ini"), []byte("[uwsgi]\nlisten = 300\nexit-on-reload = $(OFF)\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args   []string
+		listen int
+		unread bool
+	}{
+		{[]string{"/usr/bin/uwsgi_python3", "--ini", "app.ini"}, 300, false},
+		{[]string{"/usr/bin/uwsgi", "--ini", "none.ini"}, 0, true},
+		{[]string{"/bin/sh", "-c", "uwsgi app.ini"}, 0, true},
+		{nil, 0, true},
+	} {
+		got := Command(c.args, []string{"A=b"}, dir, names)
+		if got.Listen != c.listen || (got.Unread != nil) != c.unread {
+			t.Errorf("%q: got %+v", c.args, got)
+		}
+	}
+}
