@@ -239,7 +239,7 @@ func (d *decision) whyNoRelisten(failed string) string {
 // goes with one. What applies it refuses for the same reasons, should they come
 // up in between.
 func (d *decision) whyNoReload(s facts.Socket, somaxconn int, inPlace bool) string {
-	p, master := d.policy, s.Master
+	p, master, harm := d.policy, s.Master, s.WhyNoReload(somaxconn)
 	cannot := d.facts.Cannot[facts.StepReload]
 	last, reloaded := d.history.lastReload(master)
 	switch n := d.history.recent(d.now, Event.reloads); {
@@ -247,18 +247,8 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn int, inPlace bool) stri
 		return "policy.reload.when is never"
 	case p.Reload == Needed && inPlace:
 		return "the running socket is raised in place"
-	case s.SocketUnit != "":
-		// systemd's LISTEN_FDS are meant for one process id and gone after the
-		// first start: "The -s/--socket option is missing", and uWSGI ends.
-		return fmt.Sprintf("systemd holds the socket (%s), and uWSGI does not find it again after a reload", s.SocketUnit)
-	case s.UnitUnknown != "":
-		return fmt.Sprintf("it is not known whether systemd holds the socket (%s), and then uWSGI would not find it again after a reload", s.UnitUnknown)
-	case s.ReloadEnds != "":
-		return "it would end uWSGI: " + s.ReloadEnds
-	case s.Unread != "":
-		return fmt.Sprintf("uWSGI's configuration is not known (%s), and exit-on-reload or a listen over somaxconn in it would make the reload its end", s.Unread)
-	case s.Configured > somaxconn:
-		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", s.Configured, s.ConfiguredAt, somaxconn)
+	case harm != "":
+		return harm
 	case len(s.Workers) == 0:
 		return fmt.Sprintf("uWSGI %d has no workers: the end of a reload could not be seen", master.PID)
 	case p.ReloadHow.Method == MethodSystemd && master.Unit == "":

@@ -11,14 +11,18 @@ import (
 )
 
 // TestLayers holds the product to its layers: imports point down only, the
-// daemon does not know the host, package host alone reaches into other
-// processes, namespaces and /proc/sys, and what decides knows no operating
-// system.
+// daemon does not know the host, package apply alone changes another process,
+// the kernel or /etc, only it and package kernel reach into other processes,
+// namespaces and /proc/sys, and what decides knows no operating system.
 func TestLayers(t *testing.T) {
 	may := map[string][]string{
-		"cmd/qwatch":         {"internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
+		"cmd/qwatch":         {"internal/apply", "internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
 		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer", "tailer/file", "tailer/journal"},
-		"internal/host":      {"internal/sysctld", "internal/uwsgiconf", "remediate", "remediate/facts", "systemd"},
+		"internal/host":      {"internal/kernel", "internal/lookup", "internal/sysctld", "internal/uwsgi", "remediate/facts", "systemd"},
+		"internal/apply":     {"internal/kernel", "internal/lookup", "internal/sysctld", "internal/uwsgi", "remediate", "remediate/facts"},
+		"internal/uwsgi":     {"internal/kernel", "internal/uwsgiconf", "remediate/facts"},
+		"internal/kernel":    {},
+		"internal/lookup":    {},
 		"remediate":          {"matcher", "remediate/advice", "remediate/diagnose", "remediate/facts"},
 		"remediate/advice":   {"remediate/facts"},
 		"remediate/diagnose": {"matcher", "remediate/advice", "remediate/facts"},
@@ -40,7 +44,16 @@ func TestLayers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reaches := regexp.MustCompile(`unix\.(?:Pidfd\w+|Ptrace\w+|Setns|Unshare|Listen|Kill|Tgkill)\(|syscall\.Kill\(|"/proc/sys/`)
+	only := []struct {
+		what     *regexp.Regexp
+		packages []string
+	}{
+		{regexp.MustCompile(`unix\.(?:Pidfd\w+|Setns)\(|"/proc/sys/|kernel\.SysctlDir`), []string{"internal/apply", "internal/kernel"}},
+		// Signal 0 only tries the right.
+		{regexp.MustCompile(`unix\.(?:Ptrace\w+|Unshare|Listen|Kill|Tgkill|PidfdSendSignal\(\w+, [^0])|syscall\.Kill\(`), []string{"internal/apply"}},
+	}
+	looks := []string{"internal/host", "internal/kernel", "internal/lookup", "internal/uwsgi"}
+	writes := regexp.MustCompile(`os\.(?:Create|WriteFile|Mkdir|Remove|Rename|Chmod|Chown|Chtimes|Truncate|Link|Symlink)|unix\.(?:Mkdir|Mknod|Mkfifo|Unlink|Rename|Link|Symlink|Write|Pwrite|Futimes|Fchmod|Fchown|Prctl|Mount)`)
 	system := regexp.MustCompile(`^(?:os|net|syscall)(?:$|/)|^golang\.org/x/sys/`)
 	seen := 0
 	for line := range strings.Lines(string(out)) {
@@ -71,8 +84,16 @@ func TestLayers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if found := reaches.Find(text); found != nil && name != "internal/host" && !strings.HasSuffix(file, "_test.go") {
-				t.Errorf("%s has %s, which is for package host", file, found)
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, o := range only {
+				if found := o.what.Find(text); found != nil && !slices.Contains(o.packages, name) {
+					t.Errorf("%s has %s, which is for %s", file, found, strings.Join(o.packages, " and "))
+				}
+			}
+			if found := writes.Find(text); found != nil && slices.Contains(looks, name) {
+				t.Errorf("%s has %s, and only looks", file, found)
 			}
 		}
 	}

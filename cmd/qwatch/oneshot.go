@@ -23,7 +23,7 @@ func withHost(e env, cmd *cobra.Command, path string, f func(*config.Config, out
 	if err != nil {
 		return err
 	}
-	h, err := openHost(cfg)
+	h, err := openHost(cfg, patience)
 	if err != nil {
 		return err
 	}

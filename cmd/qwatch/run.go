@@ -89,7 +89,7 @@ func (r *runner) run(ctx context.Context) error {
 	default:
 		return &exit{exitFailed, err, "stop the other one, or set another state_dir"}
 	}
-	h, err := openHost(cfg)
+	h, err := openHost(cfg, daemonPatience)
 	if err != nil {
 		return err
 	}

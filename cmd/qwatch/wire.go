@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/term"
 
+	"qwatch/internal/apply"
 	"qwatch/internal/config"
 	"qwatch/internal/host"
 	"qwatch/internal/text"
@@ -66,12 +67,20 @@ func newLog(e env, cfg config.Log) zerolog.Logger {
 // outside is all that the commands know of the host.
 type outside struct {
 	*host.Host
-	units *systemd.Manager // nil where no systemd runs
+	units    *systemd.Manager // nil where no systemd runs
+	patience time.Duration
 }
 
+// A command that somebody waits for waits longer for what does not answer than
+// the daemon, for which the next look is soon.
+const (
+	patience       = time.Second
+	daemonPatience = 50 * time.Millisecond
+)
+
 // openHost opens the host for a configuration.
-func openHost(cfg *config.Config) (outside, error) {
-	var o outside
+func openHost(cfg *config.Config, patience time.Duration) (outside, error) {
+	o := outside{patience: patience}
 	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
 		o.units = systemd.NewManager()
 	}
@@ -98,6 +107,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 		Sysctls:      append([]string{"net.core.somaxconn"}, slices.Sorted(maps.Keys(cfg.Policy.Also))...),
 		SysctlFile:   cfg.Policy.SysctlFile,
 		AssumeRights: cfg.Policy.DryRun,
+		Patience:     o.patience,
 	}
 	for _, src := range cfg.Sources {
 		if src.Stats != "" && !slices.Contains(options.Stats, src.Stats) {
@@ -115,16 +125,16 @@ func (o outside) actor(cfg *config.Config, trail remediate.Recorder) remediate.A
 	if cfg.Policy.DryRun {
 		return remediate.DryRun{Trail: trail}
 	}
-	return o.acting(trail)
+	return o.acting(cfg, trail)
 }
 
 // acting is the actor that changes the host.
-func (o outside) acting(trail remediate.Recorder) remediate.Actor {
-	applier := remediate.Applier(o.Host)
+func (o outside) acting(cfg *config.Config, trail remediate.Recorder) remediate.Actor {
+	var units apply.Units // not a nil *systemd.Manager in it
 	if o.units != nil {
-		applier = o.WithUnits(o.units)
+		units = o.units
 	}
-	return remediate.Acting{Applier: applier, Trail: trail}
+	return remediate.Acting{Applier: apply.New(cfg.Probe.Processes, units), Trail: trail}
 }
 
 // openTrail opens the audit trail. A dry run that may not write there keeps it

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"qwatch/remediate/facts"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/kernel"
 	"qwatch/internal/testbed"
 	"qwatch/matcher"
 	"qwatch/remediate/diagnose"
@@ -99,30 +99,6 @@ func workers(t *testing.T, u *testbed.UWSGI) []int {
 	return pids
 }
 
-// The system calls in which Python 3.11 under uWSGI 2.0.21 was seen to wait.
-func TestWaitIn(t *testing.T) {
-	futex := strconv.Itoa(unix.SYS_FUTEX)
-	tests := map[string]facts.Waits{
-		futex + " 0x559b47c5c480 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd 0x7f5d\n":           facts.WaitsOnLock,       // Lock.acquire
-		futex + " 0x55d68338ca18 0x80 0x2 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                   facts.WaitsOnLock,       // another thread accepts
-		futex + " 0x7fb3fd29e000 0x6 0x0 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                    facts.WaitsOnSharedLock, // thunder lock
-		futex + " 0x562ab754c430 0x89 0x0 0x7ffc7399ba80 0x0 0xffffffff 0x7ffd 0x7f5d\n": "",                      // Event.wait(30)
-		"230 0x1 0x1 0x7ffd60692fa0 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                         "",                      // time.sleep
-		"45 0x7 0x7f5d1cbb3ef0 0x1 0x0 0x0 0x0 0x7ffd 0x7f5d\n":                          "",                      // socket.recv
-		"running\n":          "",
-		"-1 0x7ffd 0x7f5d\n": "",
-		"":                   "",
-	}
-	for call, want := range tests {
-		if got := waitIn([]byte(call)); got != want {
-			t.Errorf("%q: %q, want %q", call, got, want)
-		}
-	}
-	if n := switchesIn([]byte("Name:\tuwsgi\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t7\n")); n != 157 {
-		t.Errorf("%d switches, want 157", n)
-	}
-}
-
 func TestDiagnoseStopped(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5150", Listen: 20})
@@ -161,7 +137,7 @@ func TestDiagnoseThunderLock(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5153", Listen: 20, Args: []string{"--thunder-lock"}})
 	for _, pid := range workers(t, u) {
-		if on, _ := waits(pid); on == "" {
+		if on, _ := kernel.Threads(pid); on == "" {
 			if err := syscall.Kill(pid, unix.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}

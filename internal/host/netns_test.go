@@ -14,26 +14,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/kernel"
 	"qwatch/internal/testbed"
-	"qwatch/remediate"
 )
 
-// inside runs f in a network namespace of its own and goes home again. lo is
+// inside runs f in a network namespace of its own and goes back. lo is
 // down there, but a socket can listen.
 func inside(t *testing.T, f func()) {
 	t.Helper()
 	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
+	own, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer home.Close()
+	defer own.Close()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
 		// Else the thread stays locked, and ends with the test.
-		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err == nil {
+		if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err == nil {
 			runtime.UnlockOSThread()
 		}
 	}()
@@ -47,7 +47,7 @@ func TestObserveNamespaces(t *testing.T) {
 	here := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5200"})
 	var there *testbed.UWSGI
 	inside(t, func() {
-		if err := os.WriteFile(somaxconnFile, []byte("256"), 0); err != nil {
+		if err := testbed.SetSomaxconn(256); err != nil {
 			t.Fatal(err)
 		}
 		there = testbed.Run(t, testbed.Options{Address: "127.0.0.1:5200", Listen: 200, Workers: 1})
@@ -55,10 +55,10 @@ func TestObserveNamespaces(t *testing.T) {
 	h := newHost(t, options)
 	snapshot := observe(t, h)
 	want := []string{
-		"tcp 127.0.0.1:5200 0/100 of here, 2 workers, foreign false, somaxconn 128, configured 100 by default",
-		"tcp 127.0.0.1:5200 0/200 of there, 1 workers, foreign true, somaxconn 256, configured 200 by command line",
+		"tcp 127.0.0.1:5200 0/100 of here, 2 workers, other netns false, somaxconn 128, configured 100 by default",
+		"tcp 127.0.0.1:5200 0/200 of there, 1 workers, other netns true, somaxconn 256, configured 200 by command line",
 	}
-	foreign := socketsOf(snapshot, there.Pid)[0].ID
+	elsewhere := socketsOf(snapshot, there.Pid)[0].ID
 	if diff := cmp.Diff(want, describe(socketsOf(snapshot, here.Pid, there.Pid), map[int]string{here.Pid: "here", there.Pid: "there"})); diff != "" {
 		t.Errorf("sockets (-want +got):\n%s", diff)
 	}
@@ -66,48 +66,18 @@ func TestObserveNamespaces(t *testing.T) {
 		t.Errorf("sysctls %v are not those of the own namespace", snapshot.Sysctl)
 	}
 	readings, err := h.Sample(t.Context())
-	if err != nil || !slices.ContainsFunc(readings, func(r facts.Sample) bool { return r.ID == foreign && r.Limit == 200 }) {
+	if err != nil || !slices.ContainsFunc(readings, func(r facts.Sample) bool { return r.ID == elsewhere && r.Limit == 200 }) {
 		t.Errorf("readings %+v, %v", readings, err)
 	}
 
 	there.Stop()
 	eventually(t, func() string {
 		snapshot := observe(t, h)
-		if len(socketsOf(snapshot, there.Pid)) != 0 || slices.ContainsFunc(h.spaces, func(n *namespace) bool { return n.id == foreign.NetNS }) {
+		if len(socketsOf(snapshot, there.Pid)) != 0 || slices.ContainsFunc(h.netns, func(n *kernel.NetNS) bool { return n.ID == elsewhere.NetNS }) {
 			return fmt.Sprintf("%+v", snapshot.Sockets)
 		}
 		return ""
 	})
-}
-
-// A container's somaxconn is raised inside its namespace, and only there.
-func TestRaiseInNamespace(t *testing.T) {
-	testbed.Needs(t, "namespace", "uwsgi", "root")
-	var there *testbed.UWSGI
-	inside(t, func() {
-		if err := os.WriteFile(somaxconnFile, []byte("256"), 0); err != nil {
-			t.Fatal(err)
-		}
-		there = testbed.Run(t, testbed.Options{Address: "127.0.0.1:5201", Listen: 200, Workers: 1})
-	})
-	h := newHost(t, options)
-	s := socketsOf(observe(t, h), there.Pid)[0]
-	set := remediate.SetSysctl{Key: "net.core.somaxconn", From: 256, To: 1024, NetNSOf: s.Master}
-	for _, want := range []string{"applied 1024", "skipped 1024 (net.core.somaxconn already is 1024)"} {
-		if got := show(apply(t, set)); got != want {
-			t.Errorf("%s: %s, want %s", set, got, want)
-		}
-	}
-	if got := show(apply(t, remediate.Relisten{Socket: s, From: 200, To: 1024})); got != "applied 1024" {
-		t.Errorf("relisten: %s", got)
-	}
-	if n, err := testbed.Somaxconn(); n != testbed.StartSomaxconn || err != nil {
-		t.Errorf("somaxconn of the own namespace is %d, %v", n, err)
-	}
-	there.Stop()
-	if got := show(apply(t, set)); !strings.HasPrefix(got, "stale") {
-		t.Errorf("after its end: %s", got)
-	}
 }
 
 var (
@@ -127,7 +97,7 @@ func TestOther(t *testing.T) {
 	h := newHost(t, o)
 	snapshot := observe(t, h)
 	for _, s := range snapshot.Sockets {
-		fmt.Printf("= socket %s %d/%d of %d fd %d workers %d foreign %v\n", s.Address, s.Length, s.Limit, s.Master.PID, s.FD, len(s.Workers), s.OtherNetNS)
+		fmt.Printf("= socket %s %d/%d of %d fd %d workers %d other netns %v\n", s.Address, s.Length, s.Limit, s.Master.PID, s.FD, len(s.Workers), s.OtherNetNS)
 	}
 	delete(snapshot.Cannot, facts.StepJournal) // not every test machine has one
 	for step, why := range snapshot.Cannot {
@@ -189,8 +159,8 @@ func TestObserveWithoutRights(t *testing.T) {
 		return fmt.Sprintf("unseen the sockets of uWSGI %d (uid 0): open /proc/%d/fd: permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", u.Pid, u.Pid)
 	}
 	const (
-		noSysctl = "cannot sysctl: open /proc/sys/net/core/somaxconn: permission denied; needs CAP_NET_ADMIN"
-		noFile   = "cannot sysctl_file: open /etc/sysctl.d: permission denied; needs its owner, root, or CAP_DAC_OVERRIDE"
+		noSysctl = "cannot sysctl: open /proc/sys/net/core/somaxconn: permission denied; needs root or CAP_NET_ADMIN, in the user namespace that owns the network namespace"
+		noFile   = "cannot sysctl_file: open /etc/sysctl.d: permission denied; needs the owner of the directory, root, or CAP_DAC_OVERRIDE"
 	)
 	for _, c := range []struct {
 		caps string
@@ -199,24 +169,24 @@ func TestObserveWithoutRights(t *testing.T) {
 		{"", []string{
 			noSysctl, noFile,
 			"cannot relisten: pidfd_getfd of process PID: operation not permitted; needs CAP_SYS_PTRACE, and no seccomp filter against it",
-			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL",
-			seen(named, named.Address, "fd -1 workers 1 foreign false"),
+			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL, and no seccomp filter against it",
+			seen(named, named.Address, "fd -1 workers 1 other netns false"),
 			fmt.Sprintf("unseen the owner of 127.0.0.1:5210: taken to be uWSGI %d by its command line", named.Pid),
 			fds(named), fds(hidden), fds(there),
-			fmt.Sprintf("unseen the configured listen of uWSGI %d: the environment of the process cannot be read, or the process has overwritten it and its command line (auto-procname)", named.Pid),
-			fmt.Sprintf("unseen uWSGI %d: it lives in another network namespace; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", there.Pid),
+			fmt.Sprintf("unseen the configuration of uWSGI %d: the environment of the process cannot be read, or the process has overwritten it and its command line (auto-procname)", named.Pid),
+			fmt.Sprintf("unseen uWSGI %d: it lives in another network namespace; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it", there.Pid),
 		}},
 		{"+sys_ptrace,+dac_read_search", []string{
 			noSysctl, noFile,
-			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL",
-			seen(named, named.Address, "fd 3 workers 1 foreign false"),
-			seen(hidden, "127.0.0.1:5211", "fd 3 workers 1 foreign false"),
-			fmt.Sprintf("unseen uWSGI %d: its network namespace NETNS: setns: operation not permitted; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", there.Pid),
+			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL, and no seccomp filter against it",
+			seen(named, named.Address, "fd 3 workers 1 other netns false"),
+			seen(hidden, "127.0.0.1:5211", "fd 3 workers 1 other netns false"),
+			fmt.Sprintf("unseen uWSGI %d: its network namespace NETNS: setns: operation not permitted; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it", there.Pid),
 		}},
 		{"+sys_ptrace,+dac_read_search,+sys_admin,+net_admin,+kill,+dac_override", []string{
-			seen(named, named.Address, "fd 3 workers 1 foreign false"),
-			seen(hidden, "127.0.0.1:5211", "fd 3 workers 1 foreign false"),
-			seen(there, there.Address, "fd 3 workers 1 foreign true"),
+			seen(named, named.Address, "fd 3 workers 1 other netns false"),
+			seen(hidden, "127.0.0.1:5211", "fd 3 workers 1 other netns false"),
+			seen(there, there.Address, "fd 3 workers 1 other netns true"),
 		}},
 	} {
 		t.Run("caps "+c.caps, func(t *testing.T) {

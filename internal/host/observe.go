@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,104 +8,88 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"qwatch/remediate/facts"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/kernel"
 	"qwatch/internal/sysctld"
+	"qwatch/remediate/facts"
 )
 
 // Observe looks at everything: the sockets and who owns them, the sysctls, and
 // what qwatch may do here. It walks over /proc, so it is for incidents and for
-// people, not for each second. What could not be looked at stands in
-// Facts.Unseen; an error means that nothing could.
+// people, not for each second. What could not be looked at, or has not answered
+// in time, stands in Snapshot.Unseen; an error means that nothing could.
 func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	options := h.options.Load()
+	wait := &budget{options.Patience}
 	before, _, err := h.dump(ctx)
 	if err != nil {
 		return facts.Snapshot{}, err
 	}
-	if err := h.walk(before); err != nil {
+	if err := h.walk(ctx, options, wait, before); err != nil {
 		return facts.Snapshot{}, err
 	}
 	views, unseen, err := h.dump(ctx)
 	if err != nil {
 		return facts.Snapshot{}, err
 	}
-	snapshot := facts.Snapshot{
+	s := facts.Snapshot{
 		At:     time.Now(),
 		Booted: booted(),
 
 		DefaultSomaxconn: defaultSomaxconn(),
-		Sysctl:           h.sysctls(),
-		Unseen:           append(slices.Clone(h.unseen), unseen...),
+		Unseen:           append(slices.Clone(h.walked.unseen), unseen...),
 	}
-	snapshot.File, err = valuesIn(h.options.SysctlFile)
-	note(&snapshot, "what "+h.options.SysctlFile+" sets", err)
-	snapshot.Boot, snapshot.WinningFile, err = h.boot()
-	note(&snapshot, "what a boot would set", err)
-	masters := make(map[int]configuration)
+	settings(&s, options)
 	for _, v := range views {
-		overflows, _, err := v.space.counters(h.buf)
-		if err != nil {
-			return facts.Snapshot{}, err
-		}
-		somaxconn := v.space.limit(h.buf)
-		first := len(snapshot.Sockets)
-		tcp := 0
-		for _, l := range v.listeners {
-			if l.family != facts.Unix {
-				tcp++
-			}
-		}
-		for _, l := range v.listeners {
-			o, ok := h.owned[l.inode]
-			if !ok {
-				continue
-			}
-			c, ok := masters[o.master.PID]
-			if !ok {
-				c.logs = logs(o.master.PID)
-				c.backlog, c.at, err = h.configured(o.master.Process)
-				if err != nil {
-					c.unread = err.Error()
-				}
-				note(&snapshot, fmt.Sprintf("the configuration of uWSGI %d", o.master.PID), err)
-				masters[o.master.PID] = c
-			}
-			snapshot.Sockets = append(snapshot.Sockets, facts.Socket{
-				ID:           facts.SocketID{NetNS: v.space.id, Inode: l.inode},
-				Family:       l.family,
-				Address:      l.address(),
-				Length:       l.length,
-				Limit:        l.limit,
-				Master:       o.master.Process,
-				FD:           o.fd,
-				Workers:      workersOf(o),
-				Logs:         c.logs,
-				SoleListener: tcp == 1 && l.family != facts.Unix,
-				OtherNetNS:   v.space != h.home,
-				Somaxconn:    somaxconn,
-				Overflows:    overflows,
-				Configured:   c.backlog,
-				ConfiguredAt: c.at,
-				Unread:       c.unread,
-			})
-		}
-		slices.SortFunc(snapshot.Sockets[first:], func(a, b facts.Socket) int {
-			return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID.Inode, b.ID.Inode))
-		})
+		s.Sockets = append(s.Sockets, h.sockets(v)...)
 	}
-	h.findSocketUnits(ctx, &snapshot)
-	h.fillStats(ctx, &snapshot)
-	if !h.options.AssumeRights {
-		snapshot.Cannot = h.cannot()
+	h.rights.Store(&rights{h.walked.targets(), options.SysctlFile})
+	h.fill(ctx, options, wait, &s)
+	return s, nil
+}
+
+// sockets are the sockets of one namespace that a uWSGI holds, by address, as
+// far as that is known without asking.
+func (h *Host) sockets(v view) (sockets []facts.Socket) {
+	tcp := 0
+	for _, l := range v.listeners {
+		if l.Family != kernel.Unix {
+			tcp++
+		}
 	}
-	return snapshot, nil
+	somaxconn := v.netns.Somaxconn()
+	for _, l := range v.listeners {
+		o, ok := h.walked.owned[l.Inode]
+		if !ok {
+			continue
+		}
+		s := facts.Socket{
+			ID:           facts.SocketID{NetNS: v.netns.ID, Inode: l.Inode},
+			Family:       facts.Family(l.Family),
+			Address:      l.Address(),
+			Length:       l.Length,
+			Limit:        l.Limit,
+			Master:       identity(o.master),
+			FD:           o.fd,
+			SoleListener: tcp == 1 && l.Family != kernel.Unix,
+			OtherNetNS:   v.netns != h.own,
+			Somaxconn:    somaxconn,
+		}
+		for _, p := range o.workers {
+			s.Workers = append(s.Workers, facts.Worker{Process: identity(p), State: p.State, Ticks: p.Ticks})
+		}
+		sockets = append(sockets, s)
+	}
+	slices.SortFunc(sockets, func(a, b facts.Socket) int {
+		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID.Inode, b.ID.Inode))
+	})
+	return sockets
 }
 
 // booted is when the kernel started, zero if it does not say.
@@ -135,14 +118,6 @@ func defaultSomaxconn() int {
 	return 128
 }
 
-// configuration is what the sockets of one master share.
-type configuration struct {
-	logs    []string
-	backlog int
-	at      string
-	unread  string
-}
-
 // note adds what could not be looked at, if there is an error.
 func note(snapshot *facts.Snapshot, what string, err error) {
 	if err != nil {
@@ -150,55 +125,20 @@ func note(snapshot *facts.Snapshot, what string, err error) {
 	}
 }
 
-// findSocketUnits fills in Socket.SocketUnit. systemd is asked once for each
-// socket; a failure is asked again.
-func (h *Host) findSocketUnits(ctx context.Context, snapshot *facts.Snapshot) {
-	if h.options.SocketUnits == nil {
-		return
-	}
-	answers := make(map[facts.SocketID]string)
-	for i := range snapshot.Sockets {
-		s := &snapshot.Sockets[i]
-		if s.Master.Unit == "" {
-			continue
-		}
-		answer, known := h.socketUnits[s.ID]
-		if !known {
-			unit, _, err := h.options.SocketUnits.SocketUnitFor(ctx, s.Master.Unit, s.Address)
-			if err != nil {
-				note(snapshot, "the .socket unit of "+s.Name(), err)
-				continue
-			}
-			answer = unit.Unit
-		}
-		s.SocketUnit, answers[s.ID] = answer, answer
-	}
-	h.socketUnits = answers
-}
-
-func workersOf(o owner) (found []facts.Worker) {
-	for _, p := range o.workers {
-		w := facts.Worker{Process: p.Process, State: p.state, Ticks: p.ticks}
-		w.Waits, w.Switches = waits(p.PID)
-		found = append(found, w)
-	}
-	return found
-}
-
-// sysctls reads the live values of the keys of the options. A key that this
-// kernel or namespace lacks is missing.
-func (h *Host) sysctls() map[string]int {
-	values := make(map[string]int)
-	for _, key := range h.options.Sysctls {
-		b, err := h.read("/proc/sys/" + sysctld.Path(key))
-		if err != nil {
-			continue
-		}
-		if v, err := strconv.Atoi(string(bytes.TrimSpace(b))); err == nil {
-			values[key] = v
+// settings adds the kernel parameters: those that hold now, and those that a
+// boot would set. A key that this kernel or namespace lacks is missing.
+func settings(s *facts.Snapshot, options *Options) {
+	s.Sysctl = make(map[string]int)
+	for _, key := range options.Sysctls {
+		if v, err := kernel.Sysctl(sysctld.Path(key)); err == nil {
+			s.Sysctl[key] = v
 		}
 	}
-	return values
+	var err error
+	s.File, err = valuesIn(options.SysctlFile)
+	note(s, "what "+options.SysctlFile+" sets", err)
+	s.Boot, s.WinningFile, err = boot(options)
+	note(s, "what a boot would set", err)
 }
 
 // valuesIn reads what a sysctl.d file sets; nil if there is no such file.
@@ -210,7 +150,7 @@ func valuesIn(path string) (map[string]int, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is no regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -222,15 +162,15 @@ func valuesIn(path string) (map[string]int, error) {
 // boot tells what the next boot would set the keys of the options to, and which
 // file would win for all of them. The error names files that could not be
 // read; the rest is good.
-func (h *Host) boot() (values map[string]facts.BootValue, winning string, err error) {
-	boot, err := sysctld.Load(os.DirFS("/"))
+func boot(options *Options) (values map[string]facts.BootValue, winning string, err error) {
+	loaded, err := sysctld.Load(os.DirFS("/"))
 	reader := sysctld.Procps
 	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
 		reader = sysctld.Systemd
 	}
 	values = make(map[string]facts.BootValue)
-	for _, key := range h.options.Sysctls {
-		s, ok := boot.Winner(reader, key)
+	for _, key := range options.Sysctls {
+		s, ok := loaded.Winner(reader, key)
 		if !ok {
 			continue
 		}
@@ -238,8 +178,8 @@ func (h *Host) boot() (values map[string]facts.BootValue, winning string, err er
 			values[key] = facts.BootValue{Value: v, File: s.File, Line: s.Number}
 		}
 	}
-	if file := h.options.SysctlFile; file != "" {
-		winning = filepath.Join(filepath.Dir(file), boot.WinningName(filepath.Base(file), h.options.Sysctls...))
+	if file := options.SysctlFile; file != "" {
+		winning = filepath.Join(filepath.Dir(file), loaded.WinningName(filepath.Base(file), options.Sysctls...))
 	}
 	return values, winning, err
 }

@@ -1,8 +1,8 @@
 package host
 
 import (
-	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"qwatch/remediate/facts"
@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/testbed"
-	"qwatch/systemd"
 )
 
 var options = Options{
 	Processes: []string{"uwsgi", "uwsgi-core"},
 	Sysctls:   []string{"net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog", "net.core.no_such_key"},
+	Patience:  time.Minute,
 }
 
 func newHost(t *testing.T, o Options) *Host {
@@ -58,7 +58,7 @@ func socketsOf(snapshot facts.Snapshot, pids ...int) []facts.Socket {
 func describe(sockets []facts.Socket, who map[int]string) []string {
 	lines := []string{}
 	for _, s := range sockets {
-		lines = append(lines, fmt.Sprintf("%s %s %d/%d of %s, %d workers, foreign %v, somaxconn %d, configured %d by %s",
+		lines = append(lines, fmt.Sprintf("%s %s %d/%d of %s, %d workers, other netns %v, somaxconn %d, configured %d by %s",
 			s.Family, s.Address, s.Length, s.Limit, who[s.Master.PID], len(s.Workers), s.OtherNetNS, s.Somaxconn, s.Configured, s.ConfiguredAt))
 	}
 	slices.Sort(lines)
@@ -72,20 +72,24 @@ func TestObserve(t *testing.T) {
 	many := testbed.Run(t, testbed.Options{Address: path, Workers: 3, Args: []string{
 		"--http-socket", "@qwatch-app", "--http-socket", "[::1]:5101", "--http-socket", ":5102"}})
 	router := testbed.Run(t, testbed.Options{Workers: 2, Args: []string{"--plugin", "http", "--http", "127.0.0.1:5103"}})
-	listen(t, inet4("127.0.0.1:5104"), 5, 0) // not of a uWSGI
+	other, err := net.Listen("tcp", "127.0.0.1:5104") // not of a uWSGI
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
 
 	h := newHost(t, options)
 	snapshot := observe(t, h)
 	found := socketsOf(snapshot, tcp.Pid, many.Pid, router.Pid)
 	got := describe(found, map[int]string{tcp.Pid: "A", many.Pid: "B", router.Pid: "C"})
 	want := []string{
-		"tcp 0.0.0.0:5102 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
-		"tcp 127.0.0.1:5100 0/64 of A, 2 workers, foreign false, somaxconn 128, configured 64 by command line",
-		"tcp 127.0.0.1:5103 0/100 of C, 1 workers, foreign false, somaxconn 128, configured 100 by default", // the router
-		"tcp 127.0.0.1:HIDDEN 0/100 of C, 2 workers, foreign false, somaxconn 128, configured 100 by default",
-		"tcp6 [::1]:5101 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
-		"unix " + path + " 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
-		"unix @qwatch-app 0/100 of B, 3 workers, foreign false, somaxconn 128, configured 100 by default",
+		"tcp 0.0.0.0:5102 0/100 of B, 3 workers, other netns false, somaxconn 128, configured 100 by default",
+		"tcp 127.0.0.1:5100 0/64 of A, 2 workers, other netns false, somaxconn 128, configured 64 by command line",
+		"tcp 127.0.0.1:5103 0/100 of C, 1 workers, other netns false, somaxconn 128, configured 100 by default", // the router
+		"tcp 127.0.0.1:HIDDEN 0/100 of C, 2 workers, other netns false, somaxconn 128, configured 100 by default",
+		"tcp6 [::1]:5101 0/100 of B, 3 workers, other netns false, somaxconn 128, configured 100 by default",
+		"unix " + path + " 0/100 of B, 3 workers, other netns false, somaxconn 128, configured 100 by default",
+		"unix @qwatch-app 0/100 of B, 3 workers, other netns false, somaxconn 128, configured 100 by default",
 	}
 	for _, s := range found {
 		// The backend of the http router listens on a port that the kernel chose.
@@ -132,7 +136,7 @@ func TestObserveFull(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5110", Listen: 8, Workers: 1})
 	h := newHost(t, options)
-	before := socketsOf(observe(t, h), u.Pid)[0]
+	before := sample(t, h)
 	pids, err := u.Workers()
 	if err != nil {
 		t.Fatal(err)
@@ -146,17 +150,17 @@ func TestObserveFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Close(s)
-		if err := unix.Connect(s, inet4(u.Address)); err != unix.EINPROGRESS {
+		if err := unix.Connect(s, &unix.SockaddrInet4{Port: 5110, Addr: [4]byte{127, 0, 0, 1}}); err != unix.EINPROGRESS {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, func() string {
 		s := socketsOf(observe(t, h), u.Pid)[0]
-		if s.Length != 9 || s.Limit != 8 || !s.Full() || s.Workers[0].State != 'T' || s.Overflows <= before.Overflows {
+		if s.Length != 9 || s.Limit != 8 || !s.Full() || s.Workers[0].State != 'T' {
 			return fmt.Sprintf("%+v", s)
 		}
 		readings := sample(t, h)
-		if len(readings) != 1 || readings[0].ID != s.ID || !readings[0].Full() || readings[0].Limit != 8 || readings[0].Overflows < s.Overflows || readings[0].Opens == 0 {
+		if len(readings) != 1 || readings[0].ID != s.ID || !readings[0].Full() || readings[0].Limit != 8 || readings[0].Overflows <= before[0].Overflows || readings[0].Opens == 0 {
 			return fmt.Sprintf("%+v", readings)
 		}
 		return ""
@@ -164,7 +168,7 @@ func TestObserveFull(t *testing.T) {
 }
 
 // An application may name its process as it likes, and a uWSGI may drop its
-// rights, after which root owns its folder in /proc.
+// rights, after which root owns its directory in /proc.
 func TestObserveDisguised(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi", "root")
 	u := testbed.Run(t, testbed.Options{
@@ -182,14 +186,14 @@ func TestObserveDisguised(t *testing.T) {
 	if s.Master.Comm != "renamed" || s.Master.UID != 1000 || len(s.Workers) != 2 {
 		t.Errorf("master %+v, workers %+v", s.Master, s.Workers)
 	}
-	want := fmt.Sprintf("the configured listen of uWSGI %d: its command line is overwritten (procname, setproctitle)", u.Pid)
+	want := fmt.Sprintf("the configuration of uWSGI %d: its command line is overwritten (procname, setproctitle)", u.Pid)
 	if s.Configured != 0 || !slices.Contains(snapshot.Unseen, want) {
 		t.Errorf("configured %d, unseen %q, want %q", s.Configured, snapshot.Unseen, want)
 	}
 }
 
 // What the sysctl.d files say, now and at a boot; testbed.Main has put empty
-// folders in their place.
+// directories in their place.
 func TestObserveFiles(t *testing.T) {
 	testbed.Needs(t, "namespace")
 	o := options
@@ -213,93 +217,6 @@ func TestObserveFiles(t *testing.T) {
 	}
 }
 
-// fakeSystemd has one .socket unit, and counts the questions.
-type fakeSystemd struct {
-	unit  string
-	asked int
-}
-
-func (f *fakeSystemd) SocketUnitFor(_ context.Context, service, address string) (systemd.SocketUnit, bool, error) {
-	f.asked++
-	if service == "bad.service" {
-		return systemd.SocketUnit{}, false, systemd.ErrNoManager
-	}
-	if f.unit != service+" "+address {
-		return systemd.SocketUnit{}, false, nil
-	}
-	return systemd.SocketUnit{Unit: "app.socket"}, true, nil
-}
-
-func TestFindSocketUnits(t *testing.T) {
-	f := &fakeSystemd{unit: "app.service /run/app.sock"}
-	h := &Host{options: Options{SocketUnits: f}}
-	socket := func(inode uint64, unit, address string) facts.Socket {
-		return facts.Socket{ID: facts.SocketID{Inode: inode}, Address: address, Master: facts.Process{Unit: unit}}
-	}
-	for _, asked := range []int{3, 4} { // the second time the failed one only
-		snapshot := facts.Snapshot{Sockets: []facts.Socket{
-			socket(1, "app.service", "/run/app.sock"),
-			socket(2, "app.service", "127.0.0.1:9191"),
-			socket(3, "", "/run/app.sock"),
-			socket(4, "bad.service", "@bad"),
-		}}
-		h.findSocketUnits(t.Context(), &snapshot)
-		var got []string
-		for _, s := range snapshot.Sockets {
-			got = append(got, s.SocketUnit)
-		}
-		if diff := cmp.Diff([]string{"app.socket", "", "", ""}, got); diff != "" {
-			t.Errorf("units (-want +got):\n%s", diff)
-		}
-		want := []string{"the .socket unit of @bad: " + systemd.ErrNoManager.Error()}
-		if diff := cmp.Diff(want, snapshot.Unseen); diff != "" {
-			t.Errorf("unseen (-want +got):\n%s", diff)
-		}
-		if f.asked != asked {
-			t.Errorf("asked %d times, want %d", f.asked, asked)
-		}
-	}
-}
-
-// A container must not lead us out of its root by a link, or make us wait.
-func TestReadBelow(t *testing.T) {
-	dir := t.TempDir()
-	root := filepath.Join(dir, "root")
-	for _, err := range []error{
-		os.Mkdir(root, 0o755),
-		os.WriteFile(filepath.Join(dir, "secret"), []byte("secret"), 0o644),
-		os.WriteFile(filepath.Join(root, "real.ini"), []byte("listen"), 0o644),
-		os.Symlink("/real.ini", filepath.Join(root, "app.ini")),
-		os.Symlink("../secret", filepath.Join(root, "up.ini")),
-		os.Symlink(filepath.Join(dir, "secret"), filepath.Join(root, "out.ini")),
-		unix.Mkfifo(filepath.Join(root, "fifo.ini"), 0o644),
-		os.Mkdir(filepath.Join(root, "sites"), 0o755),
-		os.WriteFile(filepath.Join(root, "sites", "web.ini"), []byte("listen"), 0o644),
-		os.Symlink("/sites/../sites", filepath.Join(root, "enabled")),
-		os.Symlink("../../../../sites/web.ini", filepath.Join(root, "sites", "up.ini")),
-		os.Symlink("loop.ini", filepath.Join(root, "loop.ini")),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	for path, want := range map[string]string{
-		"/real.ini": "listen", "/app.ini": "listen", "/../real.ini": "listen",
-		"/enabled/web.ini": "listen", "/enabled/./..//sites/up.ini": "listen",
-		"/up.ini": "", "/out.ini": "", "/fifo.ini": "", "/": "", "/none.ini": "", "/loop.ini": "", "/real.ini/x": "",
-	} {
-		got, err := readBelow(fd, path)
-		if string(got) != want || (err == nil) != (want != "") {
-			t.Errorf("%s: got %q, %v, want %q", path, got, err, want)
-		}
-	}
-}
-
 // eventually asks until the answer is "", for as long as the machine may need.
 func eventually(t *testing.T, ask func() string) {
 	t.Helper()
@@ -319,7 +236,7 @@ func sample(t *testing.T, h *Host) []facts.Sample {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(readings, func(r facts.Sample) bool { return r.ID.NetNS != h.home.id })
+	return slices.DeleteFunc(readings, func(r facts.Sample) bool { return r.ID.NetNS != h.own.ID })
 }
 
 // Sample notices by itself which uWSGI come and go.
@@ -330,7 +247,7 @@ func TestSample(t *testing.T) {
 		t.Fatalf("without a uWSGI: %+v", got)
 	}
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5121"})
-	h.walked = h.walked.Add(-walkGap) // so that the test need not wait
+	h.walked.at = h.walked.at.Add(-walkGap) // so that the test need not wait
 	if got := sample(t, h); len(got) != 1 || got[0].Limit != 100 || got[0].Full() {
 		t.Fatalf("with a uWSGI: %+v", got)
 	}
@@ -341,32 +258,6 @@ func TestSample(t *testing.T) {
 		}
 		return ""
 	})
-}
-
-// Only a new socket, or half a minute, makes Sample walk over /proc.
-func TestStale(t *testing.T) {
-	walked := time.Now()
-	h := &Host{walked: walked, known: map[uint64]bool{1: true, 2: true}, owned: map[uint64]owner{1: {}}}
-	for _, c := range []struct {
-		name   string
-		after  time.Duration
-		inodes []uint64
-		want   bool
-	}{
-		{"nothing new", 29 * time.Second, []uint64{1, 2}, false},
-		{"one has gone", 29 * time.Second, []uint64{1}, false},
-		{"a new one", time.Second, []uint64{1, 2, 3}, true},
-		{"a new one just after a walk", 999 * time.Millisecond, []uint64{3}, false},
-		{"half a minute", 30 * time.Second, []uint64{1, 2}, true},
-	} {
-		var v view
-		for _, inode := range c.inodes {
-			v.listeners = append(v.listeners, listener{inode: inode})
-		}
-		if got := h.stale([]view{{}, v}, walked.Add(c.after)); got != c.want {
-			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
-		}
-	}
 }
 
 func TestObserveEmperor(t *testing.T) {

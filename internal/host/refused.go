@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 
-	"qwatch/internal/uwsgiconf"
+	"qwatch/internal/uwsgi"
 	"qwatch/systemd"
 )
 
@@ -20,39 +17,30 @@ type Services interface {
 // Refused finds the listen backlog with which the uWSGI of a unit that is not
 // running would start, and where that is configured. The log's word that it
 // did not come up is not taken: a unit that runs is an error, as is one that
-// starts no uWSGI.
+// starts no uWSGI. It takes a second at most.
 func (h *Host) Refused(ctx context.Context, unit string) (listen int, at string, err error) {
-	h.mu.Lock()
-	options := h.options
-	h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	c, err := h.lookups.refused.One(ctx, unit)
+	if err != nil {
+		return 0, "", fmt.Errorf("how %s starts: %w", unit, err)
+	}
+	return c.Listen, c.At, nil
+}
+
+// askRefused is the question of Refused.
+func (h *Host) askRefused(ctx context.Context, unit string) (uwsgi.Config, error) {
+	options := h.options.Load()
 	if options.Services == nil {
-		return 0, "", errors.New("no systemd runs here")
+		return uwsgi.Config{}, errNoSystemd
 	}
 	s, err := options.Services.Service(ctx, unit)
 	switch {
 	case err != nil:
-		return 0, "", err
+		return uwsgi.Config{}, err
 	case s.Active == "active" || s.Active == "reloading":
-		return 0, "", fmt.Errorf("%s is %s", unit, s.Active)
-	case len(s.Args) == 0 || !slices.Contains(options.Processes, filepath.Base(s.Args[0])):
-		return 0, "", fmt.Errorf("%s does not start a uWSGI itself", unit)
+		return uwsgi.Config{}, errors.New("it is " + s.Active)
 	}
-	in := uwsgiconf.Input{Args: s.Args, Environ: s.Environ, Dirs: []string{filepath.Join("/", s.Dir)}}
-	if in.Hostname, err = os.Hostname(); err != nil {
-		return 0, "", err
-	}
-	read, done, err := readerOf("/")
-	if err != nil {
-		return 0, "", err
-	}
-	defer done()
-	in.Read = read
-	setting, err := uwsgiconf.Find(in)
-	if err != nil {
-		return 0, "", fmt.Errorf("the configured listen of %s: %w", unit, err)
-	}
-	if setting.Unread != nil {
-		return 0, "", fmt.Errorf("the configuration of %s: %w", unit, setting.Unread)
-	}
-	return setting.Listen, setting.At, nil
+	c := uwsgi.Command(s.Args, s.Environ, s.Dir, options.Processes)
+	return c, c.Unread
 }

@@ -7,34 +7,19 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"qwatch/remediate/facts"
-	"slices"
 	"strings"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
-const (
-	// maxStats is more than the text of a thousand busy workers.
-	maxStats = 8 << 20
-	// statsPatience bounds one answer. The master gives it between its other
-	// work, once a second at the latest (core/master.c).
-	statsPatience = 3 * time.Second
-)
+// maxStats is more than the text of a thousand busy workers.
+const maxStats = 8 << 20
 
 // readStats asks a uWSGI stats server (--stats). address is "127.0.0.1:9191"
 // or the path of a UNIX socket; with "http://" in front it is one that speaks
 // HTTP (--stats-http).
 func readStats(ctx context.Context, address string) (facts.Stats, error) {
-	stats, err := askStats(ctx, address)
-	if err != nil {
-		return stats, fmt.Errorf("stats server %s: %w", address, err)
-	}
-	return stats, nil
-}
-
-func askStats(ctx context.Context, address string) (facts.Stats, error) {
-	ctx, cancel := context.WithTimeout(ctx, statsPatience)
-	defer cancel()
 	address, http := strings.CutPrefix(address, "http://")
 	network := "tcp"
 	if strings.HasPrefix(address, "/") {
@@ -54,8 +39,6 @@ func askStats(ctx context.Context, address string) (facts.Stats, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(conn, maxStats+1))
 	switch {
-	case ctx.Err() != nil && len(text) == 0 && !http:
-		return facts.Stats{}, fmt.Errorf("it says nothing: if it speaks HTTP (--stats-http), write http://%s", address)
 	case err != nil:
 		return facts.Stats{}, err
 	case len(text) > maxStats:
@@ -75,7 +58,6 @@ func askStats(ctx context.Context, address string) (facts.Stats, error) {
 func parseStats(text []byte) (facts.Stats, error) {
 	var said struct {
 		Version string `json:"version"`
-		Queue   uint32 `json:"listen_queue"`
 		Workers []struct {
 			PID      int32  `json:"pid"`
 			Requests uint64 `json:"requests"`
@@ -89,7 +71,7 @@ func parseStats(text []byte) (facts.Stats, error) {
 	if said.Version == "" || said.Workers == nil {
 		return facts.Stats{}, errors.New("not the statistics of a uWSGI with workers")
 	}
-	stats := facts.Stats{Queue: int(said.Queue)}
+	stats := facts.Stats{At: time.Now()}
 	var total time.Duration
 	answering := 0
 	for _, w := range said.Workers {
@@ -113,45 +95,4 @@ func parseStats(text []byte) (facts.Stats, error) {
 		stats.Response = total / time.Duration(answering)
 	}
 	return stats, nil
-}
-
-// statsAnswer is what a stats server said last.
-type statsAnswer struct {
-	at    time.Time
-	stats facts.Stats
-	err   error
-}
-
-// statsEvery is how long an answer serves: each costs the master a connection.
-const statsEvery = 2 * time.Second
-
-// fillStats asks the stats servers. A server is one of the listening sockets of
-// the master that it tells of.
-func (h *Host) fillStats(ctx context.Context, snapshot *facts.Snapshot) {
-	answers := make(map[string]statsAnswer, len(h.options.Stats))
-	for _, address := range h.options.Stats {
-		a := h.stats[address]
-		if time.Since(a.at) >= statsEvery {
-			a.stats, a.err = readStats(ctx, address)
-			a.at = time.Now()
-		}
-		answers[address] = a
-		if a.err != nil {
-			note(snapshot, "the numbers of uWSGI", a.err)
-			continue
-		}
-		server := slices.IndexFunc(snapshot.Sockets, func(s facts.Socket) bool {
-			return !s.OtherNetNS && s.AnswersTo(strings.TrimPrefix(address, "http://"))
-		})
-		if server < 0 {
-			note(snapshot, "whose numbers "+address+" gives", errors.New("no uWSGI master listens there"))
-			continue
-		}
-		for i := range snapshot.Sockets {
-			if s := &snapshot.Sockets[i]; s.Master.Same(snapshot.Sockets[server].Master) {
-				s.Stats = &a.stats
-			}
-		}
-	}
-	h.stats = answers
 }

@@ -1,4 +1,4 @@
-package host
+package apply
 
 import (
 	"bufio"
@@ -70,7 +70,7 @@ func TestSetSysctl(t *testing.T) {
 			if tt.file != "" {
 				write(t, file, tt.file)
 			}
-			wantResult(t, apply(t, tt.action), tt.want)
+			wantResult(t, do(t, tt.action), tt.want)
 			if live, err := testbed.Somaxconn(); err != nil || live != tt.wantLive {
 				t.Errorf("live value %d, %v, want %d", live, err, tt.wantLive)
 			}
@@ -79,7 +79,7 @@ func TestSetSysctl(t *testing.T) {
 				t.Errorf("file (-want +got):\n%s", d)
 			}
 			if all, _ := os.ReadDir(filepath.Dir(file)); len(all) > 1 {
-				t.Errorf("in the folder: %v", all)
+				t.Errorf("in the directory: %v", all)
 			}
 		})
 	}
@@ -99,7 +99,7 @@ func TestSetFileKeepsModeAndOwner(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
 	a := remediate.SetSysctl{Key: key, From: 128, To: 1024, File: file}
-	wantResult(t, apply(t, a), "applied 1024 (made the folder "+filepath.Dir(file)+")")
+	wantResult(t, do(t, a), "applied 1024 (made the directory "+filepath.Dir(file)+")")
 	stat := func(mode uint32, uid uint32) {
 		t.Helper()
 		var st unix.Stat_t
@@ -112,11 +112,11 @@ func TestSetFileKeepsModeAndOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.From, a.To, a.FileFrom = 1024, 2048, 1024
-	wantResult(t, apply(t, a), "applied 2048")
+	wantResult(t, do(t, a), "applied 2048")
 	stat(0o644, 1234)
 }
 
-// Nothing but a regular file in a real folder is written to.
+// Nothing but a regular file in a real directory is written to.
 func TestSetFileRefusesLinks(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -128,7 +128,7 @@ func TestSetFileRefusesLinks(t *testing.T) {
 		{"link to nowhere", func(dir string) (string, error) {
 			return dir + "/90.conf", os.Symlink(dir+"/none", dir+"/90.conf")
 		}},
-		{"link to the folder", func(dir string) (string, error) {
+		{"link to the directory", func(dir string) (string, error) {
 			return dir + "/link/90.conf", os.Symlink(dir, dir+"/link")
 		}},
 		{"hard link", func(dir string) (string, error) {
@@ -137,7 +137,7 @@ func TestSetFileRefusesLinks(t *testing.T) {
 		{"FIFO", func(dir string) (string, error) {
 			return dir + "/90.conf", unix.Mkfifo(dir+"/90.conf", 0o644)
 		}},
-		{"folder", func(dir string) (string, error) {
+		{"directory", func(dir string) (string, error) {
 			return dir + "/90.conf", os.Mkdir(dir+"/90.conf", 0o755)
 		}},
 	} {
@@ -150,10 +150,10 @@ func TestSetFileRefusesLinks(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := tree(t, dir)
-			r := apply(t, remediate.SetSysctl{Key: key, From: 128, To: 1024, File: file})
+			r := do(t, remediate.SetSysctl{Key: key, From: 128, To: 1024, File: file})
 			wantResult(t, r, "failed 128: "+dir, "writes to regular files only")
 			if d := cmp.Diff(before, tree(t, dir)); d != "" {
-				t.Errorf("folder (-before +after):\n%s", d)
+				t.Errorf("directory (-before +after):\n%s", d)
 			}
 			if live, _ := testbed.Somaxconn(); live != 128 {
 				t.Errorf("live value %d, want it untouched", live)
@@ -162,7 +162,7 @@ func TestSetFileRefusesLinks(t *testing.T) {
 	}
 }
 
-// tree lists a folder with the types and texts of its files.
+// tree lists a directory with the types and texts of its files.
 func tree(t *testing.T, dir string) (lines []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -208,7 +208,7 @@ func TestSetSysctlErrors(t *testing.T) {
 	t.Run("read-only file system", func(t *testing.T) {
 		somaxconn(t, 128)
 		dir := mount(t, "", unix.MS_RDONLY)
-		check(t, apply(t, raise(dir+"/90.conf")), unix.EROFS, "ReadWritePaths=")
+		check(t, do(t, raise(dir+"/90.conf")), unix.EROFS, "ReadWritePaths=")
 	})
 	t.Run("full disk", func(t *testing.T) {
 		somaxconn(t, 128)
@@ -216,15 +216,15 @@ func TestSetSysctlErrors(t *testing.T) {
 		write(t, dir+"/90.conf", "# mine\n")
 		write(t, dir+"/ballast", strings.Repeat("x", 4096))
 		before := tree(t, dir)
-		check(t, apply(t, raise(dir+"/90.conf")), unix.ENOSPC, "make room")
+		check(t, do(t, raise(dir+"/90.conf")), unix.ENOSPC, "make room")
 		if d := cmp.Diff(before, tree(t, dir)); d != "" {
-			t.Errorf("folder (-before +after):\n%s", d)
+			t.Errorf("directory (-before +after):\n%s", d)
 		}
 	})
-	t.Run("no right to the folder", func(t *testing.T) {
+	t.Run("no right to the directory", func(t *testing.T) {
 		somaxconn(t, 128)
 		as(t, 1000, []int{unix.CAP_NET_ADMIN}, func() {
-			check(t, apply(t, raise("/etc/sysctl.d/90-qwatch.conf")), unix.EACCES, "CAP_DAC_OVERRIDE")
+			check(t, do(t, raise("/etc/sysctl.d/90-qwatch.conf")), unix.EACCES, "CAP_DAC_OVERRIDE")
 		})
 	})
 	t.Run("no right to the value: file put back", func(t *testing.T) {
@@ -233,16 +233,16 @@ func TestSetSysctlErrors(t *testing.T) {
 		write(t, dir+"/90.conf", "# mine\n")
 		// CAP_DAC_OVERRIDE does not open /proc/sys/net.
 		as(t, 1000, []int{unix.CAP_DAC_OVERRIDE, unix.CAP_CHOWN}, func() {
-			check(t, apply(t, raise(dir+"/90.conf")), unix.EACCES, "CAP_NET_ADMIN")
+			check(t, do(t, raise(dir+"/90.conf")), unix.EACCES, "CAP_NET_ADMIN")
 		})
 		if d := cmp.Diff([]string{"---------- 90.conf # mine\n"}, tree(t, dir)); d != "" {
-			t.Errorf("folder (-want +got):\n%s", d)
+			t.Errorf("directory (-want +got):\n%s", d)
 		}
 	})
 	t.Run("as a user with just CAP_NET_ADMIN", func(t *testing.T) {
 		somaxconn(t, 128)
 		as(t, 1000, []int{unix.CAP_NET_ADMIN}, func() {
-			wantResult(t, apply(t, raise("")), "applied 1024")
+			wantResult(t, do(t, raise("")), "applied 1024")
 		})
 	})
 	t.Run("ProtectKernelTunables", func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestSetSysctlErrors(t *testing.T) {
 			}
 			return unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
 		}, func() {
-			check(t, apply(t, raise("")), unix.EROFS, "ProtectKernelTunables=yes")
+			check(t, do(t, raise("")), unix.EROFS, "ProtectKernelTunables=yes")
 		})
 	})
 }
@@ -306,7 +306,7 @@ func TestKilledWriter(t *testing.T) {
 	if os.Getenv("QWATCH_TEST_WRITER") != "" {
 		for {
 			for _, a := range []remediate.SetSysctl{raise, undo} {
-				if r := apply(t, a); r.Result != remediate.Applied {
+				if r := do(t, a); r.Result != remediate.Applied {
 					t.Fatal(show(r))
 				}
 			}
@@ -358,7 +358,7 @@ func TestKilledWriter(t *testing.T) {
 	t.Logf("%d temporary files left in 50 kills", left)
 	os.Remove(file)
 	somaxconn(t, 128)
-	wantResult(t, apply(t, raise), "applied 1024")
+	wantResult(t, do(t, raise), "applied 1024")
 	if d := cmp.Diff([]string{"---------- 90-qwatch.conf " + full}, tree(t, filepath.Dir(file))); d != "" {
 		t.Errorf("after the next write (-want +got):\n%s", d)
 	}

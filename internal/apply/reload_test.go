@@ -1,4 +1,4 @@
-package host
+package apply
 
 import (
 	"context"
@@ -7,19 +7,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"qwatch/remediate/facts"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/kernel"
 	"qwatch/internal/testbed"
+	"qwatch/internal/uwsgi"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
 func pidsOfWorkers(t *testing.T, u *testbed.UWSGI) []int {
@@ -61,7 +61,7 @@ func TestReload(t *testing.T) {
 		t.Run(strings.Join(append(tt.args, tt.how), " "), func(t *testing.T) {
 			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5300", Args: tt.args})
 			before := pidsOfWorkers(t, u)
-			r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how(tt.how), Timeout: time.Minute})
+			r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how(tt.how), Timeout: time.Minute})
 			wantResult(t, r, "applied -1 ("+tt.want)
 			after := pidsOfWorkers(t, u)
 			if len(after) != 2 || slices.ContainsFunc(after, func(p int) bool { return slices.Contains(before, p) }) {
@@ -76,12 +76,12 @@ func TestReload(t *testing.T) {
 func TestReloadHTTP(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Args: []string{"--plugin", "http", "--http", "127.0.0.1:5310"}})
-	snapshot := observe(t, newHost(t, options))
+	snapshot := observe(t)
 	i := slices.IndexFunc(snapshot.Sockets, func(s facts.Socket) bool { return s.Master.PID == u.Pid && len(s.Workers) == 2 })
 	if i < 0 {
 		t.Fatalf("no backend socket in %+v", snapshot.Sockets)
 	}
-	r := apply(t, remediate.Reload{Socket: snapshot.Sockets[i], How: how("signal"), Timeout: time.Minute})
+	r := do(t, remediate.Reload{Socket: snapshot.Sockets[i], How: how("signal"), Timeout: time.Minute})
 	wantResult(t, r, "applied -1 (signal: 2 new workers")
 	stats, err := testbed.Flood(t.Context(), "127.0.0.1:5310", testbed.FloodOptions{Connections: 1, Request: "/"})
 	if err != nil || stats.Answered != 1 {
@@ -104,6 +104,10 @@ func TestReloadRefuses(t *testing.T) {
 	if err := os.Remove(dir + "/gone.ini"); err != nil {
 		t.Fatal(err)
 	}
+	write(t, dir+"/more.ini", "[uwsgi]\nlisten = 90\n")
+	more := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5324", Args: []string{"--ini", dir + "/more.ini"}})
+	moreSocket := socketOf(t, more.Address)
+	write(t, dir+"/more.ini", "[uwsgi]\nlisten = 1024\n") // after the plan
 	for _, err := range []error{
 		os.Symlink(fifo, dir+"/fifolink"), unix.Mkfifo(dir+"/unread", 0o600),
 		os.WriteFile(dir+"/file", nil, 0o600), os.Symlink(dir+"/file", dir+"/filelink"),
@@ -117,7 +121,7 @@ func TestReloadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { sleep.Process.Kill(); sleep.Wait() }()
-	asleep, err := readStat(sleep.Process.Pid)
+	asleep, err := kernel.ReadStat(sleep.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +131,7 @@ func TestReloadRefuses(t *testing.T) {
 		change(&c)
 		return c
 	}
-	before := slices.Concat(pidsOfWorkers(t, u), pidsOfWorkers(t, once), pidsOfWorkers(t, gone))
+	before := slices.Concat(pidsOfWorkers(t, u), pidsOfWorkers(t, once), pidsOfWorkers(t, gone), pidsOfWorkers(t, more))
 	for _, tt := range []struct {
 		name   string
 		socket facts.Socket
@@ -135,85 +139,32 @@ func TestReloadRefuses(t *testing.T) {
 		want   string
 	}{
 		{"recycled pid", with(func(s *facts.Socket) { s.Master.Start++ }), "signal", "stale -1: process"},
-		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.start }), "signal", fmt.Sprintf("failed -1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
-		{"listen over somaxconn", with(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 1024, "app.ini:3" }), "signal",
-			fmt.Sprintf("failed -1: uWSGI %d is configured with listen = 1024 (app.ini:3) over net.core.somaxconn = 128", u.Pid)},
-		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d has exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
-		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1: the configuration of uWSGI %d is not known, and with exit-on-reload a reload would end it: command line: reading %s/gone.ini: open %s/gone.ini: no such file", gone.Pid, dir, dir)},
-		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1: uWSGI %d runs without a master process", s.Workers[0].PID)},
+		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.Start }), "signal", fmt.Sprintf("failed -1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
+		{"listen over somaxconn", moreSocket, "signal",
+			fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI is configured to listen = 1024 (%s/more.ini:2), and with somaxconn 128 it would not come up again", more.Pid, dir)},
+		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
+		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (command line: reading %s/gone.ini: open %s/gone.ini: no such file", gone.Pid, dir, dir)},
+		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", s.Workers[0].PID)},
 		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1: %s is not open in uWSGI %d", other, u.Pid)},
 		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1: " + dir + "/unread: nobody reads from it"},
 		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1: " + dir + "/fifolink is a symbolic link"},
-		{"not a FIFO", s, "fifo:" + dir + "/file", "failed -1: " + dir + "/file is no FIFO"},
+		{"not a FIFO", s, "fifo:" + dir + "/file", "failed -1: " + dir + "/file is not a FIFO"},
 		{"touch of a link", s, "touch:" + dir + "/filelink", "failed -1: " + dir + "/filelink is a symbolic link"},
-		{"touch of a folder", s, "touch:" + dir, "failed -1: " + dir + " is no regular file"},
+		{"touch of a directory", s, "touch:" + dir, "failed -1: " + dir + " is not a regular file"},
 		{"touch of nothing", s, "touch:" + dir + "/none", "failed -1: open " + dir + "/none: no such file"},
 		{"no systemd", s, "systemd", "failed -1: no connection to systemd"},
 		{"unknown way", s, "kill", `failed -1: no way "kill" to reload`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			wantResult(t, apply(t, remediate.Reload{Socket: tt.socket, How: how(tt.how), Timeout: time.Minute}), tt.want)
+			wantResult(t, do(t, remediate.Reload{Socket: tt.socket, How: how(tt.how), Timeout: time.Minute}), tt.want)
 		})
 	}
 	if _, err := os.Stat(dir + "/none"); err == nil {
 		t.Error("touch made a file")
 	}
-	if after := slices.Concat(pidsOfWorkers(t, u), pidsOfWorkers(t, once), pidsOfWorkers(t, gone)); !slices.Equal(before, after) {
+	if after := slices.Concat(pidsOfWorkers(t, u), pidsOfWorkers(t, once), pidsOfWorkers(t, gone), pidsOfWorkers(t, more)); !slices.Equal(before, after) {
 		t.Errorf("workers %v, then %v, want the same", before, after)
 	}
-}
-
-// In a unit with RestrictSUIDSGID= systemd answers openat2(2) with ENOSYS. The
-// configuration is read all the same, and an app with exit-on-reload lives.
-func TestReloadWithoutOpenat2(t *testing.T) {
-	testbed.Needs(t, "namespace", "uwsgi")
-	ini := filepath.Join(t.TempDir(), "once.ini")
-	write(t, ini, "[uwsgi]\nexit-on-reload = true\nlisten = 90\n")
-	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5326", Args: []string{"--ini", ini}})
-	before := pidsOfWorkers(t, u)
-	withoutOpenat2(t, func() {
-		s := socketOf(t, u.Address)
-		if s.Configured != 90 || s.Unread != "" {
-			t.Errorf("configured %d, unread %q; want 90 and all read", s.Configured, s.Unread)
-		}
-		r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
-		wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d has exit-on-reload (%s:2)", u.Pid, ini))
-	})
-	if after := pidsOfWorkers(t, u); !slices.Equal(before, after) {
-		t.Errorf("workers %v, then %v, want the same", before, after)
-	}
-}
-
-// withoutOpenat2 runs f on a thread on which openat2(2) answers ENOSYS. The
-// thread ends with it.
-func withoutOpenat2(t *testing.T, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		filter := []unix.SockFilter{
-			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
-			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_OPENAT2},
-			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
-			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-		}
-		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			t.Errorf("no_new_privs: %v", err)
-			return
-		}
-		if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))); errno != 0 {
-			t.Errorf("seccomp: %v", errno)
-			return
-		}
-		if _, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH}); !errors.Is(err, unix.ENOSYS) {
-			t.Errorf("openat2: %v, want ENOSYS", err)
-			return
-		}
-		f()
-	}()
-	<-done
 }
 
 // SIGHUP ends the first process of a uWSGI without a master and leaves the
@@ -223,8 +174,8 @@ func TestReloadWithoutMaster(t *testing.T) {
 	ini := filepath.Join(t.TempDir(), "app.ini")
 	write(t, ini, "[uwsgi]\nmaster = false\nprocesses = 3\n")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5325", Workers: 2, Args: []string{"--ini", ini}})
-	r := apply(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how("signal"), Timeout: time.Minute})
-	wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d runs without a master process: SIGHUP would end it", u.Pid))
+	r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how("signal"), Timeout: time.Minute})
+	wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", u.Pid))
 }
 
 // A worker that is busy holds the reload up.
@@ -233,7 +184,7 @@ func TestReloadTimeout(t *testing.T) {
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5330"})
 	connections := func() (n int) {
 		for _, pid := range pidsOfWorkers(t, u) {
-			held, _ := sockets(fmt.Sprintf("/proc/%d", pid))
+			held, _ := kernel.Sockets(pid)
 			n += len(held)
 		}
 		return n
@@ -253,7 +204,7 @@ func TestReloadTimeout(t *testing.T) {
 		}
 		return "no worker has accepted the connection"
 	})
-	r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: 500 * time.Millisecond})
+	r := do(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: 500 * time.Millisecond})
 	got := regexp.MustCompile(`\d+ \(`).ReplaceAllString(show(r), "PID (")
 	want := "failed -1: reload of uWSGI PID (signal): not done after 500ms; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
 	if got != want {
@@ -261,15 +212,43 @@ func TestReloadTimeout(t *testing.T) {
 	}
 }
 
-// With a stats server uWSGI checks listen against somaxconn again, and ends.
+// What the plan could not know ends the master, and the outcome says so.
 func TestReloadEndsTheMaster(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
-	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5340", Args: []string{"--stats", "127.0.0.1:5341"}})
+	ini := filepath.Join(t.TempDir(), "app.ini")
+	write(t, ini, "[uwsgi]\nstrict = true\n")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5340", Args: []string{"--ini", ini}})
 	s := socketOf(t, u.Address)
-	somaxconn(t, 50)
-	s.Configured = 0 // as where it was not found
-	r := apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
+	write(t, ini, "[uwsgi]\nstrict = true\nno-such-option = true\n")
+	r := do(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
 	wantResult(t, r, "failed -1: reload of uWSGI", "the master has ended; its log says why")
+}
+
+// A configuration that cannot be read in time is not known.
+func TestReloadOfHangingConfiguration(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5342"})
+	s := socketOf(t, u.Address)
+	before := pidsOfWorkers(t, u)
+	hang := make(chan struct{})
+	defer close(hang)
+	a := New(names, nil)
+	asked := 0
+	a.configs.Ask = func(context.Context, uwsgi.Process) (uwsgi.Config, error) {
+		asked++
+		<-hang
+		return uwsgi.Config{}, nil
+	}
+	for range 2 {
+		r := a.Apply(t.Context(), remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
+		wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (it has not answered for ", u.Pid))
+	}
+	if asked != 1 {
+		t.Errorf("read %d times while the first one hangs", asked)
+	}
+	if after := pidsOfWorkers(t, u); !slices.Equal(before, after) {
+		t.Errorf("workers %v, then %v, want the same", before, after)
+	}
 }
 
 func TestReloadRights(t *testing.T) {
@@ -277,11 +256,13 @@ func TestReloadRights(t *testing.T) {
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5350", User: "nobody"})
 	s := socketOf(t, u.Address)
 	act := func() remediate.Outcome {
-		return apply(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
+		a, read := New(names, nil), uwsgi.Running(uwsgi.ProcessOf(s.Master), names) // the rights are this thread's only
+		a.configs.Ask = func(context.Context, uwsgi.Process) (uwsgi.Config, error) { return read, nil }
+		return a.Apply(t.Context(), remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
 	}
 	// Whoever may not see how it is configured does not reload it.
 	as(t, 1000, []int{unix.CAP_KILL}, func() {
-		wantResult(t, act(), fmt.Sprintf("failed -1: the configuration of uWSGI %d is not known", u.Pid))
+		wantResult(t, act(), fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (", u.Pid))
 	})
 	as(t, 1000, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, func() {
 		wantResult(t, act(), "failed -1: SIGHUP to process", "operation not permitted; needs the same user or CAP_KILL")
@@ -334,8 +315,7 @@ func TestReloadSystemd(t *testing.T) {
 			s := socketOf(t, u.Address)
 			s.Master.Unit = tt.unit
 			tt.units.master = u.Pid
-			h := hand{processes: options.Processes, units: &tt.units}
-			wantResult(t, h.Apply(t.Context(), remediate.Reload{Socket: s, How: how(tt.how), Timeout: time.Minute}), tt.want)
+			wantResult(t, New(names, &tt.units).Apply(t.Context(), remediate.Reload{Socket: s, How: how(tt.how), Timeout: time.Minute}), tt.want)
 			if !slices.Equal(tt.units.log, tt.log) {
 				t.Errorf("systemd was asked %q, want %q", tt.units.log, tt.log)
 			}
@@ -346,7 +326,7 @@ func TestReloadSystemd(t *testing.T) {
 // unready tells whether a reload would hang on the worker: it has just been
 // forked and has no signal handlers of its own.
 func unready(w facts.Worker) bool {
-	ok, err := catches(w.PID, unix.SIGHUP)
+	ok, err := kernel.Catches(w.PID, unix.SIGHUP)
 	return err != nil || !ok || w.State != 'S'
 }
 
@@ -356,10 +336,9 @@ func TestReloadVassal(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "a.ini"), "[uwsgi]\nmaster = true\nprocesses = 2\nplugin = python3\nsocket = 127.0.0.1:5371\n")
 	emperor := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5370", Args: []string{"--emperor", dir}})
-	h := newHost(t, options)
 	var s facts.Socket
 	eventually(t, func() string {
-		for _, s = range observe(t, h).Sockets {
+		for _, s = range observe(t).Sockets {
 			if s.Address == "127.0.0.1:5371" && len(s.Workers) == 2 && s.Master.PID != emperor.Pid && !slices.ContainsFunc(s.Workers, unready) {
 				return ""
 			}
@@ -368,7 +347,7 @@ func TestReloadVassal(t *testing.T) {
 	})
 	s.Master.Unit = "emperor.service"
 	asked := &units{can: true}
-	r := hand{processes: options.Processes, units: asked}.Apply(t.Context(), remediate.Reload{Socket: s, How: how("auto"), Timeout: time.Minute})
+	r := New(names, asked).Apply(t.Context(), remediate.Reload{Socket: s, How: how("auto"), Timeout: time.Minute})
 	wantResult(t, r, "applied -1 (signal: 2 new workers")
 	if len(asked.log) != 0 {
 		t.Errorf("systemd was asked %q", asked.log)
@@ -377,7 +356,7 @@ func TestReloadVassal(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	act := func(u Units) remediate.Outcome {
-		return hand{units: u}.Apply(t.Context(), remediate.Start{Unit: "app.service", Timeout: time.Minute})
+		return New(nil, u).Apply(t.Context(), remediate.Start{Unit: "app.service", Timeout: time.Minute})
 	}
 	u := &units{}
 	wantResult(t, act(u), "applied -1")

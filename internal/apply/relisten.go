@@ -1,16 +1,16 @@
-package host
+package apply
 
 import (
 	"errors"
 	"fmt"
 	"os"
-	"qwatch/remediate/facts"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/kernel"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
 // relisten calls listen(2) on the running socket. On one that listens already
@@ -23,64 +23,50 @@ func relisten(a remediate.Relisten) remediate.Outcome {
 		return failure(-1, err)
 	}
 	defer unix.Close(fd)
-	space, err := spaceOf(s)
+	netns, err := openNetNS(s)
 	if err != nil {
 		return failed(-1, err)
 	}
-	defer space.close()
-	was, err := limitOf(space, s)
+	defer netns.Close()
+	was, err := limitOf(netns, s)
 	if err != nil {
 		return failure(-1, err)
 	}
-	if r, ok := compare("the limit of "+s.Name(), was, a.From, a.To, a.Undo); !ok {
-		return r
+	if o, ok := compare("the limit of "+s.Name(), was, a.From, a.To, a.Undo); !ok {
+		return o
 	}
-	if most := space.limit(make([]byte, 64)); most < a.To {
+	if most := netns.Somaxconn(); most < a.To {
 		return failed(was, fmt.Errorf("net.core.somaxconn of the socket's network namespace is %d: listen(2) would stop there instead of at %d; raise it first", most, a.To))
 	}
 	if err := unix.Listen(fd, a.To); err != nil {
 		return failed(was, fmt.Errorf("listen on %s: %w", s.Name(), err))
 	}
-	now, err := limitOf(space, s)
+	now, err := limitOf(netns, s)
 	if err == nil && now != a.To {
 		// Not Failed: that would ask for a reload, and a process that calls
 		// listen(2) all the time could have one, and its wait, at will.
 		err = fmt.Errorf("the limit of %s is %d after listen(2) with %d, the process calls it too: %w", s.Name(), now, a.To, errGone)
 	}
 	if err != nil {
-		r := failure(was, err)
-		r.Now = now
-		return r
+		return failure(now, err)
 	}
 	return remediate.Outcome{Result: remediate.Applied, Now: now}
 }
 
-// spaceOf opens the network namespace in which the socket lives.
-func spaceOf(s facts.Socket) (*namespace, error) {
-	if !s.OtherNetNS {
-		return openNamespace()
-	}
-	space, err := enterNamespace(s.Master.PID)
-	if err != nil {
-		return nil, fmt.Errorf("network namespace of %s: %w; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN", s.Name(), err)
-	}
-	return space, nil
-}
-
 // limitOf is the socket's limit as sock_diag shows it.
-func limitOf(space *namespace, s facts.Socket) (int, error) {
-	if space.id != s.ID.NetNS {
+func limitOf(netns *kernel.NetNS, s facts.Socket) (int, error) {
+	if netns.ID != s.ID.NetNS {
 		return -1, fmt.Errorf("network namespace %d of %s is another now: %w", s.ID.NetNS, s.Name(), errGone)
 	}
-	all, err := listeners(space.diag, s.Family, nil)
+	all, err := netns.ListenersOf(kernel.Family(s.Family))
 	if err != nil {
 		return -1, err
 	}
-	i := slices.IndexFunc(all, func(l listener) bool { return l.inode == s.ID.Inode })
+	i := slices.IndexFunc(all, func(l kernel.Listener) bool { return l.Inode == s.ID.Inode })
 	if i < 0 {
 		return -1, fmt.Errorf("socket %d of %s no longer listens: %w", s.ID.Inode, s.Name(), errGone)
 	}
-	return all[i].limit, nil
+	return all[i].Limit, nil
 }
 
 // borrow returns a duplicate of the master's descriptor of the socket.
@@ -98,9 +84,9 @@ func borrow(s facts.Socket) (fd int, err error) {
 			return -1, err
 		}
 	}
-	held, err := sockets("/proc/" + strconv.Itoa(s.Master.PID))
+	held, err := kernel.Sockets(s.Master.PID)
 	if err != nil {
-		return -1, fmt.Errorf("find socket %d in uWSGI %d: %w; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", s.ID.Inode, s.Master.PID, err)
+		return -1, kernel.Explain(kernel.ListOpen, fmt.Sprintf("find socket %d in uWSGI %d", s.ID.Inode, s.Master.PID), err)
 	}
 	at, ok := held[s.ID.Inode]
 	if !ok {
@@ -114,7 +100,7 @@ func borrow(s facts.Socket) (fd int, err error) {
 func duplicate(pidfd, at int, s facts.Socket) (int, error) {
 	fd, err := unix.PidfdGetfd(pidfd, at, 0)
 	if err != nil {
-		return -1, explainGetfd(s.Master.PID, err)
+		return -1, whyNoDescriptor(s.Master.PID, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -132,18 +118,13 @@ func duplicate(pidfd, at int, s facts.Socket) (int, error) {
 	return fd, nil
 }
 
-func explainGetfd(pid int, err error) error {
+// whyNoDescriptor tells a process that has changed from a right that is missing.
+func whyNoDescriptor(pid int, err error) error {
 	switch {
 	case errors.Is(err, unix.EBADF):
 		return fmt.Errorf("the descriptor of uWSGI %d is closed: %w", pid, errGone)
 	case errors.Is(err, unix.ESRCH):
-		return fmt.Errorf("uWSGI %d has ended: %w", pid, errGone)
-	case errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("pidfd_getfd: %w; needs Linux 5.6, and no seccomp filter against it", err)
-	case errors.Is(err, unix.EPERM) && ptraceScope() == "3":
-		return fmt.Errorf("pidfd_getfd of process %d: %w; kernel.yama.ptrace_scope is 3, which forbids it until the next boot", pid, err)
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("pidfd_getfd of process %d: %w; needs CAP_SYS_PTRACE, and no seccomp filter against it", pid, err)
+		return ended(pid)
 	}
-	return fmt.Errorf("pidfd_getfd of process %d: %w", pid, err)
+	return kernel.Explain(kernel.TakeDescriptor, fmt.Sprintf("process %d", pid), err)
 }

@@ -1,25 +1,32 @@
-package host
+package apply
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"qwatch/remediate/facts"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/host"
 	"qwatch/internal/testbed"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
-// apply acts with nothing but what the action says.
-func apply(t *testing.T, a remediate.Action) remediate.Outcome {
+var names = []string{"uwsgi", "uwsgi-core"}
+
+func TestMain(m *testing.M) { testbed.Main(m) }
+
+// do acts with nothing but what the action says.
+func do(t *testing.T, a remediate.Action) remediate.Outcome {
 	t.Helper()
-	return hand{processes: options.Processes}.Apply(t.Context(), a)
+	return New(names, nil).Apply(t.Context(), a)
 }
 
 // show is a result as one line.
@@ -99,22 +106,71 @@ func onThread(t *testing.T, prepare func() error, f func()) {
 func TestApplyEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r := hand{}.Apply(ctx, remediate.SetSysctl{Key: "net.core.somaxconn", From: 128, To: 1024})
+	r := New(nil, nil).Apply(ctx, remediate.SetSysctl{Key: "net.core.somaxconn", From: 128, To: 1024})
 	if r.Result != remediate.Failed || !errors.Is(r.Err, context.Canceled) {
 		t.Errorf("with an ended context: %s", show(r))
 	}
-	wantResult(t, apply(t, nil), "failed -1: unknown action")
+	wantResult(t, do(t, nil), "failed -1: unknown action")
+}
+
+// observe is what the host shows.
+func observe(t *testing.T) facts.Snapshot {
+	t.Helper()
+	h, err := host.New(host.Options{Processes: names, Patience: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	snapshot, err := h.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snapshot
 }
 
 // socketOf is the socket at addr as Observe shows it.
 func socketOf(t *testing.T, addr string) facts.Socket {
 	t.Helper()
-	snapshot := observe(t, newHost(t, options))
+	snapshot := observe(t)
 	i := slices.IndexFunc(snapshot.Sockets, func(s facts.Socket) bool { return s.Address == addr })
 	if i < 0 {
 		t.Fatalf("no socket %s in %+v", addr, snapshot.Sockets)
 	}
 	return snapshot.Sockets[i]
+}
+
+// eventually asks until the answer is "", for as long as the machine may need.
+func eventually(t *testing.T, ask func() string) {
+	t.Helper()
+	answer := ""
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if answer = ask(); answer == "" {
+			return
+		}
+	}
+	t.Fatal("after 15 s still: ", answer)
+}
+
+// inside runs f in a network namespace of its own and goes back. lo is down
+// there, but a socket can listen.
+func inside(t *testing.T, f func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		// Else the thread stays locked, and ends with the test.
+		if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	f()
 }
 
 // somaxconn sets it for the time of the test.

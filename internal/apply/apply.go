@@ -1,0 +1,157 @@
+// Package apply is the only package that changes the kernel, /etc or another
+// process: it takes the actions of a plan. It decides nothing, and shares
+// nothing with package host: each action is compare-and-swap, and compares the
+// plan with what the host is right then.
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/internal/kernel"
+	"qwatch/internal/lookup"
+	"qwatch/internal/uwsgi"
+	"qwatch/remediate"
+	"qwatch/remediate/facts"
+)
+
+// Units asks the service manager for what it does with a unit. Reload and
+// Start return when the job is done, with an error unless it succeeded.
+type Units interface {
+	// CanReload reports whether the unit says how it is reloaded (ExecReload=).
+	CanReload(ctx context.Context, unit string) (bool, error)
+	Reload(ctx context.Context, unit string) error
+	Start(ctx context.Context, unit string) error
+}
+
+// Applier takes actions. Any number of goroutines may use it.
+type Applier struct {
+	processes []string
+	units     Units
+
+	// What may lie on a file system that does not answer.
+	configs lookup.Table[uwsgi.Process, uwsgi.Config]
+	opened  lookup.Table[openFile, bool]
+}
+
+// openFile is the question whether a process has a file open.
+type openFile struct {
+	pid      int
+	dev, ino uint64
+}
+
+const (
+	// fileDeadline is how long files may take to be read.
+	fileDeadline = time.Second
+	// maxHanging is how many reads may hang at a time, each with a thread.
+	maxHanging = 8
+)
+
+// New makes an Applier. processes are the names of what counts as uWSGI, as
+// kernel.Named takes them. Units are reloaded and started through u; nil where
+// no systemd runs.
+func New(processes []string, u Units) *Applier {
+	slots := lookup.NewSlots(maxHanging)
+	return &Applier{
+		processes: processes, units: u,
+		configs: lookup.Table[uwsgi.Process, uwsgi.Config]{Deadline: fileDeadline, Slots: slots,
+			Ask: func(_ context.Context, master uwsgi.Process) (uwsgi.Config, error) {
+				return uwsgi.Running(master, processes), nil
+			}},
+		opened: lookup.Table[openFile, bool]{Deadline: fileDeadline, Slots: slots,
+			Ask: func(_ context.Context, f openFile) (bool, error) {
+				return kernel.HasOpen(f.pid, f.dev, f.ino)
+			}},
+	}
+}
+
+// Apply changes the host by one action. It answers remediate.Stale and changes
+// nothing unless the host still is as the action says; the error of a failure
+// says what would allow it. It may run while the host is looked at.
+func (a *Applier) Apply(ctx context.Context, action remediate.Action) remediate.Outcome {
+	if err := ctx.Err(); err != nil {
+		return failed(-1, err)
+	}
+	switch action := action.(type) {
+	case remediate.SetSysctl:
+		if action.NetNSOf == (facts.Process{}) {
+			return setSysctl(action)
+		}
+		return setSysctlIn(action)
+	case remediate.Relisten:
+		return relisten(action)
+	case remediate.Reload:
+		return a.reload(ctx, action)
+	case remediate.Start:
+		return a.start(ctx, action)
+	default:
+		return failed(-1, fmt.Errorf("unknown action %T", action))
+	}
+}
+
+// errGone is the error of a compare-and-swap whose object has changed or ended.
+var errGone = errors.New("changed since the plan")
+
+func failed(now int, err error) remediate.Outcome {
+	return remediate.Outcome{Result: remediate.Failed, Now: now, Err: err}
+}
+
+// failure is Stale for errGone and Failed for the rest.
+func failure(now int, err error) remediate.Outcome {
+	o := failed(now, err)
+	if errors.Is(err, errGone) {
+		o.Result = remediate.Stale
+	}
+	return o
+}
+
+// compare is the compare of compare-and-swap. ok is false where o is the
+// answer: the value already is what it shall be, or is not what the plan saw.
+func compare(what string, now, from, to int, undo bool) (o remediate.Outcome, ok bool) {
+	switch {
+	case to < from && !undo:
+		return failed(now, fmt.Errorf("refuses to lower %s from %d to %d", what, from, to)), false
+	case now == from:
+		return remediate.Outcome{}, true
+	case !undo && now >= to, undo && now <= to:
+		return remediate.Outcome{Result: remediate.Skipped, Now: now, Note: fmt.Sprintf("%s already is %d", what, now)}, false
+	default:
+		return failure(now, fmt.Errorf("%s is %d, not %d: %w", what, now, from, errGone)), false
+	}
+}
+
+// openProcess is a handle on a process that a recycled pid cannot stand in for:
+// the start time is compared when the pidfd is already held.
+func openProcess(p facts.Process) (pidfd int, err error) {
+	pidfd, err = kernel.OpenPidfd(p.PID)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return -1, ended(p.PID)
+	case err != nil:
+		return -1, err
+	}
+	st, err := kernel.ReadStat(p.PID)
+	if err != nil || st.Start != p.Start {
+		unix.Close(pidfd)
+		return -1, fmt.Errorf("process %d is no longer the uWSGI that it was: %w", p.PID, errGone)
+	}
+	return pidfd, nil
+}
+
+func ended(pid int) error { return fmt.Errorf("uWSGI %d has ended: %w", pid, errGone) }
+
+// openNetNS opens the network namespace in which the socket lives.
+func openNetNS(s facts.Socket) (*kernel.NetNS, error) {
+	if !s.OtherNetNS {
+		return kernel.OpenNetNS()
+	}
+	n, err := kernel.OpenNetNSOf(s.Master.PID)
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of %s: %w", s.Name(), err)
+	}
+	return n, nil
+}

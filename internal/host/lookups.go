@@ -1,0 +1,272 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"qwatch/internal/kernel"
+	"qwatch/internal/lookup"
+	"qwatch/internal/uwsgi"
+	"qwatch/remediate/facts"
+	"qwatch/systemd"
+)
+
+const (
+	// statsDeadline is how long a stats server may take. The master answers
+	// between its other work (core/master.c).
+	statsDeadline = 300 * time.Millisecond
+	// statsEvery is how long an answer serves: each costs the master a
+	// connection.
+	statsEvery = 2 * time.Second
+	// deadline is how long systemd may take, and files.
+	deadline = time.Second
+	// maxHanging is how many reads of files may hang at a time, each with a
+	// thread, of which a service may have few (TasksMax=).
+	maxHanging = 32
+	// fileAge is how long what was read of a file stands in for what does not
+	// answer now.
+	fileAge = 10 * time.Second
+)
+
+// lookups are the questions that may never be answered: a server may accept and
+// be silent, a file may lie on a file system that is gone, and the command line
+// of a process, its environment and its threads cannot be read while it holds
+// the lock of its memory or is in execve(2).
+type lookups struct {
+	args    lookup.Table[uwsgi.Process, []string]
+	config  lookup.Table[uwsgi.Process, uwsgi.Config]
+	logs    lookup.Table[uwsgi.Process, []string]
+	threads lookup.Table[uwsgi.Process, threads]
+	unit    lookup.Table[unitKey, systemd.SocketUnit]
+	stats   lookup.Table[string, facts.Stats]
+	rights  lookup.Table[facts.Step, struct{}]
+	refused lookup.Table[string, uwsgi.Config]
+
+	answeredBy map[string]statsSource // by the stats server's address
+}
+
+// threads are what the threads of one process do.
+type threads struct {
+	waits    facts.Waits
+	switches uint64
+}
+
+// unitKey is a socket and what systemd is asked about it. A socket keeps its
+// unit for life, so that an answer is never asked for again.
+type unitKey struct {
+	id      facts.SocketID
+	bound   facts.Address
+	service string
+}
+
+// statsSource is which master gave the answer that was asked for at a time.
+type statsSource struct {
+	at     time.Time
+	master facts.Process
+}
+
+var errNoSystemd = errors.New("no systemd runs here")
+
+func (l *lookups) init(h *Host) {
+	slots := lookup.NewSlots(maxHanging)
+	l.args = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots,
+		Ask: func(_ context.Context, p uwsgi.Process) ([]string, error) { return kernel.Args(p.PID) }}
+	l.config = lookup.Table[uwsgi.Process, uwsgi.Config]{Deadline: deadline, Slots: slots,
+		Ask: func(_ context.Context, p uwsgi.Process) (uwsgi.Config, error) {
+			return uwsgi.Running(p, h.options.Load().Processes), nil
+		}}
+	l.logs = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots,
+		Ask: func(_ context.Context, p uwsgi.Process) ([]string, error) { return kernel.Written(p.PID) }}
+	l.threads = lookup.Table[uwsgi.Process, threads]{Deadline: deadline, Slots: slots,
+		Ask: func(_ context.Context, p uwsgi.Process) (threads, error) {
+			waits, switches := kernel.Threads(p.PID)
+			return threads{facts.Waits(waits), switches}, nil
+		}}
+	const forLife = 1<<63 - 1
+	l.unit = lookup.Table[unitKey, systemd.SocketUnit]{Deadline: deadline, Good: forLife,
+		Ask: func(ctx context.Context, k unitKey) (systemd.SocketUnit, error) {
+			manager := h.options.Load().SocketUnits
+			if manager == nil { // by a change of options
+				return systemd.SocketUnit{}, errNoSystemd
+			}
+			units, err := manager.SocketUnits(ctx, k.service)
+			for _, u := range units {
+				if slices.ContainsFunc(u.Listen, k.bound.IsListen) {
+					return u, nil
+				}
+			}
+			return systemd.SocketUnit{}, err
+		}}
+	l.stats = lookup.Table[string, facts.Stats]{Deadline: statsDeadline, Good: statsEvery, Bad: statsEvery, Ask: readStats}
+	l.rights = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots,
+		Ask: func(_ context.Context, step facts.Step) (struct{}, error) {
+			return struct{}{}, h.rights.Load().try(step)
+		}}
+	l.refused = lookup.Table[string, uwsgi.Config]{Deadline: deadline, Slots: slots, Ask: h.askRefused}
+}
+
+// forget drops all questions; those that can be are broken off.
+func (l *lookups) forget() {
+	l.args.Start(nil)
+	l.config.Start(nil)
+	l.logs.Start(nil)
+	l.threads.Start(nil)
+	l.unit.Start(nil)
+	l.stats.Start(nil)
+	l.rights.Start(nil)
+}
+
+// budget is how long may still be waited for answers.
+type budget struct{ left time.Duration }
+
+// wait waits for all of them.
+func (b *budget) wait(ctx context.Context, waits ...func(context.Context)) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, b.left)
+	defer cancel()
+	for _, w := range waits {
+		w(ctx)
+	}
+	b.left -= time.Since(began)
+}
+
+// arguments tells the command lines of those processes whose descriptors may
+// not be listed; nil where that is not known.
+func (l *lookups) arguments(ctx context.Context, wait *budget, procs []kernel.Process) func(*kernel.Process) []string {
+	var keys []uwsgi.Process
+	for i := range procs {
+		if procs[i].Denied != nil {
+			keys = append(keys, uwsgi.ProcessOf(identity(&procs[i])))
+		}
+	}
+	wait.wait(ctx, l.args.Start(keys))
+	return func(p *kernel.Process) []string {
+		if a := l.args.Get(uwsgi.ProcessOf(identity(p))); a.Within(fileAge) {
+			return a.Value
+		}
+		return nil
+	}
+}
+
+// fill adds to a snapshot what has to be asked for.
+func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *facts.Snapshot) {
+	l := &h.lookups
+	var masters, workers []uwsgi.Process
+	var units []unitKey
+	for i := range s.Sockets {
+		socket := &s.Sockets[i]
+		masters = append(masters, uwsgi.ProcessOf(socket.Master))
+		for _, w := range socket.Workers {
+			workers = append(workers, uwsgi.ProcessOf(w.Process))
+		}
+		if options.SocketUnits != nil && socket.Master.Unit != "" {
+			units = append(units, keyOf(socket))
+		}
+	}
+	var steps []facts.Step
+	if !options.AssumeRights {
+		steps = h.rights.Load().steps()
+	}
+	wait.wait(ctx, l.config.Start(masters), l.logs.Start(masters), l.threads.Start(workers), l.unit.Start(units),
+		l.stats.Start(options.Stats), l.rights.Start(steps))
+	s.Cannot = l.cannot(steps)
+	noted := make(map[int]bool)
+	for i := range s.Sockets {
+		socket := &s.Sockets[i]
+		l.fillMaster(socket)
+		if socket.Unread != "" && !noted[socket.Master.PID] {
+			noted[socket.Master.PID] = true
+			note(s, fmt.Sprintf("the configuration of uWSGI %d", socket.Master.PID), errors.New(socket.Unread))
+		}
+		for j := range socket.Workers {
+			w := &socket.Workers[j]
+			if a := l.threads.Get(uwsgi.ProcessOf(w.Process)); a.Err == nil { // what was a while ago says nothing
+				w.Waits, w.Switches = a.Value.waits, a.Value.switches
+			}
+		}
+		if options.SocketUnits == nil || socket.Master.Unit == "" {
+			continue
+		}
+		unit := l.unit.Get(keyOf(socket))
+		if unit.Err != nil {
+			socket.UnitUnknown = unit.Err.Error()
+			note(s, "the .socket unit of "+socket.Name(), unit.Err)
+			continue
+		}
+		socket.SocketUnit, socket.UnitBacklog = unit.Value.Unit, int(unit.Value.Backlog)
+	}
+	l.fillStats(s, options.Stats)
+}
+
+// cannot says why those of the steps that are not possible are not.
+func (l *lookups) cannot(steps []facts.Step) map[facts.Step]string {
+	cannot := make(map[facts.Step]string)
+	for _, step := range steps {
+		switch a := l.rights.Get(step); {
+		case a.Within(fileAge):
+		case a.Late:
+			cannot[step] = fmt.Sprintf("it is not known whether qwatch may: %v", a.Err)
+		default:
+			cannot[step] = a.Err.Error()
+		}
+	}
+	return cannot
+}
+
+func keyOf(s *facts.Socket) unitKey { return unitKey{s.ID, s.Bound(), s.Master.Unit} }
+
+// fillMaster adds what the socket's master has configured and open.
+func (l *lookups) fillMaster(s *facts.Socket) {
+	master := uwsgi.ProcessOf(s.Master)
+	config := l.config.Get(master)
+	if !config.Within(fileAge) {
+		config.Value = uwsgi.Config{Unread: config.Err}
+	}
+	config.Value.Fill(s)
+	if logs := l.logs.Get(master); logs.Within(fileAge) {
+		s.Logs = logs.Value
+	}
+}
+
+// fillStats adds what the stats servers say. A server is one of the listening
+// sockets of the master that it tells of. Its last good answer stays, with its
+// time, as long as that is the same master.
+func (l *lookups) fillStats(s *facts.Snapshot, addresses []string) {
+	sources := make(map[string]statsSource, len(addresses))
+	for _, address := range addresses {
+		a := l.stats.Get(address)
+		plain, http := strings.CutPrefix(address, "http://")
+		switch {
+		case a.Late && a.At.IsZero() && !http:
+			s.Unseen = append(s.Unseen, fmt.Sprintf("stats server %s: %v; if it speaks HTTP (--stats-http), write http://%s", address, a.Err, address))
+		case a.Late && !a.At.IsZero():
+			s.Unseen = append(s.Unseen, fmt.Sprintf("stats server %s has not answered since %s", address, a.Value.At.UTC().Format(time.RFC3339)))
+		case a.Err != nil:
+			note(s, "stats server "+address, a.Err)
+		}
+		if a.At.IsZero() {
+			continue
+		}
+		server := slices.IndexFunc(s.Sockets, func(s facts.Socket) bool { return !s.OtherNetNS && s.AnswersTo(plain) })
+		if server < 0 {
+			note(s, "whose numbers "+address+" gives", errors.New("no uWSGI master listens there"))
+			continue
+		}
+		source := statsSource{a.At, s.Sockets[server].Master}
+		if before, ok := l.answeredBy[address]; ok && before.at.Equal(a.At) {
+			source = before
+		}
+		sources[address] = source
+		stats := a.Value
+		for i := range s.Sockets {
+			if socket := &s.Sockets[i]; socket.Master.Same(source.master) {
+				socket.Stats = &stats
+			}
+		}
+	}
+	l.answeredBy = sources
+}

@@ -1,0 +1,224 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"qwatch/internal/kernel"
+	"qwatch/remediate/facts"
+	"qwatch/systemd"
+)
+
+// maxNetNS is how many network namespaces besides the own one are looked into:
+// any user may make thousands of them.
+const maxNetNS = 64
+
+// walk is what a walk over /proc has found.
+type walk struct {
+	options *Options // that it went by
+	at      time.Time
+	procs   []kernel.Process
+	owned   map[uint64]owner // by the socket's inode
+	known   map[uint64]bool  // all inodes that were listening then, owned or not
+	unseen  []string
+}
+
+// stale reports whether the owners must be looked up again. Sockets that were
+// there at the last walk and had no uWSGI do not count: most listening sockets
+// of a host are somebody else's.
+func (w *walk) stale(options *Options, views []view, now time.Time) bool {
+	age := now.Sub(w.at)
+	if age >= rewalk || w.options != options {
+		return true
+	}
+	return age >= walkGap && slices.ContainsFunc(views, func(v view) bool {
+		return slices.ContainsFunc(v.listeners, func(l kernel.Listener) bool { return !w.known[l.Inode] })
+	})
+}
+
+func (w *walk) note(err error) { w.unseen = append(w.unseen, err.Error()) }
+
+// walk finds the uWSGI processes, opens the namespaces in which they live, and
+// tells the owners of the sockets. views is what was listening just before: a
+// socket that appears during the walk is new to the next Sample.
+func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views []view) error {
+	procs, hidden, err := kernel.Processes(options.Processes, h.own)
+	if err != nil {
+		return err
+	}
+	w := walk{options: options, at: time.Now(), procs: procs, owned: owners(procs), known: make(map[uint64]bool)}
+	if hidden {
+		w.note(kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")))
+	}
+	h.openNetNS(&w)
+	args := h.lookups.arguments(ctx, wait, procs)
+	for _, v := range views {
+		for _, l := range v.listeners {
+			w.known[l.Inode] = true
+			if _, ok := w.owned[l.Inode]; ok {
+				continue
+			}
+			if o, ok := guess(l, v.netns.ID, procs, args); ok {
+				w.owned[l.Inode] = o
+				w.unseen = append(w.unseen, fmt.Sprintf("the owner of %s: taken to be uWSGI %d by its command line", l.Address(), o.master.PID))
+			}
+		}
+	}
+	// A zombie has lost its descriptors, whatever right there is.
+	for _, p := range roots(procs, func(p *kernel.Process) bool { return p.Denied != nil && p.State != 'Z' }) {
+		w.note(kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), p.Denied))
+	}
+	h.walked = w
+	return nil
+}
+
+// openNetNS opens the namespaces in which a uWSGI lives and that are not open
+// yet, and closes those that none lives in any more: an open one would outlive
+// its container.
+func (h *Host) openNetNS(w *walk) {
+	for _, n := range slices.Clone(h.netns[1:]) {
+		if !slices.ContainsFunc(w.procs, func(p kernel.Process) bool { return p.NetNS == n.ID }) {
+			h.closeNetNS(n)
+		}
+	}
+	failed := make(map[uint64]bool)
+	alive := func(p *kernel.Process) bool { return p.State != 'Z' } // a zombie has no namespace
+	for _, p := range roots(w.procs, alive) {
+		if failed[p.NetNS] || slices.ContainsFunc(h.netns, func(n *kernel.NetNS) bool { return n.ID == p.NetNS }) {
+			continue
+		}
+		name := fmt.Sprintf("uWSGI %d", p.PID)
+		if c := identity(p).Container; c != "" {
+			name += " in " + c
+		}
+		if p.NetNS == 0 {
+			w.note(kernel.Explain(kernel.EnterNetNS, name, kernel.Hidden("it lives in another network namespace")))
+			continue
+		}
+		if len(h.netns) > maxNetNS {
+			failed[p.NetNS] = true
+			w.unseen = append(w.unseen, fmt.Sprintf("%s: more than %d network namespaces hold a uWSGI", name, maxNetNS))
+			continue
+		}
+		n, err := kernel.OpenNetNSOf(p.PID)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has ended meanwhile
+		}
+		if err != nil {
+			failed[p.NetNS] = true
+			w.unseen = append(w.unseen, fmt.Sprintf("%s: its network namespace %d: %v", name, p.NetNS, err))
+			continue
+		}
+		h.netns = append(h.netns, n)
+	}
+}
+
+func (h *Host) closeNetNS(n *kernel.NetNS) {
+	n.Close()
+	h.netns = slices.DeleteFunc(h.netns, func(m *kernel.NetNS) bool { return m == n })
+}
+
+// identity names a process as facts do.
+func identity(p *kernel.Process) facts.Process {
+	f := facts.Process{PID: p.PID, Start: p.Start, Comm: p.Comm, UID: p.UID}
+	f.Unit, f.Container = systemd.UnitOfCgroup(p.Cgroup)
+	return f
+}
+
+// roots are the processes to which keep applies and whose parent is not such a
+// one: masters and emperors, not their workers.
+func roots(procs []kernel.Process, keep func(*kernel.Process) bool) (found []*kernel.Process) {
+	kept := make(map[int]bool)
+	for i := range procs {
+		kept[procs[i].PID] = keep(&procs[i])
+	}
+	for i := range procs {
+		if p := &procs[i]; kept[p.PID] && !kept[p.PPID] {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// owner is who holds a listening socket.
+type owner struct {
+	master  *kernel.Process
+	fd      int // in the master; -1 where it may not be known
+	workers []*kernel.Process
+}
+
+// owners tells for each socket which master holds it: the topmost holder in the
+// chain of parents, since the workers and routers are its children and inherit
+// the socket. Where several hold it without being related (uWSGI's zerg mode,
+// orphaned workers) it is the oldest.
+func owners(procs []kernel.Process) map[uint64]owner {
+	byPID := make(map[int]*kernel.Process, len(procs))
+	for i := range procs {
+		byPID[procs[i].PID] = &procs[i]
+	}
+	all := make(map[uint64]owner)
+	for i := range procs {
+		for inode, fd := range procs[i].Sockets {
+			if parent, ok := byPID[procs[i].PPID]; ok {
+				if _, ok := parent.Sockets[inode]; ok {
+					continue // not the topmost
+				}
+			}
+			if o, ok := all[inode]; !ok || older(&procs[i], o.master) {
+				all[inode] = owner{master: &procs[i], fd: fd}
+			}
+		}
+	}
+	for inode, o := range all {
+		o.workers = children(procs, o.master, func(p *kernel.Process) bool {
+			_, holds := p.Sockets[inode]
+			return holds || p.State == 'Z' // a zombie has lost its descriptors
+		})
+		all[inode] = o
+	}
+	return all
+}
+
+func older(p, q *kernel.Process) bool {
+	if p.Start != q.Start {
+		return p.Start < q.Start
+	}
+	return p.PID < q.PID
+}
+
+func children(procs []kernel.Process, parent *kernel.Process, keep func(*kernel.Process) bool) (found []*kernel.Process) {
+	for i := range procs {
+		if p := &procs[i]; p.PPID == parent.PID && p != parent && keep(p) {
+			found = append(found, p)
+		}
+	}
+	slices.SortFunc(found, func(p, q *kernel.Process) int { return p.PID - q.PID })
+	return found
+}
+
+// guess names the owner of a socket by the command lines of those uWSGI whose
+// descriptors may not be listed. It answers only where just one fits: the same
+// user (or root, who binds before the rights are dropped), the same namespace,
+// and an argument that ends in the port or is the path.
+func guess(l kernel.Listener, netns uint64, procs []kernel.Process, args func(*kernel.Process) []string) (owner, bool) {
+	bound := facts.Address{Family: facts.Family(l.Family), Text: l.Address()}
+	var fits []*kernel.Process
+	for i := range procs {
+		p := &procs[i]
+		if p.Denied != nil && p.NetNS == netns && (l.UID == p.UID || l.UID <= 0) && bound.NamedIn(args(p)) {
+			fits = append(fits, p)
+		}
+	}
+	fits = slices.DeleteFunc(slices.Clone(fits), func(p *kernel.Process) bool {
+		return slices.ContainsFunc(fits, func(q *kernel.Process) bool { return q.PID == p.PPID })
+	})
+	if len(fits) != 1 {
+		return owner{}, false
+	}
+	workers := children(procs, fits[0], func(*kernel.Process) bool { return true })
+	return owner{master: fits[0], fd: -1, workers: workers}, true
+}
