@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -231,18 +230,6 @@ func (m *Manager) SocketUnits(ctx context.Context, service string) ([]SocketUnit
 	return units, nil
 }
 
-// SocketUnitFor finds the socket unit that holds the listening socket with
-// this address for a service; found is false if none of the service's does.
-func (m *Manager) SocketUnitFor(ctx context.Context, service, address string) (unit SocketUnit, found bool, err error) {
-	units, err := m.SocketUnits(ctx, service)
-	for _, u := range units {
-		if u.Holds(address) {
-			return u, true, nil
-		}
-	}
-	return SocketUnit{}, false, err
-}
-
 func (m *Manager) socketUnit(ctx context.Context, name string) (SocketUnit, error) {
 	ctx, stop := context.WithTimeout(ctx, callTimeout)
 	defer stop()
@@ -265,44 +252,4 @@ func (m *Manager) socketUnit(ctx context.Context, name string) (SocketUnit, erro
 		}
 	}
 	return u, nil
-}
-
-// Holds tells whether the unit listens at the address, which uWSGI or the
-// kernel may write in another way: all ways to say "any address" are one.
-func (u SocketUnit) Holds(address string) bool {
-	want := canonical(address)
-	for _, l := range u.Listen {
-		if canonical(l) == want {
-			return true
-		}
-	}
-	return false
-}
-
-// canonical brings an address into one form: ":PORT" for any address, else
-// IP:PORT, or the path of a UNIX socket as it is.
-func canonical(address string) string {
-	host, port, ok := cutLast(address, ":")
-	if !ok || strings.HasPrefix(address, "/") || strings.HasPrefix(address, "@") {
-		return address
-	}
-	host = strings.Trim(host, "[]")
-	if host == "" || host == "*" {
-		return ":" + port
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return address
-	}
-	if ip.IsUnspecified() {
-		return ":" + port
-	}
-	return ip.Unmap().String() + ":" + port
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
