@@ -108,9 +108,6 @@ type Socket struct {
 	// Somaxconn is net.core.somaxconn of the socket's namespace, 0 if it
 	// could not be read.
 	Somaxconn int
-	// Overflows is TcpExt ListenOverflows of the socket's namespace: all its
-	// sockets together.
-	Overflows uint64
 
 	// Configured is the listen backlog that uWSGI's configuration asks for,
 	// 0 where it could not be found; ConfiguredAt says where it stands

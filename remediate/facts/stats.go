@@ -12,7 +12,6 @@ type Stats struct {
 	// Response is the average time of a request, as the workers that have
 	// answered any say (avg_rt, which weighs the newest most).
 	Response time.Duration
-	Queue    int // listen_queue: the longest queue of its TCP sockets
 }
 
 // Stopped reports whether a signal or a debugger holds the worker.
