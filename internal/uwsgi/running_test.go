@@ -39,7 +39,7 @@ func TestRunningWithoutOpenat2(t *testing.T) {
 	}
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5326", Args: []string{"--ini", ini}})
 	withoutOpenat2(t, func() {
-		want := Config{Listen: 90, At: ini + ":3", ReloadEnds: "exit-on-reload (" + ini + ":2)"}
+		want := Config{Listen: 90, At: ini + ":3", File: ini, ReloadEnds: "exit-on-reload (" + ini + ":2)"}
 		if got := running(t, u); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -86,7 +86,7 @@ func TestRunningWithoutMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5327", Workers: 2, Args: []string{"--ini", ini}})
-	want := Config{Listen: 100, At: "default", ReloadEnds: "it runs without a master process"}
+	want := Config{Listen: 100, At: "default", File: ini, ReloadEnds: "it runs without a master process"}
 	if got := running(t, u); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

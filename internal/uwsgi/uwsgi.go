@@ -24,6 +24,8 @@ type Config struct {
 	// stands ("/etc/uwsgi/app.ini:12", "command line", "default").
 	Listen int
 	At     string
+	// File is the first file that an option was read from, "" where none was.
+	File string
 	// ReloadEnds says why a reload would end it, "" where nothing says so.
 	ReloadEnds string
 	// Unread says what of all this is not known, nil where all is.
@@ -32,7 +34,7 @@ type Config struct {
 
 // Fill puts what is known into the facts of a socket.
 func (c Config) Fill(s *facts.Socket) {
-	s.Configured, s.ConfiguredAt, s.ReloadEnds, s.Unread = c.Listen, c.At, c.ReloadEnds, ""
+	s.Configured, s.ConfiguredAt, s.ConfigFile, s.ReloadEnds, s.Unread = c.Listen, c.At, c.File, c.ReloadEnds, ""
 	if c.Unread != nil {
 		s.Unread = c.Unread.Error()
 	}
@@ -123,6 +125,11 @@ func (c *Config) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
 		c.Listen, c.At = setting.Listen, setting.At
 	}
 	c.unread(setting.Unread)
+	for _, o := range setting.Options {
+		if i := strings.LastIndexByte(o.At, ':'); i > 0 && c.File == "" { // FILE:LINE
+			c.File = o.At[:i]
+		}
+	}
 	if at := exitOnReload(setting.Options); at != "" && c.ReloadEnds == "" {
 		c.ReloadEnds = "exit-on-reload (" + at + ")"
 	}

@@ -114,8 +114,8 @@ type Socket struct {
 	// ("/etc/uwsgi/app.ini:12", "command line", "default").
 	Configured   int
 	ConfiguredAt string
-	// ConfigFile is the file with most of that configuration, "" where there
-	// is none or it is not known.
+	// ConfigFile is the first file of that configuration, "" where there is
+	// none or it is not known.
 	ConfigFile string
 	// Unread says why the master's configuration is not known, or not all of
 	// it; "" where all was read. What a reload or a start of this uWSGI would
