@@ -135,7 +135,8 @@ type settings struct {
 	Policy    string // one more line of [policy]
 	Reload    string // when; "": never
 	Metrics   string
-	SysctlDir string // "": /etc/sysctl.d
+	SysctlDir string   // "": /etc/sysctl.d
+	Stats     []string // addresses of stats servers
 
 	dir string
 }
@@ -152,6 +153,8 @@ socket = "{{.Socket}}"
 format = "json"
 {{with .Source}}[[source]]
 files = ["{{.}}"]
+{{end}}{{range .Stats}}[[source]]
+stats = "{{.}}"
 {{end}}[probe]
 interval = "{{or .Probe "0s"}}"
 [group]
