@@ -34,8 +34,7 @@ type Table[K comparable, V any] struct {
 	// Slots is nil where any number may be asked at a time.
 	Slots Slots
 
-	mu      sync.Mutex
-	entries map[K]*entry[V]
+	table table
 }
 
 // Answer is what is known of a key.
@@ -57,9 +56,55 @@ func (a Answer[V]) Within(age time.Duration) bool {
 	return a.Err == nil || a.Late && !a.At.IsZero() && time.Since(a.At) <= age
 }
 
+// Start asks for those of keys whose answer is due, and forgets all other keys.
+// wait waits until they have answered, or ctx ends. It does not wait for a key
+// that has kept somebody waiting in vain and has not answered since.
+func (t *Table[K, V]) Start(keys []K) (wait func(ctx context.Context)) {
+	all := make([]any, len(keys))
+	for i, key := range keys {
+		all[i] = key
+	}
+	return t.table.startAll(all, t.question())
+}
+
+// Get is what is known of a key that was in the last Start.
+func (t *Table[K, V]) Get(key K) Answer[V] {
+	value, a := t.table.get(key)
+	v, _ := value.(V)
+	return Answer[V]{Value: v, At: a.At, Err: a.Err, Late: a.Late}
+}
+
+// One asks for one key, whatever its last answer, and waits until it has
+// answered or ctx ends. It asks nothing where the last question is still under
+// way. A table that is asked so keeps no answers, and is not for Start.
+func (t *Table[K, V]) One(ctx context.Context, key K) (V, error) {
+	if err := t.table.one(ctx, key, t.question()); err != nil {
+		return *new(V), err
+	}
+	a := t.Get(key)
+	return a.Value, a.Err
+}
+
+func (t *Table[K, V]) question() question {
+	return question{t.Deadline, t.Good, t.Bad, t.Slots, func(ctx context.Context, key any) (any, error) { return t.Ask(ctx, key.(K)) }}
+}
+
+// question is a Table's without its types: the code of the tables is there once.
+type question struct {
+	deadline, good, bad time.Duration
+	slots               Slots
+	ask                 func(ctx context.Context, key any) (any, error)
+}
+
+// table holds the answers of a Table.
+type table struct {
+	mu      sync.Mutex
+	entries map[any]*entry
+}
+
 // entry is one key.
-type entry[V any] struct {
-	value    V
+type entry struct {
+	value    any // nil where there was none
 	at       time.Time // when the question of value was asked
 	err      error     // of the last answer
 	finished time.Time // when the last question ended, with or without an answer
@@ -71,24 +116,21 @@ type entry[V any] struct {
 	overrun bool      // somebody has waited in vain, and no answer came since
 }
 
-// Start asks for those of keys whose answer is due, and forgets all other keys.
-// wait waits until they have answered, or ctx ends. It does not wait for a key
-// that has kept somebody waiting in vain and has not answered since.
-func (t *Table[K, V]) Start(keys []K) (wait func(ctx context.Context)) {
+func (t *table) startAll(keys []any, q question) (wait func(ctx context.Context)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	wanted := make(map[K]bool, len(keys))
-	var started []*entry[V]
+	wanted := make(map[any]bool, len(keys))
+	var started []*entry
 	for _, key := range keys {
 		if wanted[key] {
 			continue
 		}
 		wanted[key] = true
-		if e := t.start(key); e.done != nil && !e.overrun {
+		if e := t.start(key, q); e.done != nil && !e.overrun {
 			started = append(started, e)
 		}
 	}
-	maps.DeleteFunc(t.entries, func(key K, e *entry[V]) bool {
+	maps.DeleteFunc(t.entries, func(key any, e *entry) bool {
 		if !wanted[key] && e.done != nil {
 			e.cancel()
 		}
@@ -101,60 +143,56 @@ func (t *Table[K, V]) Start(keys []K) (wait func(ctx context.Context)) {
 	}
 }
 
-// Get is what is known of a key that was in the last Start.
-func (t *Table[K, V]) Get(key K) Answer[V] {
+func (t *table) get(key any) (value any, a Answer[struct{}]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entries[key]
 	if e == nil {
-		return Answer[V]{Err: errors.New("it was not asked for")}
+		return nil, Answer[struct{}]{Err: errors.New("it was not asked for")}
 	}
-	a := Answer[V]{Value: e.value, At: e.at, Err: e.err}
+	a.At, a.Err = e.at, e.err
 	if e.done != nil || !e.silent.IsZero() {
 		a.Err, a.Late = e.late(), true
 	}
-	return a
+	return e.value, a
 }
 
-// One asks for one key, whatever its last answer, and waits until it has
-// answered or ctx ends. It asks nothing where the last question is still under
-// way. A table that is asked so keeps no answers, and is not for Start.
-func (t *Table[K, V]) One(ctx context.Context, key K) (V, error) {
+// one waits for the answer about a key. The error says that none was asked for.
+func (t *table) one(ctx context.Context, key any, q question) error {
 	t.mu.Lock()
-	maps.DeleteFunc(t.entries, func(_ K, e *entry[V]) bool { return e.done == nil })
+	maps.DeleteFunc(t.entries, func(_ any, e *entry) bool { return e.done == nil })
 	if e := t.entries[key]; e != nil {
 		defer t.mu.Unlock()
-		return *new(V), e.late()
+		return e.late()
 	}
-	e := t.start(key)
+	e := t.start(key, q)
 	t.mu.Unlock()
 	t.wait(ctx, e)
-	a := t.Get(key)
-	return a.Value, a.Err
+	return nil
 }
 
 // start asks for a key if it is due.
-func (t *Table[K, V]) start(key K) *entry[V] {
+func (t *table) start(key any, q question) *entry {
 	if t.entries == nil {
-		t.entries = make(map[K]*entry[V])
+		t.entries = make(map[any]*entry)
 	}
 	e := t.entries[key]
 	if e == nil {
-		e = &entry[V]{}
+		e = &entry{}
 		t.entries[key] = e
 	}
-	serves := t.Bad
+	serves := q.bad
 	if e.err == nil && e.silent.IsZero() {
-		serves = t.Good
+		serves = q.good
 	}
 	if e.done != nil || !e.finished.IsZero() && time.Since(e.finished) < serves {
 		return e
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), t.Deadline)
+	ctx, cancel := context.WithTimeout(context.Background(), q.deadline)
 	e.asked, e.done, e.cancel = time.Now(), make(chan struct{}), cancel
 	go func() {
 		defer cancel()
-		value, err := t.ask(ctx, key)
+		value, err := q.answer(ctx, key)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		e.finish(value, err, ctx.Err() != nil)
@@ -162,22 +200,22 @@ func (t *Table[K, V]) start(key K) *entry[V] {
 	return e
 }
 
-// ask asks when there is a slot.
-func (t *Table[K, V]) ask(ctx context.Context, key K) (value V, err error) {
-	if t.Slots != nil {
+// answer asks when there is a slot.
+func (q question) answer(ctx context.Context, key any) (any, error) {
+	if q.slots != nil {
 		select {
-		case t.Slots <- struct{}{}:
-			defer func() { <-t.Slots }()
+		case q.slots <- struct{}{}:
+			defer func() { <-q.slots }()
 		case <-ctx.Done():
-			return value, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
-	return t.Ask(ctx, key)
+	return q.ask(ctx, key)
 }
 
 // finish takes in what a question has brought. late is true where that is no
 // answer but the end of its time.
-func (e *entry[V]) finish(value V, err error, late bool) {
+func (e *entry) finish(value any, err error, late bool) {
 	asked := e.asked
 	e.finished = time.Now()
 	close(e.done)
@@ -196,7 +234,7 @@ func (e *entry[V]) finish(value V, err error, late bool) {
 }
 
 // late says for how long there was no answer.
-func (e *entry[V]) late() error {
+func (e *entry) late() error {
 	since := e.silent
 	if since.IsZero() {
 		since = e.asked
@@ -205,7 +243,7 @@ func (e *entry[V]) late() error {
 }
 
 // wait waits for the question under way.
-func (t *Table[K, V]) wait(ctx context.Context, e *entry[V]) {
+func (t *table) wait(ctx context.Context, e *entry) {
 	t.mu.Lock()
 	done := e.done
 	t.mu.Unlock()

@@ -154,13 +154,13 @@ func TestForgotten(t *testing.T) {
 		look(table, "a", "b")
 		look(table, "b")
 		synctest.Wait()
-		if s.open != 1 || len(table.entries) != 1 {
-			t.Errorf("%d questions are open, and %d keys known, want 1", s.open, len(table.entries))
+		if s.open != 1 || len(table.table.entries) != 1 {
+			t.Errorf("%d questions are open, and %d keys known, want 1", s.open, len(table.table.entries))
 		}
 		look(table)
 		synctest.Wait()
-		if s.open != 0 || len(table.entries) != 0 {
-			t.Errorf("%d questions are open, and %d keys known, want none", s.open, len(table.entries))
+		if s.open != 0 || len(table.table.entries) != 0 {
+			t.Errorf("%d questions are open, and %d keys known, want none", s.open, len(table.table.entries))
 		}
 	})
 }
@@ -217,8 +217,8 @@ func TestOne(t *testing.T) {
 		if got := one(); got != "4 <nil>" {
 			t.Errorf("after it has come back: %s", got)
 		}
-		if table.One(t.Context(), "b"); len(table.entries) != 1 {
-			t.Errorf("%d answers are kept", len(table.entries))
+		if table.One(t.Context(), "b"); len(table.table.entries) != 1 {
+			t.Errorf("%d answers are kept", len(table.table.entries))
 		}
 	})
 }
