@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -217,15 +218,14 @@ func (b *Book) end(over func(*opened) bool) []Incident {
 			ended = append(ended, b.close(inc))
 		}
 	}
-	slices.SortFunc(ended, byFirst)
+	sort.Slice(ended, func(i, j int) bool {
+		a, b := ended[i], ended[j]
+		return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.Key, b.Key)) < 0
+	})
 	return ended
 }
 
 func (b *Book) close(inc *opened) Incident {
 	delete(b.open, inc.Key)
 	return inc.Incident
-}
-
-func byFirst(a, b Incident) int {
-	return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.Key, b.Key))
 }

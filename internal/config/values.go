@@ -1,9 +1,9 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -182,7 +182,7 @@ func (p *parser) how(path string, to *remediate.How) {
 
 // errors renders what was found, in the order of the file.
 func (p *parser) errors() Errors {
-	slices.SortStableFunc(p.found, func(a, b located) int { return cmp.Compare(a.at.offset, b.at.offset) })
+	sort.SliceStable(p.found, func(i, j int) bool { return p.found[i].at.offset < p.found[j].at.offset })
 	var errs Errors
 	for i, f := range p.found {
 		if i == maxErrors {

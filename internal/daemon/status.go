@@ -8,7 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
+	"sort"
 	"time"
 
 	"qwatch/matcher"
@@ -93,7 +93,7 @@ func (c *core) status(s *Status) {
 	for _, oc := range c.open {
 		s.Incidents = append(s.Incidents, c.incidentStatus(oc.incident, "open"))
 	}
-	slices.SortFunc(s.Incidents, func(a, b IncidentStatus) int { return a.First.Compare(b.First) })
+	sort.Slice(s.Incidents, func(i, j int) bool { return s.Incidents[i].First.Before(s.Incidents[j].First) })
 	if c.settings.probe > 0 {
 		s.Sources = append(s.Sources, SourceStatus{Name: "probe", Kind: "probe", Hits: c.queues.probeHits, Error: orNull(c.view.err)})
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -86,8 +87,9 @@ func (h *Host) sockets(v view) (sockets []facts.Socket) {
 		}
 		sockets = append(sockets, s)
 	}
-	slices.SortFunc(sockets, func(a, b facts.Socket) int {
-		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID.Inode, b.ID.Inode))
+	sort.Slice(sockets, func(i, j int) bool {
+		a, b := &sockets[i], &sockets[j]
+		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID.Inode, b.ID.Inode)) < 0
 	})
 	return sockets
 }

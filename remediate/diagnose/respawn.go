@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 
 	"qwatch/matcher"
@@ -72,7 +73,7 @@ func (m measured) births() []time.Time {
 			births = append(births, m.Now.startOf(w.Process))
 		}
 	}
-	slices.SortFunc(births, time.Time.Compare)
+	sort.Slice(births, func(i, j int) bool { return births[i].Before(births[j]) })
 	return births
 }
 

@@ -49,6 +49,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -212,7 +213,7 @@ func (f *Files) Status() []tailer.Status {
 	for dir, err := range f.names.unlisted {
 		all = append(all, tailer.Status{Name: dir, Kind: "file", Error: err})
 	}
-	slices.SortFunc(all, func(a, b tailer.Status) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all
 }
 

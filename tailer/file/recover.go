@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 
 	"golang.org/x/sys/unix"
 )
@@ -212,7 +213,8 @@ func (f *Files) resume() {
 	for _, in := range f.inodes {
 		names[in.src.path] = true
 	}
-	moved := slices.SortedFunc(maps.Values(f.past.saved), func(a, b position) int { return cmp.Compare(a.Born, b.Born) })
+	moved := slices.Collect(maps.Values(f.past.saved))
+	sort.Slice(moved, func(i, j int) bool { return moved[i].Born < moved[j].Born })
 	for _, p := range moved {
 		s := f.source(p.Path)
 		s.lineage.add(p.Head)
