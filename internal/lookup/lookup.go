@@ -104,7 +104,7 @@ type table struct {
 
 // entry is one key.
 type entry struct {
-	value    any // nil where there was none
+	value    any       // nil where there was none
 	at       time.Time // when the question of value was asked
 	err      error     // of the last answer
 	finished time.Time // when the last question ended, with or without an answer
