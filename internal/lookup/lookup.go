@@ -78,11 +78,9 @@ func (t *Table[K, V]) Get(key K) Answer[V] {
 // answered or ctx ends. It asks nothing where the last question is still under
 // way. A table that is asked so keeps no answers, and is not for Start.
 func (t *Table[K, V]) One(ctx context.Context, key K) (V, error) {
-	if err := t.table.one(ctx, key, t.question()); err != nil {
-		return *new(V), err
-	}
-	a := t.Get(key)
-	return a.Value, a.Err
+	value, err := t.table.one(ctx, key, t.question())
+	v, _ := value.(V)
+	return v, err
 }
 
 func (t *Table[K, V]) question() question {
@@ -150,25 +148,31 @@ func (t *table) get(key any) (value any, a Answer[struct{}]) {
 	if e == nil {
 		return nil, Answer[struct{}]{Err: errors.New("it was not asked for")}
 	}
+	return e.known()
+}
+
+func (t *table) one(ctx context.Context, key any, q question) (any, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.entries, func(_ any, e *entry) bool { return e.done == nil })
+	if e := t.entries[key]; e != nil {
+		return nil, e.late()
+	}
+	e := t.start(key, q)
+	t.mu.Unlock()
+	t.wait(ctx, e)
+	t.mu.Lock()
+	value, a := e.known() // another question may have cleared the table by now
+	return value, a.Err
+}
+
+// known is what is known of the key.
+func (e *entry) known() (value any, a Answer[struct{}]) {
 	a.At, a.Err = e.at, e.err
 	if e.done != nil || !e.silent.IsZero() {
 		a.Err, a.Late = e.late(), true
 	}
 	return e.value, a
-}
-
-// one waits for the answer about a key. The error says that none was asked for.
-func (t *table) one(ctx context.Context, key any, q question) error {
-	t.mu.Lock()
-	maps.DeleteFunc(t.entries, func(_ any, e *entry) bool { return e.done == nil })
-	if e := t.entries[key]; e != nil {
-		defer t.mu.Unlock()
-		return e.late()
-	}
-	e := t.start(key, q)
-	t.mu.Unlock()
-	t.wait(ctx, e)
-	return nil
 }
 
 // start asks for a key if it is due.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +43,20 @@ func (s *server) ask(ctx context.Context, key string) (int, error) {
 	}
 }
 
+// set changes how the server answers.
+func (s *server) set(takes time.Duration, hang chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takes, s.hang, s.err = takes, hang, err
+}
+
+// counts are the questions so far, and those that have not come back.
+func (s *server) counts() (asked, open int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked), s.open
+}
+
 const patience = 50 * time.Millisecond
 
 // look starts and waits as an observer does, and returns how long that took.
@@ -77,7 +90,7 @@ func TestAnswers(t *testing.T) {
 			{0, nil, Answer[int]{Value: 5}},
 		} {
 			time.Sleep(c.after)
-			s.err = c.err
+			s.set(0, nil, c.err)
 			look(table, "a")
 			got := table.Get("a")
 			if got.Value != c.want.Value || got.Err != c.want.Err || got.Late || got.Within(time.Hour) != (c.err == nil) {
@@ -98,10 +111,11 @@ func TestSilent(t *testing.T) {
 			s, table := newTable()
 			look(table, "a")
 			at := table.Get("a").At
+			var hang chan struct{}
 			if hangs {
-				s.hang = make(chan struct{})
+				hang = make(chan struct{})
 			}
-			s.takes = time.Hour
+			s.set(time.Hour, hang, nil)
 			time.Sleep(2 * time.Second)
 			keys := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
 			if took := look(table, keys...); took != patience {
@@ -114,8 +128,8 @@ func TestSilent(t *testing.T) {
 				}
 			}
 			synctest.Wait()
-			if s.open != len(keys) {
-				t.Errorf("hangs %v: %d questions are open, want %d", hangs, s.open, len(keys))
+			if _, open := s.counts(); open != len(keys) {
+				t.Errorf("hangs %v: %d questions are open, want %d", hangs, open, len(keys))
 			}
 			a, b := table.Get("a"), table.Get("b")
 			if a.Value != 1 || a.At != at || !a.Late || a.Err.Error() != "it has not answered for 1m2.1s" || a.Within(time.Minute) || !a.Within(time.Hour) {
@@ -125,10 +139,9 @@ func TestSilent(t *testing.T) {
 				t.Errorf("hangs %v: never answered: got %+v", hangs, b)
 			}
 
-			s.takes = 0
+			s.set(0, nil, nil)
 			if hangs {
-				close(s.hang)
-				s.hang = nil
+				close(hang)
 			}
 			time.Sleep(2 * time.Second)
 			look(table, keys...)
@@ -136,7 +149,7 @@ func TestSilent(t *testing.T) {
 			if a := table.Get("a"); a.Err != nil || a.Late || a.Value == 1 {
 				t.Errorf("hangs %v: after it has answered again: %+v", hangs, a)
 			}
-			s.takes = time.Hour
+			s.set(time.Hour, nil, nil)
 			time.Sleep(2 * time.Second)
 			if took := look(table, keys...); took != patience {
 				t.Errorf("hangs %v: waited %s for what had answered again, want %s", hangs, took, patience)
@@ -150,17 +163,17 @@ func TestSilent(t *testing.T) {
 func TestForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, table := newTable()
-		s.takes = time.Hour
+		s.set(time.Hour, nil, nil)
 		look(table, "a", "b")
 		look(table, "b")
 		synctest.Wait()
-		if s.open != 1 || len(table.table.entries) != 1 {
-			t.Errorf("%d questions are open, and %d keys known, want 1", s.open, len(table.table.entries))
+		if _, open := s.counts(); open != 1 || len(table.table.entries) != 1 {
+			t.Errorf("%d questions are open, and %d keys known, want 1", open, len(table.table.entries))
 		}
 		look(table)
 		synctest.Wait()
-		if s.open != 0 || len(table.table.entries) != 0 {
-			t.Errorf("%d questions are open, and %d keys known, want none", s.open, len(table.table.entries))
+		if _, open := s.counts(); open != 0 || len(table.table.entries) != 0 {
+			t.Errorf("%d questions are open, and %d keys known, want none", open, len(table.table.entries))
 		}
 	})
 }
@@ -170,20 +183,21 @@ func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, table := newTable()
 		table.Slots = NewSlots(2)
-		s.hang = make(chan struct{})
+		hang := make(chan struct{})
+		s.set(0, hang, nil)
 		look(table, "a", "b", "c")
 		time.Sleep(time.Minute)
 		look(table, "a", "b", "c")
 		synctest.Wait()
-		if slices.Sort(s.asked); len(s.asked) != 2 || s.open != 2 {
-			t.Errorf("asked for %v, %d are open", s.asked, s.open)
+		if asked, open := s.counts(); asked != 2 || open != 2 {
+			t.Errorf("%d were asked for, %d are open, want 2", asked, open)
 		}
 		for _, key := range []string{"a", "b", "c"} {
 			if a := table.Get(key); !a.Late {
 				t.Errorf("%s: %+v", key, a)
 			}
 		}
-		close(s.hang)
+		close(hang)
 		time.Sleep(time.Second)
 	})
 }
@@ -202,18 +216,19 @@ func TestOne(t *testing.T) {
 				t.Errorf("got %s, want %s", got, want)
 			}
 		}
-		s.hang = make(chan struct{})
+		hang := make(chan struct{})
+		s.set(0, hang, nil)
 		for range 3 {
 			if got := one(); !strings.Contains(got, "it has not answered for ") {
 				t.Errorf("got %s", got)
 			}
 		}
-		if s.open != 1 {
-			t.Errorf("%d questions are open, want 1", s.open)
+		if _, open := s.counts(); open != 1 {
+			t.Errorf("%d questions are open, want 1", open)
 		}
-		close(s.hang)
+		close(hang)
 		synctest.Wait()
-		s.hang = nil
+		s.set(0, nil, nil)
 		if got := one(); got != "4 <nil>" {
 			t.Errorf("after it has come back: %s", got)
 		}
@@ -221,4 +236,23 @@ func TestOne(t *testing.T) {
 			t.Errorf("%d answers are kept", len(table.table.entries))
 		}
 	})
+}
+
+// Several may ask at the same time.
+func TestOneOfMany(t *testing.T) {
+	s, table := newTable()
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			for range 100 {
+				if _, err := table.One(t.Context(), fmt.Sprint(i)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if asked, _ := s.counts(); asked != 100*100 {
+		t.Errorf("%d questions, want %d", asked, 100*100)
+	}
 }
