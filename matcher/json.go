@@ -13,8 +13,8 @@ import (
 // A string in it can be a message of uWSGI's where its key is one for messages
 // (see keyKind). Under any other key it can where the object has no message
 // beside it, which would make it a quotation, and no key of a request log,
-// which would make it a stranger's text. Of keys that say the same thing twice,
-// such as two for the time, the later one in the text wins.
+// which would make it a stranger's text. Of several dates the best wins (see
+// rank), and of equals the last in the text.
 type found struct {
 	origin
 	holds        func(value []byte) bool // whether a value is worth a closer look
