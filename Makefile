@@ -37,7 +37,8 @@ race:
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" || { echo 'lint: gofmt would change these files' >&2; false; }
 	go vet ./...
-	go vet -tags systemdtest ./internal/systemdtest
+	go vet -tags systemdtest ./...
+	@! git grep -nE '\b[tbf]\.Skip(f|Now)?\(' -- '*_test.go' || { echo 'lint: only testbed.Needs skips a test, so that CI can forbid it' >&2; false; }
 	go tool -modfile=tools/go.mod staticcheck ./...
 
 demo:

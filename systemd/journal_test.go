@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -281,90 +280,5 @@ func TestCatalog(t *testing.T) {
 	}
 	if got := MessageID("own"); got != "" {
 		t.Errorf("MessageID(own) = %q", got)
-	}
-}
-
-// needsSystemd skips where no systemd runs that root may change.
-func needsSystemd(t *testing.T) {
-	t.Helper()
-	for _, path := range []string{"/run/systemd/system", journalSocket} {
-		if _, err := os.Stat(path); err != nil {
-			t.Skipf("needs systemd and journald: %v", err)
-		}
-	}
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
-}
-
-// command runs one and gives its standard output.
-func command(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	var stderr bytes.Buffer
-	cmd := exec.Command(name, args...)
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s%s", name, args, err, out, &stderr)
-	}
-	return string(out)
-}
-
-// TestJournalReal writes to journald, and lets journalctl explain it from the
-// catalog.
-func TestJournalReal(t *testing.T) {
-	needsSystemd(t)
-	const installed = "/usr/lib/systemd/catalog/qwatch.catalog"
-	if _, err := os.Stat(installed); err == nil {
-		t.Skipf("%s is installed, and would be changed", installed)
-	}
-	text, err := os.ReadFile("qwatch.catalog")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(installed, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		os.Remove(installed)
-		command(t, "journalctl", "--update-catalog")
-	})
-	command(t, "journalctl", "--update-catalog")
-	if got := strings.Count(command(t, "journalctl", "--list-catalog"), " qwatch: "); got != len(messageIDs) {
-		t.Errorf("%d entries in the catalog, want %d", got, len(messageIDs))
-	}
-
-	var fallback bytes.Buffer
-	socket := fmt.Sprintf("@test\n%d", os.Getpid())
-	l := zerolog.New(NewJournalWriter(&fallback))
-	l.Warn().Str("event", EventIncidentOpened).Str("socket", socket).
-		Str("incident", "i7").Str("long", strings.Repeat("x", 2*maxValue)).Msg("queue full\nindeed")
-	if fallback.Len() > 0 {
-		t.Fatalf("not sent: %s", &fallback)
-	}
-	command(t, "journalctl", "--sync")
-	pid := fmt.Sprint("_PID=", os.Getpid())
-	var got map[string]any
-	if err := json.Unmarshal([]byte(command(t, "journalctl", "-o", "json", "--all", "-n", "1", pid, "SYSLOG_IDENTIFIER=qwatch")), &got); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]any{
-		"MESSAGE": "queue full\nindeed", "PRIORITY": "4", "MESSAGE_ID": "96365996edb84089982bee6139865150",
-		"QWATCH_EVENT": "incident-opened", "QWATCH_SOCKET": socket, "QWATCH_INCIDENT": "i7",
-		"QWATCH_LONG": strings.Repeat("x", maxValue), "_TRANSPORT": "journal",
-	}
-	for name := range got {
-		if _, ok := want[name]; !ok {
-			delete(got, name)
-		}
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("entry (-want +got):\n%s", diff)
-	}
-	explained := command(t, "journalctl", "-x", "-n", "1", pid, "QWATCH_INCIDENT=i7")
-	for _, part := range []string{"Subject: The accept queue of @test", "journalctl QWATCH_INCIDENT=i7"} {
-		if !strings.Contains(explained, part) {
-			t.Errorf("journalctl -x does not say %q:\n%s", part, explained)
-		}
 	}
 }
