@@ -22,7 +22,8 @@ build:
 	go build -trimpath -tags $(TAGS) -ldflags '-s -w -X main.version=$(VERSION)' -o qwatch ./cmd/qwatch
 
 # Everything that the tests run besides Go itself. Two packages at a time: most
-# of them wait for a real uWSGI, and some measure.
+# of them wait for a real uWSGI. Where a test holds qwatch to a time, that is
+# without what other programs took of the CPUs; figures are for make bench.
 TOOLS = $(UWSGI) ss=iproute2 logrotate=logrotate setpriv=util-linux man=man-db
 
 test:

@@ -51,7 +51,6 @@ var varying = []struct {
 	{regexp.MustCompile(`/tmp/qwatch-integration-\d+`), "/DIR"},
 	{regexp.MustCompile(`\b[\d.]+(ms|s)\b`), "TIME"},
 	{regexp.MustCompile(`\d+% of a CPU`), "N% of a CPU"},
-	{regexp.MustCompile(`\d+ of \d+ looks`), "N looks"},
 	{regexp.MustCompile(`journal (yes|no)`), "journal ?"},
 }
 

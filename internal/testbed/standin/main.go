@@ -1,5 +1,5 @@
 // Command standin is a stand-in for uWSGI, for a demo where real uWSGI is not
-// installed. It has what qwatch looks at: a master that owns a listening socket
+// installed. It has what qwatch observes: a master that owns a listening socket
 // and its backlog, workers, uWSGI 2.0's record once a second while the queue is
 // full, and a reload on SIGHUP that keeps the socket and does not listen again.
 package main
