@@ -28,7 +28,7 @@ func (b *bench) idling() {
 		for i := range s.files {
 			check(os.WriteFile(filepath.Join(dir, fmt.Sprintf("app%04d.log", i)), []byte("*** Starting uWSGI ***\n"), 0o644))
 		}
-		d := b.start(b.daemonOf(fmt.Sprintf("idle-%d", s.files), "0s", filepath.Join(dir, "*.log")))
+		d, _ := b.run(fmt.Sprintf("idle-%d", s.files), "0s", filepath.Join(dir, "*.log"))
 		defer d.stop()
 		daemons = append(daemons, d)
 	}
@@ -65,14 +65,12 @@ func (b *bench) host() {
 
 // hostInside measures what looking at a busy host costs.
 func (b *bench) hostInside(tests string) {
-	crowd := func(name string, command ...string) (stop func() time.Duration) {
-		return b.start(tool{name: name, command: command, ready: func(d *daemon) bool { return d.said("ready") }}).stop
-	}
-	defer crowd("sleepers", "sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do sleep 300 & i=$((i+1)); done; echo ready; wait", sleeping))()
+	crowd := fmt.Sprintf("i=0; while [ $i -lt %d ]; do sleep 300 & i=$((i+1)); done; echo ready; wait", sleeping)
+	defer b.start("sleepers", said, "sh", "-c", crowd).stop()
 	for i := range established / 2 / connectionsEach {
 		// Not in this process: to start another one copies the table of files,
 		// and ss would have to pay for that.
-		defer crowd(fmt.Sprintf("connections-%d", i), "/proc/self/exe", "-connect", strconv.Itoa(connectionsEach))()
+		defer b.start(fmt.Sprintf("connections-%d", i), said, "/proc/self/exe", "-connect", strconv.Itoa(connectionsEach)).stop()
 	}
 	b.glances(tests)
 	b.probe()
@@ -105,7 +103,7 @@ func (b *bench) glances(tests string) {
 func (b *bench) probe() {
 	uwsgi := must(testbed.StartUWSGI(b.ctx, testbed.Options{Address: "127.0.0.1:5000", Workers: 4}))
 	defer uwsgi.Stop()
-	d := b.start(b.daemonOf("probe", "1s", filepath.Join(b.dir, "app.log")))
+	d, _ := b.run("probe", "1s", filepath.Join(b.dir, "app.log"))
 	defer d.stop()
 	b.wait(3 * time.Second)
 	share := 100 * b.used(b.probing, d)[0].cpu.Seconds() / b.probing.Seconds()

@@ -63,7 +63,12 @@ func main() {
 	inside := flag.String("inside", "", "measure the part host, in namespaces, with this test `binary`, and print its rows as JSON (bench runs itself like this)")
 	connections := flag.Int("connect", 0, "hold this many connections (bench runs itself like this)")
 	flag.Parse()
-	err := run(func(b *bench) {
+	if *inside != "" {
+		if err := testbed.Enter(); err != nil { // which runs this program anew
+			fail(err)
+		}
+	}
+	err := measure(func(b *bench) {
 		if *short {
 			b.sizes = brief
 		}
@@ -72,16 +77,19 @@ func main() {
 		case *connections > 0:
 			b.connect(*connections)
 		case *inside != "":
-			check(testbed.Enter())
 			b.hostInside(*inside)
 		default:
 			b.all(*only)
 		}
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		fail(err)
 	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
 }
 
 // failure is what check panics with.
@@ -100,8 +108,8 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-// run gives a bench its context and directory, and takes them away again.
-func run(do func(*bench)) (err error) {
+// measure gives a bench its context and directory, and takes them away again.
+func measure(do func(*bench)) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	os.Setenv("LC_ALL", "C") // spares the other tools what a locale costs them

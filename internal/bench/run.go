@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -120,30 +119,22 @@ func (b *bench) benchmarks(name string, args ...string) (results []result) {
 	return results
 }
 
-// tool is something that runs until it is told to stop.
-type tool struct {
-	name    string
-	command []string
-	ready   func(d *daemon) bool
-	found   func() int // how many records it has found so far, where it follows a log
-}
-
-// daemon is the process group of a running tool.
+// daemon is the process group of a command that runs until it is told to stop.
 type daemon struct {
 	*exec.Cmd
 	log string // the file with what it prints
 }
 
-// start starts a tool and waits until it is ready.
-func (b *bench) start(t tool) *daemon {
-	log := must(os.Create(filepath.Join(b.dir, t.name+".log")))
+// start starts a command and waits until it is ready.
+func (b *bench) start(name string, ready func(*daemon) bool, command ...string) *daemon {
+	log := must(os.Create(filepath.Join(b.dir, name+".log")))
 	defer log.Close()
-	d := &daemon{exec.CommandContext(b.ctx, t.command[0], t.command[1:]...), log.Name()}
+	d := &daemon{exec.CommandContext(b.ctx, command[0], command[1:]...), log.Name()}
 	d.Stdout, d.Stderr = log, log
-	d.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	d.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGTERM}
 	d.Cancel = func() error { return unix.Kill(-d.Process.Pid, unix.SIGTERM) }
 	check(d.Start())
-	if err := testbed.Until(b.ctx, time.Minute, t.name+" is ready", func() bool { return t.ready(d) }); err != nil {
+	if err := testbed.Until(b.ctx, time.Minute, name+" is ready", func() bool { return ready(d) }); err != nil {
 		d.stop()
 		check(fmt.Errorf("%w\n%s", err, must(os.ReadFile(d.log))))
 	}
@@ -158,16 +149,8 @@ func (d *daemon) stop() time.Duration {
 	return d.ProcessState.UserTime() + d.ProcessState.SystemTime()
 }
 
-// said tells whether it has printed a text.
-func (d *daemon) said(text string) bool {
-	return strings.Contains(string(must(os.ReadFile(d.log))), text)
-}
-
-// has tells whether it has a file open.
-func (d *daemon) has(path string) bool {
-	files, _ := must(procfs.NewProc(d.Process.Pid)).FileDescriptorTargets()
-	return slices.Contains(files, path)
-}
+// said tells whether a daemon has printed that it is ready.
+func said(d *daemon) bool { return strings.Contains(string(must(os.ReadFile(d.log))), "ready") }
 
 // usage is what a process has used so far.
 type usage struct {
