@@ -28,8 +28,7 @@ type core struct {
 	starts  starts
 	actions actions
 	report  report
-	// pending are hits that wait for a look at the host, the first since since.
-	pending pending
+	pending []matcher.Hit // that wait for a look at the host, oldest first
 }
 
 // inputs are the channels by which others reach the core.
@@ -44,12 +43,6 @@ type settings struct {
 	policy remediate.Policy
 	probe  time.Duration
 	quiet  time.Duration
-}
-
-// pending are hits in the order in which they came.
-type pending struct {
-	hits  []matcher.Hit
-	since time.Time
 }
 
 // maxPending bounds the hits that wait for a look: beyond it the sources wait,
@@ -98,10 +91,10 @@ func (c *core) loop(ctx context.Context, sourcesDone <-chan struct{}) error {
 	defer timer.Stop()
 	for {
 		now := time.Now()
-		c.due(now)
+		c.due(ctx, now)
 		timer.Reset(c.idleFor(now))
 		hits := c.in.hits
-		if len(c.pending.hits) >= maxPending {
+		if len(c.pending) >= maxPending {
 			hits = nil
 		}
 		select {
@@ -129,7 +122,7 @@ func (c *core) loop(ctx context.Context, sourcesDone <-chan struct{}) error {
 }
 
 // due does what the time asks for.
-func (c *core) due(now time.Time) {
+func (c *core) due(ctx context.Context, now time.Time) {
 	if every := c.settings.probe; every > 0 && !now.Before(c.probe.next) {
 		c.probe.due, c.probe.next = true, now.Add(every)
 		c.look(now, c.queues.anySilent())
@@ -138,7 +131,8 @@ func (c *core) due(now time.Time) {
 	if c.undecided() && now.Sub(c.view.tried) >= undecidedEvery {
 		c.look(now, now.Sub(c.view.snapshot.At) >= snapshotAge)
 	}
-	c.overdue(now)
+	c.overdue(ctx, now)
+	c.nextStart(ctx)
 }
 
 // idleFor is how long nothing needs to be done if nothing happens.
@@ -158,7 +152,7 @@ func (c *core) idleFor(now time.Time) time.Duration {
 	switch asked := c.view.asked; {
 	case !asked.IsZero() && now.Sub(asked) < silence:
 		earlier(asked.Add(silence))
-	case !asked.IsZero() && len(c.pending.hits) > 0:
+	case !asked.IsZero() && len(c.pending) > 0:
 		earlier(now)
 	case asked.IsZero() && c.undecided():
 		earlier(c.view.tried.Add(undecidedEvery))

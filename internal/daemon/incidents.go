@@ -79,10 +79,7 @@ func (c *core) undecided() bool {
 func (c *core) hit(ctx context.Context, h matcher.Hit) {
 	now := time.Now()
 	c.report.counts.hits.Inc()
-	if len(c.pending.hits) == 0 {
-		c.pending.since = now
-	}
-	c.pending.hits = append(c.pending.hits, h)
+	c.pending = append(c.pending, h)
 	if !c.view.recent(now) {
 		c.look(now, now.Sub(c.view.snapshot.At) >= snapshotAge)
 		return
@@ -95,8 +92,8 @@ func (c *core) hit(ctx context.Context, h matcher.Hit) {
 // drain finds the sockets of the hits that have waited. It reports whether an
 // incident was opened.
 func (c *core) drain(now time.Time) (opened bool) {
-	hits := c.pending.hits
-	c.pending.hits = c.pending.hits[:0]
+	hits := c.pending
+	c.pending = c.pending[:0]
 	for _, h := range hits {
 		socket, err := facts.Locate(h, c.view.snapshot.Sockets)
 		// All records that fit no socket share one incident for each source:
@@ -184,6 +181,9 @@ func (c *core) expire(now time.Time) {
 // full queues; nobody else's uWSGI shall wait for all of them.
 func (c *core) consider(ctx context.Context, now time.Time) {
 	c.considered = now
+	if !c.view.decides() {
+		return
+	}
 	open := slices.SortedFunc(maps.Values(c.open), func(a, b *openCase) int {
 		return cmp.Or(cmp.Compare(c.raises[a.uid], c.raises[b.uid]), a.incident.First.Compare(b.incident.First))
 	})
@@ -231,6 +231,9 @@ func (c *core) decide(oc *openCase, now time.Time) remediate.Plan {
 // keepLimits gives a restarted uWSGI the limit that its socket had, before the
 // queue is full again. Each new socket is looked at once.
 func (c *core) keepLimits(ctx context.Context, now time.Time) {
+	if !c.view.decides() {
+		return
+	}
 	for _, s := range c.view.snapshot.Sockets {
 		if c.actions.running || ctx.Err() != nil {
 			return

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +45,7 @@ type observer struct {
 	whole bool // a snapshot is wanted too
 
 	known map[facts.SocketID]bool // the sockets of the newest snapshot
+	blind bool                    // the newest snapshot that was tried failed
 }
 
 func newObserver(host Host, trail remediate.Trail) *observer {
@@ -83,16 +85,17 @@ func (o *observer) run(ctx context.Context) error {
 	}
 }
 
-// look takes a sample of every queue, and a snapshot where one is wanted or a
-// socket is new.
+// look takes a sample of every queue, and a snapshot where one is wanted, a
+// socket is new or the last one failed.
 func (o *observer) look(ctx context.Context, whole bool) observation {
 	seen := observation{begun: time.Now()}
 	seen.samples, seen.err = o.host.Sample(ctx)
 	for _, s := range seen.samples {
 		whole = whole || !o.known[s.ID]
 	}
-	if whole && seen.err == nil {
+	if (whole || o.blind) && seen.err == nil {
 		snapshot, err := o.host.Observe(ctx)
+		o.blind = err != nil
 		if seen.err = err; err == nil {
 			seen.snapshot = &snapshot
 			o.known = make(map[facts.SocketID]bool, len(snapshot.Sockets))
@@ -122,9 +125,10 @@ const (
 type view struct {
 	snapshot facts.Snapshot
 	tried    time.Time // when the newest look was begun
-	sampled  time.Time // when the newest that brought samples was
+	observed time.Time // when the look that brought snapshot was
 	history  remediate.History
-	err      string // why the host or the trail cannot be seen, "" where they can
+	unread   bool   // the trail could not be read, and history is out of date
+	err      string // why the host cannot be seen, "" where it can
 
 	asked     time.Time // when the look under way was asked for, zero if none is
 	whole     bool      // it is to bring a snapshot
@@ -166,36 +170,47 @@ func (c *core) see(ctx context.Context, seen observation) {
 	now, v := time.Now(), &c.view
 	if seen.snapshot != nil || seen.err != nil || !v.whole {
 		v.asked, v.whole = time.Time{}, false
+	} else {
+		v.asked = now // the snapshot is the next look's
 	}
 	v.tried = seen.begun
 	v.err = c.report.unseen(ctx, seen.err, seen.historyErr)
 	if seen.err == nil {
-		v.sampled = seen.begun
 		c.record.AddSamples(seen.samples, now)
 	}
-	if seen.historyErr == nil {
+	if v.unread = seen.historyErr != nil; !v.unread {
+		if !slices.EqualFunc(tail(v.history), tail(seen.history), sameEvent) {
+			c.report.refresh()
+		}
 		v.history = seen.history
 	}
 	if seen.snapshot != nil {
+		v.observed = seen.begun
 		c.newSnapshot(*seen.snapshot)
 	}
 	if v.asked.IsZero() {
 		v.answer()
+		c.drain(now)
 	}
-	c.drain(now)
 	if c.probe.due && seen.err == nil {
 		c.probe.due = false
 		c.probeHits(seen.samples, now)
 	}
 	if seen.begun.Before(v.notBefore) {
 		c.look(now, true)
-		return
-	}
-	if seen.historyErr != nil {
-		return // nothing is done that was perhaps done before
 	}
 	c.keepLimits(ctx, now)
 	c.consider(ctx, now)
+}
+
+// decides reports whether what is known may be decided on: it is no older than
+// the end of the last action, and tells what was done before.
+func (v *view) decides() bool { return !v.unread && !v.observed.Before(v.notBefore) }
+
+func tail(h remediate.History) remediate.History { return h[max(0, len(h)-1):] }
+
+func sameEvent(a, b remediate.Event) bool {
+	return a.Time.Equal(b.Time) && a.Plan == b.Plan && a.Action == b.Action && a.Target == b.Target && a.Result == b.Result
 }
 
 // answer lets those go on who have waited for a look.
@@ -217,12 +232,12 @@ func (c *core) newSnapshot(s facts.Snapshot) {
 }
 
 // overdue goes on without the host where it does not answer.
-func (c *core) overdue(now time.Time) {
+func (c *core) overdue(ctx context.Context, now time.Time) {
 	v := &c.view
 	if v.asked.IsZero() || now.Sub(v.asked) < silence {
 		return
 	}
-	v.err = c.report.silent(now.Sub(v.asked))
+	v.err = c.report.silent(ctx, now.Sub(v.asked))
 	v.answer()
 	c.drain(now)
 }

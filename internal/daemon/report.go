@@ -54,8 +54,8 @@ func (r *report) refresh() {
 	}
 }
 
-// unseen says that the host, or the trail, cannot be seen. It returns why, ""
-// where both can.
+// unseen says that the host, or the trail, cannot be seen. It returns why the
+// host cannot, "" where it can.
 func (r *report) unseen(ctx context.Context, host, history error) string {
 	text := ""
 	for _, e := range []struct {
@@ -69,8 +69,10 @@ func (r *report) unseen(ctx context.Context, host, history error) string {
 		case e.err == nil:
 			delete(r.said, e.subject)
 		case ctx.Err() == nil:
-			text = e.err.Error()
-			if r.news(e.subject, text) {
+			if e.subject == "host" {
+				text = e.err.Error()
+			}
+			if r.news(e.subject, e.err.Error()) {
 				r.log.Error().Err(e.err).Msg(e.words)
 			}
 		}
@@ -79,10 +81,10 @@ func (r *report) unseen(ctx context.Context, host, history error) string {
 }
 
 // silent says that the host does not answer.
-func (r *report) silent(since time.Duration) string {
+func (r *report) silent(ctx context.Context, since time.Duration) string {
 	text := fmt.Sprintf("no answer within %s", silence)
-	if r.news("host", text) {
-		r.log.Error().Dur("after", since).Msg("the host has not answered for a second (a slow /proc?); nothing is done until it does")
+	if ctx.Err() == nil && r.news("host", text) { // at the end nobody looks any more
+		r.log.Error().Dur("after", since).Msg("the host has not answered for a second (a slow /proc, or a slow disk with the audit trail?); nothing is done until it does")
 	}
 	return text
 }
@@ -163,7 +165,6 @@ func (r *report) bootLoss(loss remediate.BootLoss) {
 }
 
 func (r *report) acted(outcomes []remediate.Outcome) {
-	r.refresh()
 	for _, o := range outcomes {
 		r.counts.actions.WithLabelValues(string(o.Action.Describe().Kind), string(o.Result)).Inc()
 	}

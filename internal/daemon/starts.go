@@ -26,16 +26,18 @@ type starts struct {
 	tried map[string]time.Time // when one was looked at, by unit or source
 	found chan refusal
 	busy  bool // one is looked at
+	// waiting are lines of the others, at most maxRefused.
+	waiting []matcher.Mark
 }
 
 // refusal is what was found out about one of them.
 type refusal struct {
-	source  string
+	mark    matcher.Mark
 	refusal remediate.Refusal
 	// snapshot and history are no older than the line.
-	snapshot facts.Snapshot
-	history  remediate.History
-	err      error // why there are none
+	snapshot        facts.Snapshot
+	history         remediate.History
+	err, historyErr error // why one is missing
 }
 
 func newStarts() starts {
@@ -56,13 +58,24 @@ func (c *core) mark(ctx context.Context, m matcher.Mark) {
 		key = m.Source
 	}
 	s := &c.starts
-	if c.actions.running || s.busy || now.Sub(s.tried[key]) < refusedEvery {
+	if len(s.waiting) >= maxRefused || now.Sub(s.tried[key]) < refusedEvery {
 		return
 	}
 	if len(s.tried) >= maxRefused {
 		clear(s.tried)
 	}
-	s.tried[key], s.busy = now, true
+	s.tried[key] = now
+	s.waiting = append(s.waiting, m)
+}
+
+// nextStart looks at the next one that waits, unless an action is under way.
+func (c *core) nextStart(ctx context.Context) {
+	s := &c.starts
+	if s.busy || c.actions.running || len(s.waiting) == 0 {
+		return
+	}
+	m := s.waiting[0]
+	s.waiting, s.busy = s.waiting[1:], true
 	go func() {
 		r := c.findRefusal(ctx, m)
 		select {
@@ -76,31 +89,31 @@ func (c *core) mark(ctx context.Context, m matcher.Mark) {
 func (c *core) findRefusal(ctx context.Context, m matcher.Mark) refusal {
 	ctx, cancel := context.WithTimeout(ctx, refusedWait)
 	defer cancel()
-	r := refusal{source: m.Source, refusal: remediate.Refusal{Unit: m.Unit, Lost: errors.New("the line names no systemd unit")}}
+	r := refusal{mark: m, refusal: remediate.Refusal{Unit: m.Unit, Lost: errors.New("the line names no systemd unit")}}
 	if m.Unit != "" {
 		r.refusal.Listen, r.refusal.At, r.refusal.Lost = c.observer.host.Refused(ctx, m.Unit)
 	}
-	if r.snapshot, r.err = c.observer.host.Observe(ctx); r.err == nil {
-		r.history, r.err = c.observer.trail.History()
-	}
+	r.snapshot, r.err = c.observer.host.Observe(ctx)
+	r.history, r.historyErr = c.observer.trail.History()
 	return r
 }
 
 // refused deals with a uWSGI that would not start: the app is down.
 func (c *core) refused(ctx context.Context, r refusal) {
 	c.starts.busy = false
-	if r.err != nil {
-		c.report.unseen(ctx, r.err, nil)
+	if r.err != nil || r.historyErr != nil {
+		c.report.unseen(ctx, r.err, r.historyErr)
 		return
 	}
-	if c.actions.running {
-		return // the line comes again
+	if c.actions.running { // what was seen is from before its end
+		c.starts.waiting = append(c.starts.waiting, r.mark)
+		return
 	}
 	plan := remediate.PlanStart(c.settings.policy, r.snapshot, r.refusal, r.history, time.Now())
 	if plan.Name == "" {
-		plan.Name = r.source
+		plan.Name = r.mark.Source
 	}
-	c.report.startRefused(r.source, plan)
+	c.report.startRefused(r.mark.Source, plan)
 	if plan.Verdict == remediate.Act {
 		c.begin(ctx, plan)
 	}
