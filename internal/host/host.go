@@ -37,8 +37,9 @@ type Options struct {
 	// Services tells how a unit is started, nil where there is no systemd.
 	Services Services
 	// Patience is how long one Observe or Sample waits, in all, for what may
-	// never answer: stats servers, systemd, files. What has not answered by then
-	// is unknown, and waited for no more until it has answered once.
+	// never answer: stats servers, systemd, files; for the threads of all workers
+	// it is 300 ms at least. What has not answered by then is unknown, and waited
+	// for no more until it has answered once.
 	Patience time.Duration
 }
 

@@ -27,6 +27,10 @@ const (
 	// maxHanging is how many reads of files may hang at a time, each with a
 	// thread, of which a service may have few (TasksMax=).
 	maxHanging = 32
+	// threadsPatience is how long one Observe waits for the threads of all
+	// workers at least: there may be thousands, and without them a stall cannot
+	// be told from a burst.
+	threadsPatience = 300 * time.Millisecond
 	// fileAge is how long what was read of a file stands in for what does not
 	// answer now.
 	fileAge = 10 * time.Second
@@ -171,10 +175,13 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	if !options.AssumeRights {
 		steps = h.rights.Load().steps()
 	}
-	wait.wait(ctx, l.config.Start(masters), l.logs.Start(masters), l.threads.Start(workers), l.unit.Start(units),
-		l.stats.Start(options.Stats), l.rights.Start(steps))
+	asked := []func(context.Context){l.config.Start(masters), l.logs.Start(masters), l.unit.Start(units),
+		l.stats.Start(options.Stats), l.rights.Start(steps)}
+	(&budget{max(wait.left, threadsPatience)}).wait(ctx, l.threads.Start(workers))
+	wait.left = max(wait.left, options.Patience/4) // also where the command lines have taken all of it
+	wait.wait(ctx, asked...)
 	s.Cannot = l.cannot(steps)
-	noted := make(map[int]bool)
+	noted, late := make(map[int]bool), 0
 	for i := range s.Sockets {
 		socket := &s.Sockets[i]
 		l.fillMaster(socket)
@@ -184,8 +191,12 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 		}
 		for j := range socket.Workers {
 			w := &socket.Workers[j]
-			if a := l.threads.Get(uwsgi.ProcessOf(w.Process)); a.Err == nil { // what was a while ago says nothing
+			a := l.threads.Get(uwsgi.ProcessOf(w.Process))
+			if w.Late = a.Late; a.Err == nil { // what was a while ago says nothing
 				w.Waits, w.Switches = a.Value.waits, a.Value.switches
+			}
+			if w.Late {
+				late++
 			}
 		}
 		if options.SocketUnits == nil || socket.Master.Unit == "" {
@@ -198,6 +209,9 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 			continue
 		}
 		socket.SocketUnit, socket.UnitBacklog = unit.Value.Unit, int(unit.Value.Backlog)
+	}
+	if late > 0 {
+		s.Unseen = append(s.Unseen, fmt.Sprintf("what %d workers wait for: /proc has not answered in time", late))
 	}
 	l.fillStats(s, options.Stats)
 }

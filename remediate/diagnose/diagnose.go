@@ -32,6 +32,11 @@ type Moment struct {
 	Socket     facts.Socket
 }
 
+// statsFresh reports whether what its stats server said is of this moment.
+func (m Moment) statsFresh() bool {
+	return m.Socket.Stats != nil && m.At.Sub(m.Socket.Stats.At) < statsAge
+}
+
 // Bounds are the numbers of the policy that a diagnosis depends on.
 type Bounds struct {
 	MaxBacklog int           // no limit is raised over this
@@ -77,6 +82,9 @@ type Diagnosis struct {
 }
 
 const (
+	// statsAge is how old what a stats server said may be to count: it is asked
+	// every two seconds at most.
+	statsAge = 5 * time.Second
 	// lockProof is how long workers must have waited on locks, and stallProof
 	// how long nothing must have been taken, to be called stuck. Slow requests
 	// take several seconds.
@@ -176,7 +184,7 @@ func (m measured) work(kind Kind, wait time.Duration) (reasons []string) {
 	if wait > 0 {
 		reasons = append(reasons, fmt.Sprintf("the last of %d in the queue waits %s", m.socket.Length, short(wait)))
 	}
-	if stats := m.socket.Stats; stats != nil {
+	if stats := m.socket.Stats; m.Now.statsFresh() {
 		r := fmt.Sprintf("the stats server counts %d of %d workers busy", stats.Busy, stats.Workers)
 		if stats.Response > 0 {
 			r += fmt.Sprintf(", %s a request", short(stats.Response))

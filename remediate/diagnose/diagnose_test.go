@@ -110,8 +110,8 @@ func marked(kinds ...matcher.MarkKind) func(*Input) {
 
 func counted(requests uint64, response time.Duration) func(*Input) {
 	return func(g *Input) {
-		g.Earlier[0].Socket.Stats = &facts.Stats{Requests: 100, Workers: 4, Busy: 4}
-		g.Now.Socket.Stats = &facts.Stats{Requests: 100 + requests, Workers: 4, Busy: 4, Response: response}
+		g.Earlier[0].Socket.Stats = &facts.Stats{At: g.Earlier[0].At, Requests: 100, Workers: 4, Busy: 4}
+		g.Now.Socket.Stats = &facts.Stats{At: g.Now.At, Requests: 100 + requests, Workers: 4, Busy: 4, Response: response}
 	}
 }
 
@@ -250,6 +250,10 @@ func TestDiagnoseNeedsProof(t *testing.T) {
 		{"UNIX, requests take 10 s", input(30*time.Second, 129, 128, socket(func(s *facts.Socket) { s.Family = facts.Unix }), earlier(20*time.Second, 0.001), earlier(5*time.Second, 0)), Burst},
 		{"UNIX, no worker has run for 15 s", input(30*time.Second, 129, 128, socket(func(s *facts.Socket) { s.Family = facts.Unix }), earlier(16*time.Second, 0), earlier(5*time.Second, 0)), Stall},
 		{"UNIX, no request is answered", input(30*time.Second, 129, 128, socket(func(s *facts.Socket) { s.Family = facts.Unix }), earlier(20*time.Second, 0.001), counted(0, 0)), Stall},
+		{"UNIX, the stats server is silent, and its last answer was kept", input(30*time.Second, 129, 128, socket(func(s *facts.Socket) { s.Family = facts.Unix }), earlier(20*time.Second, 0.001), counted(0, 0), func(g *Input) {
+			kept := facts.Stats{At: now.Add(-25 * time.Second), Requests: 100, Workers: 4, Busy: 4}
+			g.Earlier[0].Socket.Stats, g.Now.Socket.Stats = &kept, &kept
+		}), Burst},
 		{"disk", input(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.State = 'D' }), earlier(3*time.Second, 0)), Stall},
 		{"disk, busy", input(3*time.Second, 129, 128, each(func(w *facts.Worker) { w.State = 'D' }), earlier(3*time.Second, 0.1)), Burst},
 		{"all stopped, half full", input(0, 70, 128, each(func(w *facts.Worker) { w.State = 'T' })), Stall},
@@ -309,6 +313,9 @@ func TestDiagnoseDoubt(t *testing.T) {
 		{"locks, full for long", input(6*time.Second, 129, 128, locked), false},
 		{"locks, not full now", input(3*time.Second, 120, 128, locked), false},
 		{"one worker does something else", input(time.Second, 129, 128, locked, socket(func(s *facts.Socket) { s.Workers[3].Waits = "" })), false},
+		{"one worker was not read in time", input(time.Second, 129, 128, locked, socket(func(s *facts.Socket) { s.Workers[3].Waits, s.Workers[3].Late = "", true })), true},
+		{"no worker was read in time", input(time.Second, 129, 128, each(func(w *facts.Worker) { w.Late = true })), true},
+		{"no worker was read in time, full for long", input(6*time.Second, 129, 128, each(func(w *facts.Worker) { w.Late = true })), false},
 		{"slow requests", input(time.Second, 129, 128), false},
 		{"no workers", input(time.Second, 129, 128, socket(func(s *facts.Socket) { s.Workers = nil })), false},
 	}

@@ -46,8 +46,8 @@ func measure(in Input) measured {
 	m.countAccepts()
 	// Requests are counted exactly, and of this uWSGI alone.
 	for _, s := range []span{m.short, m.long} {
-		if n, known := s.answered(); known && s.apart >= measurable {
-			m.rate = float64(n) / s.apart.Seconds()
+		if n, over, known := s.answered(); known {
+			m.rate = float64(n) / over.Seconds()
 			m.most = m.rate
 		}
 	}
@@ -155,13 +155,16 @@ func (s span) same() bool {
 	return len(before) > 0 && slices.EqualFunc(before, s.now.Socket.Workers, func(a, b facts.Worker) bool { return a.Process.Same(b.Process) })
 }
 
-// answered is how many requests the stats server counted in between.
-func (s span) answered() (n uint64, known bool) {
+// answered is how many requests the stats server counted between its answers
+// of the two moments, and over which time. An answer that is kept because the
+// server is silent is no second one.
+func (s span) answered() (n uint64, over time.Duration, known bool) {
 	before, now := s.before.Socket.Stats, s.now.Socket.Stats
 	if before == nil || now == nil || now.Requests < before.Requests {
-		return 0, false
+		return 0, 0, false
 	}
-	return now.Requests - before.Requests, true
+	over = now.At.Sub(before.At)
+	return now.Requests - before.Requests, over, over >= measurable && s.now.statsFresh()
 }
 
 // cpu is the share of a CPU that each worker used in between.

@@ -32,7 +32,7 @@ func (m measured) helpless() string {
 	if n, known := m.accepted(m.short.before.At); known && n > 0 {
 		return ""
 	}
-	if n, known := m.short.answered(); known && n > 0 {
+	if n, _, known := m.short.answered(); known && n > 0 {
 		return ""
 	}
 	shared := count(workers, waitsOnSharedLock)
@@ -54,9 +54,13 @@ func waitsOnSharedLock(w facts.Worker) bool { return w.Waits == facts.WaitsOnSha
 // long enough to tell. Without it a raise could come first: the third record is
 // written 2 s after the first, which is when the workers are first looked at.
 func (m measured) doubt() string {
-	n := len(m.socket.Workers)
-	if n == 0 || !m.socket.Full() || m.lasting(facts.Sample.Full) >= doubtful || !every(m.socket.Workers, facts.Worker.Helpless) {
+	n, late := len(m.socket.Workers), count(m.socket.Workers, func(w facts.Worker) bool { return w.Late })
+	if n == 0 || !m.socket.Full() || m.lasting(facts.Sample.Full) >= doubtful ||
+		!every(m.socket.Workers, func(w facts.Worker) bool { return w.Late || w.Helpless() }) {
 		return ""
+	}
+	if late > 0 {
+		return fmt.Sprintf("what %d of its %d workers wait for could not be read in time; whether that is a stall shows within a few seconds", late, n)
 	}
 	if m.short.apart >= lockProof && m.short.same() && every(m.short.before.Socket.Workers, facts.Worker.Helpless) {
 		return "" // they were seen for long enough, and some have worked
@@ -91,7 +95,8 @@ func (m measured) idleLong() string {
 		return fmt.Sprintf("full for %s, and for %s no worker has run at all", short(full), short(m.long.apart))
 	}
 	taken, known := m.accepted(m.own[len(m.own)-1].At.Add(-full))
-	answered, counted := m.long.answered()
+	answered, over, counted := m.long.answered()
+	counted = counted && over >= stallProof-statsAge
 	if m.short.apart >= lockProof && m.short.asleep() && (known && taken == 0 || counted && answered == 0 && m.long.asleep()) {
 		return fmt.Sprintf("full for %s, in which no connection was taken, and the workers use no CPU time", short(full))
 	}

@@ -57,6 +57,9 @@ type Worker struct {
 	// 0 where that is not known.
 	Switches uint64
 	Waits    Waits
+	// Late says that Waits and Switches are not known, since its threads could
+	// not be looked at in time.
+	Late bool
 }
 
 // Waits says what all threads of a process wait for without a time limit;
