@@ -78,8 +78,8 @@ func Running(master Process, names []string) (c Config) {
 	}
 	in := uwsgiconf.Input{Args: args}
 	in.Environ, err = kernel.Environ(master.PID)
-	if errors.Is(err, kernel.ErrCut) {
-		c.unread(err)
+	if err != nil { // any option may stand there, as UWSGI_EXIT_ON_RELOAD
+		c.unread(kernel.Explain(kernel.ListOpen, "its environment", err))
 	}
 	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", master.PID)); err == nil {
 		in.Dirs = append(in.Dirs, cwd)
