@@ -45,8 +45,11 @@ func PlanUndo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Lef
 		set, ok := a.(SetSysctl)
 		return ok && set.Key == somaxconn && !u.survivable(set.To)
 	})
-	if len(u.Actions) == 0 {
-		return u.say(Nothing, codeUndo, "qwatch has changed nothing that is still so"), u.left
+	switch {
+	case len(u.Actions) == 0 && len(u.left) == 0:
+		return u.say(Nothing, codeUndo, "qwatch has changed nothing that is still so"), nil
+	case len(u.Actions) == 0:
+		return u.say(Nothing, codeUndo, "of what qwatch has changed nothing can be put back"), u.left
 	}
 	return u.say(Act, codeUndo, "put back %d changes of qwatch", len(u.Actions)), u.left
 }

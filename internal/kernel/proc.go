@@ -262,8 +262,9 @@ func Catches(pid int, signal unix.Signal) (bool, error) {
 	return caught&(1<<(signal-1)) != 0, nil
 }
 
-// maxEntries is how many descriptors, or threads, of one process are looked at.
-// Their number is the process' own choice, up to its limits.
+// maxEntries is how many descriptors, or threads, of one process are looked at,
+// the lowest first: a listening socket is opened before its connections. Their
+// number is the process' own choice, up to its limits.
 const maxEntries = 1 << 16
 
 // entries lists a directory of /proc/PID. The caller closes dir.
@@ -271,10 +272,7 @@ func entries(pid int, name string) (dir *os.File, names []string, err error) {
 	if dir, err = os.Open(procPath(pid, name)); err != nil {
 		return nil, nil, err
 	}
-	names, err = dir.Readdirnames(maxEntries + 1)
-	if len(names) > maxEntries {
-		err = fmt.Errorf("%s has more than %d entries", dir.Name(), maxEntries)
-	}
+	names, err = dir.Readdirnames(maxEntries)
 	if err != nil && !errors.Is(err, io.EOF) { // of a directory with nothing in it
 		dir.Close()
 		return nil, nil, err
