@@ -73,6 +73,9 @@ func main() {
 			b.sizes = brief
 		}
 		b.qwatch = must(filepath.Abs(*qwatch))
+		if _, err := os.Stat(b.qwatch); err != nil {
+			check(fmt.Errorf("%w; build it first (make bench does)", err))
+		}
 		switch {
 		case *connections > 0:
 			b.connect(*connections)
