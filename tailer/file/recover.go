@@ -38,6 +38,7 @@ func (f *Files) truncated(in *inode) {
 	if copy := f.findCopy(in); copy != "" {
 		detail = "read on in " + copy
 	}
+	f.passShortCopies(in)
 	s.lineage.add(in.head)
 	in.restart()
 	f.search(s)
@@ -74,6 +75,41 @@ func (f *Files) findCopy(in *inode) string {
 		return path
 	}
 	return f.findCompressed(at, in.src)
+}
+
+// passShortCopies counts as read what holds less of in's text than was handed
+// over: a copy that was made before the last lines. It must not be taken for
+// an unseen generation later: how in began is forgotten, at the latest with
+// this process.
+func (f *Files) passShortCopies(in *inode) {
+	s := in.src
+	short := func(fd int) bool {
+		st, err := statFD(fd)
+		return err == nil && st.size < in.off && in.head.begins(fd)
+	}
+	var passed []*inode
+	for _, c := range f.inodes {
+		if c != in && c.copyOf == s && short(c.fd) {
+			c.copyOf = nil
+			passed = append(passed, c)
+		}
+	}
+	for _, path := range s.neighbours() {
+		if !isCompressed(path) && s.mayLeave(filepath.Base(path)) {
+			if c := f.adoptUnknown(path, s, short); c != nil {
+				passed = append(passed, c)
+			}
+		}
+	}
+	for _, c := range passed {
+		c.copied = true
+		if st, err := statFD(c.fd); err != nil {
+			f.failRead(c, err)
+		} else if err = c.jump(min(st.size, in.off)); err != nil {
+			f.failRead(c, err)
+		}
+		f.drain(c)
+	}
 }
 
 // directories are those that s and its file stand in.
@@ -156,7 +192,7 @@ func (f *Files) generations(dir string, group []*source) {
 			continue
 		}
 		for _, s := range group {
-			if e.Name() != s.lineage.backup && !related(filepath.Base(s.path), e.Name()) {
+			if !s.mayLeave(e.Name()) {
 				continue
 			}
 			if in := f.generation(s, path); in != nil {
@@ -172,19 +208,30 @@ func (f *Files) generations(dir string, group []*source) {
 	}
 }
 
+// mayLeave says whether a rotation of s may leave a file of this name.
+func (s *source) mayLeave(name string) bool {
+	return name == s.lineage.backup || related(filepath.Base(s.path), name)
+}
+
 func (f *Files) generation(s *source, path string) *inode {
-	st, err := statPath(path)
-	if err != nil || !st.regular() || st.size == 0 || st.since() <= s.lineage.Low {
-		return nil
-	}
-	in := f.adoptIf(path, s, func(fd int, id identity) bool {
-		_, finished := f.past.finished[id]
-		return !finished && !f.isCopy(fd, s)
-	})
+	in := f.adoptUnknown(path, s, func(fd int) bool { return !f.isCopy(fd, s) })
 	if in != nil {
 		s.lineage.opened++
 	}
 	return in
+}
+
+// adoptUnknown begins to follow a file with text that nothing was read of yet,
+// if it is the right one.
+func (f *Files) adoptUnknown(path string, s *source, right func(fd int) bool) *inode {
+	st, err := statPath(path)
+	if err != nil || !st.regular() || st.size == 0 || st.since() <= s.lineage.Low {
+		return nil
+	}
+	return f.adoptIf(path, s, func(fd int, id identity) bool {
+		_, finished := f.past.finished[id]
+		return !finished && right(fd)
+	})
 }
 
 // adoptIf begins to follow a file that is not open yet, if it is the right one.
