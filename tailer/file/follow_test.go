@@ -159,7 +159,7 @@ func TestFollow(t *testing.T) {
 		"follow": (*scene).follow, "gets": (*scene).gets, "globs": (*scene).globs, "held": (*scene).waitHeld,
 		"hold": (*scene).holdNext, "open": (*scene).open, "overwrite": overwrite, "pause": pauseFor,
 		"put": (*scene).put, "quiet": (*scene).quiet, "release": (*scene).release, "saved-now": (*scene).savedNow,
-		"seek": (*scene).seek, "status": (*scene).status, "told": (*scene).told, "truncate": truncate,
+		"seek": (*scene).seek, "status": (*scene).status, "step": (*scene).step, "told": (*scene).told, "truncate": truncate,
 		"truncations": (*scene).truncations, "unfollow": (*scene).unfollow, "write": writeTo,
 	}
 	cmds := map[string]func(*testscript.TestScript, bool, []string){}
@@ -309,6 +309,14 @@ func (s *scene) release(*testscript.TestScript, []string) {
 		close(s.freed)
 		s.freed = nil
 	}
+}
+
+// step: it goes on, and blocks at the next text
+func (s *scene) step(ts *testscript.TestScript, args []string) {
+	freed := s.freed
+	s.holdNext(ts, args)
+	close(freed)
+	s.waitHeld(ts, args)
 }
 
 // told [only] KIND: such an event comes, or has come; only: and no other kind

@@ -70,7 +70,6 @@ func (f *Files) findCopy(in *inode) string {
 		}
 		at.apply(c)
 		c.copied = true
-		in.src.lineage.Low = max(in.src.lineage.Low, st.since())
 		f.drain(c)
 		return path
 	}
