@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -67,6 +68,9 @@ func (r *runner) load() (*config.Config, error) {
 }
 
 func (r *runner) run(ctx context.Context) error {
+	// A crash ends by a signal: Go's own exit status for it is that of a bad
+	// configuration, after which systemd starts nothing again.
+	debug.SetTraceback("crash")
 	cfg, err := r.load()
 	if err != nil {
 		return err

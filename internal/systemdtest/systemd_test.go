@@ -75,6 +75,7 @@ func TestSystemd(t *testing.T) {
 	m.scene("killed", func() { m.killed() })
 	m.scene("watchdog", func() { m.watchdog() })
 	m.scene("configuration", func() { m.configuration() })
+	m.scene("failed units", func() { m.failedUnits() })
 	m.scene("documentation", func() { m.documentation() })
 	m.scene("boot order", func() { m.bootOrder() })
 	m.scene("reboot", func() { m.afterReboot() })
@@ -403,6 +404,26 @@ func (m *machine) configuration() {
 	m.sh("sed -i 's/^window.*/window = \"11s\"/' /etc/qwatch/qwatch.toml; systemctl reload qwatch")
 	m.event(systemd.EventConfigReloaded, "")
 	m.is(m.sh("systemctl show -p MainPID --value qwatch") == pid, "it is the same process", pid)
+}
+
+// failedUnits starts both services with a bad configuration, which fails them
+// for good, and crashes one, which is started again.
+func (m *machine) failedUnits() {
+	m.sh("sed -i 's/^window.*/window = \"soon\"/' /etc/qwatch/qwatch.toml")
+	for _, unit := range []string{"qwatch-audit", "qwatch"} {
+		m.says("systemctl restart "+unit+"; echo status $?", "status 1")
+		m.says("systemctl --failed --no-legend", unit+".service")
+		m.says("systemctl show -p Result,ExecMainStatus,NRestarts,SubState "+unit+" | sort | xargs",
+			"ExecMainStatus=2 NRestarts=0 Result=exit-code SubState=failed")
+		m.says("journalctl -u "+unit+" -o cat --since -20s", "qwatch.toml:")
+		m.sh("systemctl reset-failed " + unit)
+	}
+	m.sh("sed -i 's/^window.*/window = \"11s\"/' /etc/qwatch/qwatch.toml; systemctl start qwatch")
+	m.sh("systemctl kill -s QUIT --kill-whom=main qwatch")
+	m.eventuallySays("systemctl show -p NRestarts,ActiveState qwatch", "NRestarts=1\nActiveState=active", 30*time.Second)
+	m.says("journalctl -u qwatch -o cat --since -40s", "goroutine ")
+	unknown := m.sh("journalctl -b -o cat | grep -E 'qwatch.*(Unknown key|Unknown lvalue)' || true")
+	m.is(unknown == "", "systemd knows each key of the units", unknown)
 }
 
 // documentation runs every command of docs/systemd.md, in order.
