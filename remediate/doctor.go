@@ -53,8 +53,9 @@ func Steps() []facts.Step {
 	return []facts.Step{facts.StepSysctl, facts.StepSysctlFile, facts.StepRelisten, facts.StepReload, facts.StepJournal}
 }
 
-// wants reports whether the policy makes use of a step.
-func (p Policy) wants(s facts.Step, journal bool) bool {
+// Wants reports whether the policy makes use of a step. journal says whether a
+// journal is to be followed.
+func (p Policy) Wants(s facts.Step, journal bool) bool {
 	switch s {
 	case facts.StepSysctl, facts.StepSysctlFile:
 		return p.Sysctl
@@ -101,7 +102,7 @@ func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnos
 	for _, step := range Steps() {
 		why, cannot := f.Cannot[step]
 		c.Can[step] = !cannot
-		if cannot && p.wants(step, journal) {
+		if cannot && p.Wants(step, journal) {
 			c.Problems = append(c.Problems, fmt.Sprintf("qwatch cannot do %s here: %s", step, why))
 		}
 	}

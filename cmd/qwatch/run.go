@@ -107,7 +107,7 @@ func (r *runner) run(ctx context.Context) error {
 	defer stop()
 	d := daemon.New(daemon.Options{
 		Version: version, Config: cfg, FromStart: r.fromStart, KeepState: unlock != nil,
-		Host: h, Trail: audit, Log: log,
+		Host: h, Trail: audit, Cannot: h.Cannot, Log: log,
 		Configure: func(cfg *config.Config) remediate.Actor {
 			h.Configure(h.options(cfg))
 			return h.actor(cfg, audit)

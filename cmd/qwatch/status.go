@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/daemon"
+	"qwatch/remediate"
 )
 
 func newStatus(e env) *cobra.Command {
@@ -58,6 +59,11 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 		return json.NewEncoder(w).Encode(s)
 	}
 	fmt.Fprintf(w, "qwatch %s since %s: %s\n", s.Version, s.Started.Local().Format(time.DateTime), s.Summary())
+	for _, step := range remediate.Steps() {
+		if why, is := s.Cannot[step]; is {
+			fmt.Fprintf(w, "cannot do %s here: %s\n", step, why)
+		}
+	}
 	table := func(head string, rows int, row func(i int) string) {
 		if rows == 0 {
 			return

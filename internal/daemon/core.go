@@ -10,6 +10,7 @@ import (
 	"qwatch/matcher"
 	"qwatch/remediate"
 	"qwatch/remediate/diagnose"
+	"qwatch/remediate/facts"
 )
 
 // core owns what changes while qwatch runs: what was read of the host, the
@@ -29,6 +30,8 @@ type core struct {
 	actions actions
 	report  report
 	pending []matcher.Hit // that wait for a look at the host, oldest first
+	// cannot says what this process may not do, as it was tried at the start.
+	cannot map[facts.Step]string
 }
 
 // inputs are the channels by which others reach the core.
@@ -40,9 +43,10 @@ type inputs struct {
 
 // settings are what the configuration says.
 type settings struct {
-	policy remediate.Policy
-	probe  time.Duration
-	quiet  time.Duration
+	policy  remediate.Policy
+	probe   time.Duration
+	quiet   time.Duration
+	journal bool // one is followed
 }
 
 // maxPending bounds the hits that wait for a look: beyond it the sources wait,
@@ -74,7 +78,7 @@ func (c *core) configure(cfg *config.Config) {
 	}
 	c.actions.next = nil
 	c.actions.actor = c.actions.newActor(cfg)
-	c.settings = settings{cfg.Policy, cfg.Probe.Interval, cfg.Group.Quiet}
+	c.settings = settings{cfg.Policy, cfg.Probe.Interval, cfg.Group.Quiet, followsJournal(cfg)}
 	if c.book == nil {
 		c.book = matcher.NewBook(cfg.Group.Window, cfg.Group.Quiet, cfg.Group.Threshold)
 		return

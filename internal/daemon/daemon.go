@@ -18,6 +18,7 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 	"qwatch/systemd"
 )
 
@@ -36,8 +37,11 @@ type Options struct {
 	// an action is under way.
 	Configure func(*config.Config) remediate.Actor
 	Trail     remediate.Trail
-	Log       zerolog.Logger
-	Notifier  *systemd.Notifier
+	// Cannot tries what this process may do, and says why what it may not is
+	// not possible. It is called once, at the start; nil is not at all.
+	Cannot   func(ctx context.Context) map[facts.Step]string
+	Log      zerolog.Logger
+	Notifier *systemd.Notifier
 	// Watchdog is how long systemd waits for an answer, 0 if it does not.
 	Watchdog time.Duration
 	// Reread reads the configuration again, from ConfigFile.
@@ -82,6 +86,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.watchConfig(ctx) })
 	g.Go(func() error { return d.watchdog(ctx) })
 	g.Go(func() error { return d.tellSystemd(ctx) })
+	if d.opts.Cannot != nil {
+		g.Go(func() error { return d.tellRights(ctx) })
+	}
 	if cfg.Socket != "" {
 		g.Go(func() error { return d.serveStatus(ctx, cfg.Socket) })
 	}

@@ -27,6 +27,9 @@ type Status struct {
 	Sockets   []SocketStatus    `json:"sockets"`
 	Incidents []IncidentStatus  `json:"incidents"`
 	Actions   []remediate.Event `json:"actions"`
+	// Cannot says, for each step that the configuration makes use of and this
+	// process may not do, why.
+	Cannot map[facts.Step]string `json:"cannot"`
 }
 
 // SourceStatus tells of one source since the start. Lines and Bytes are null
@@ -69,7 +72,7 @@ const statusActions = 50
 
 // status fills in what the core knows. It runs in the core's goroutine.
 func (c *core) status(s *Status) {
-	s.DryRun = c.settings.policy.DryRun
+	s.DryRun, s.Cannot = c.settings.policy.DryRun, c.cannotDo()
 	newest := map[facts.SocketID]facts.Sample{}
 	for _, sample := range c.record.Samples() {
 		newest[sample.ID] = sample

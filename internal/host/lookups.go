@@ -48,6 +48,7 @@ type lookups struct {
 	unit    lookup.Table[unitKey, systemd.SocketUnit]
 	stats   lookup.Table[string, facts.Stats]
 	rights  lookup.Table[facts.Step, struct{}]
+	own     lookup.Table[facts.Step, struct{}] // of Cannot
 	refused lookup.Table[string, uwsgi.Config]
 
 	answeredBy map[string]statsSource // by the stats server's address
@@ -106,10 +107,11 @@ func (l *lookups) init(h *Host) {
 			return systemd.SocketUnit{}, err
 		}}
 	l.stats = lookup.Table[string, facts.Stats]{Deadline: statsDeadline, Good: statsEvery, Bad: statsEvery, Ask: readStats}
-	l.rights = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots,
-		Ask: func(_ context.Context, step facts.Step) (struct{}, error) {
-			return struct{}{}, h.rights.Load().try(step)
-		}}
+	try := func(_ context.Context, step facts.Step) (struct{}, error) {
+		return struct{}{}, h.triedRights().try(step)
+	}
+	l.rights = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots, Ask: try}
+	l.own = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots, Ask: try}
 	l.refused = lookup.Table[string, uwsgi.Config]{Deadline: deadline, Slots: slots, Ask: h.askRefused}
 }
 

@@ -1,6 +1,8 @@
 package host
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -36,11 +38,35 @@ func (r *rights) try(step facts.Step) error {
 	case facts.StepSysctlFile:
 		return kernel.MayWriteIn(filepath.Dir(r.sysctlFile))
 	case facts.StepRelisten:
-		return anyOf(r.targets, func(t target) error { return kernel.MayTakeDescriptor(t.pid, t.fd) })
+		filtered, _ := kernel.MayCallPidfd()
+		return cmp.Or(filtered, kernel.MayListen(),
+			anyOf(r.targets, func(t target) error { return kernel.MayTakeDescriptor(t.pid, t.fd) }))
 	case facts.StepReload:
-		return anyOf(r.targets, func(t target) error { return kernel.MaySignal(t.pid) })
+		_, filtered := kernel.MayCallPidfd()
+		return cmp.Or(filtered, anyOf(r.targets, func(t target) error { return kernel.MaySignal(t.pid) }))
 	}
 	return mayReadJournal()
+}
+
+// triedRights are those of the newest look.
+func (h *Host) triedRights() *rights {
+	if r := h.rights.Load(); r != nil {
+		return r
+	}
+	return &rights{[]target{{1, 0}}, h.options.Load().SysctlFile}
+}
+
+// Cannot tries every step now, also where Options.AssumeRights is set, and says
+// why those that this process may not do are not possible. What gives no
+// answer in time is not possible either.
+func (h *Host) Cannot(ctx context.Context) map[facts.Step]string {
+	cannot := make(map[facts.Step]string)
+	for _, step := range h.triedRights().steps() {
+		if _, err := h.lookups.own.One(ctx, step); err != nil {
+			cannot[step] = err.Error()
+		}
+	}
+	return cannot
 }
 
 // mayReadJournal looks for journalctl and for a system journal that it could

@@ -19,6 +19,7 @@ const (
 	OpenProcess    Op = iota // pidfd_open(2) of a process
 	TakeDescriptor           // pidfd_getfd(2) of a process
 	SendSignal               // pidfd_send_signal(2)
+	UseOnItself              // a call that needs no right on the caller's own process or socket
 	ListOpen                 // what another user's process has open, in /proc/PID/fd
 	ReadRoot                 // files below /proc/PID/root
 	EnterNetNS               // /proc/PID/ns/net and setns(2)
@@ -46,8 +47,9 @@ var operations = [...]operation{
 		right: "needs CAP_SYS_PTRACE" + noFilter}, // ptrace(2), PTRACE_MODE_ATTACH_REALCREDS
 	SendSignal: {call: "pidfd_send_signal", since: "5.1",
 		right: "needs the same user or CAP_KILL" + noFilter},
-	ListOpen: {right: "needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"},
-	ReadRoot: {right: "needs CAP_SYS_PTRACE"},
+	UseOnItself: {right: "needs no seccomp filter against it"},
+	ListOpen:    {right: "needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"},
+	ReadRoot:    {right: "needs CAP_SYS_PTRACE"},
 	EnterNetNS: {
 		right: "needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it"},
 	SeeProcesses: {right: "needs CAP_SYS_PTRACE or the group of its gid= option"},

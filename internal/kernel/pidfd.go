@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"net"
 	"os"
 	"strconv"
 
@@ -31,6 +32,45 @@ func MayTakeDescriptor(pid, descriptor int) error {
 		return Explain(TakeDescriptor, process(pid), err)
 	}
 	return unix.Close(fd)
+}
+
+// MayListen calls listen(2) on a UNIX socket of its own, which has a name that
+// the kernel chooses (unix(7), autobind) and goes at once: what refuses it is a
+// filter of the service or the container.
+func MayListen() error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix"})
+	if err != nil {
+		return onItself("listen of a socket of its own", err)
+	}
+	return l.Close()
+}
+
+// MayCallPidfd tries pidfd_getfd(2) and pidfd_send_signal(2) on the caller
+// itself, where no right is needed (ptrace(2), kill(2)): what refuses them is a
+// filter of the service or the container.
+func MayCallPidfd() (take, signal error) {
+	pidfd, err := OpenPidfd(os.Getpid())
+	if err != nil {
+		return err, err
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, pidfd, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return onItself("pidfd_getfd of qwatch itself", err),
+		onItself("pidfd_send_signal to qwatch itself", unix.PidfdSendSignal(pidfd, 0, nil, 0))
+}
+
+func onItself(call string, err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		err = errno // package net says the rest again
+	}
+	if errors.Is(err, unix.ENOSYS) {
+		return nil // Linux is too old, which the trial on another process tells better
+	}
+	return Explain(UseOnItself, call, err)
 }
 
 // MaySignal sends the process signal 0: only the right is checked (kill(2)). An
