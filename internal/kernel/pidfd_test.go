@@ -4,8 +4,10 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -50,4 +52,61 @@ func TestMayOnEnded(t *testing.T) {
 			t.Errorf("%s: %v, want no such process", name, err)
 		}
 	}
+}
+
+// A filter against a call shows on qwatch's own process and socket, where no
+// right is needed.
+func TestFilteredCalls(t *testing.T) {
+	all := func() string {
+		take, signal := MayCallPidfd()
+		var said []string
+		for _, err := range []error{MayListen(), take, signal} {
+			if err != nil {
+				said = append(said, err.Error())
+			}
+		}
+		return strings.Join(said, "\n")
+	}
+	for call, want := range map[string]string{
+		"none":              "",
+		"listen":            "listen of a socket of its own: operation not permitted; needs no seccomp filter against it",
+		"pidfd_getfd":       "pidfd_getfd of qwatch itself: operation not permitted; needs no seccomp filter against it",
+		"pidfd_send_signal": "pidfd_send_signal to qwatch itself: operation not permitted; needs no seccomp filter against it",
+	} {
+		number, filtered := map[string]uint32{"listen": unix.SYS_LISTEN, "pidfd_getfd": unix.SYS_PIDFD_GETFD, "pidfd_send_signal": unix.SYS_PIDFD_SEND_SIGNAL}[call]
+		got := make(chan string)
+		go func() {
+			runtime.LockOSThread() // the thread, and its filter, end with the goroutine
+			if filtered {
+				if err := refuse(number); err != nil {
+					got <- err.Error()
+					return
+				}
+			}
+			got <- all()
+		}()
+		if said := <-got; said != want {
+			t.Errorf("%s: got %q, want %q", call, said, want)
+		}
+	}
+}
+
+// refuse makes a system call fail with EPERM in the calling thread (seccomp(2)).
+func refuse(number uint32) error {
+	const (
+		load   = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		equals = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		answer = unix.BPF_RET | unix.BPF_K
+	)
+	filter := []unix.SockFilter{
+		{Code: load, K: 0}, // struct seccomp_data, nr
+		{Code: equals, Jf: 1, K: number},
+		{Code: answer, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: answer, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }

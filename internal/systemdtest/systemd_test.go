@@ -529,9 +529,24 @@ func (m *machine) dropIns() {
 		m.state("qwatch", "active")
 		caps := m.sh("systemctl show -p CapabilityBoundingSet qwatch")
 		m.is(strings.Contains(caps, x.has) && !strings.Contains(caps, x.lacks), x.file+": "+caps, caps)
+		if x.file == "no-relisten.conf" {
+			m.cannotRelisten("pidfd_getfd of qwatch itself: operation not permitted; needs no seccomp filter against it")
+		}
 		m.sh("rm -r /etc/systemd/system/qwatch.service.d")
 	}
-	m.sh("systemctl daemon-reload; systemctl restart qwatch")
+	m.sh(`mkdir -p /run/systemd/system/qwatch.service.d
+printf '[Service]\nSystemCallFilter=~listen\n' >/run/systemd/system/qwatch.service.d/listen.conf
+systemctl daemon-reload; systemctl restart qwatch`)
+	m.cannotRelisten("listen of a socket of its own: operation not permitted; needs no seccomp filter against it")
+	m.sh("rm -r /run/systemd/system/qwatch.service.d; systemctl daemon-reload; systemctl restart qwatch")
+}
+
+// cannotRelisten waits for what qwatch says of its rights since its last
+// start.
+func (m *machine) cannotRelisten(why string) {
+	m.t.Helper()
+	since := m.sh("systemctl show -p InvocationID --value qwatch")
+	m.eventuallySays("journalctl -o cat _SYSTEMD_INVOCATION_ID="+since, "qwatch cannot do relisten here: "+why, 20*time.Second)
 }
 
 func (m *machine) upgrade() {
