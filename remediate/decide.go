@@ -187,7 +187,7 @@ func (d *decision) raise() Plan {
 	}
 	failed := d.history.relistenFailed(d.Name, d.Incident, s.Master)
 	noRelisten := d.whyNoRelisten(failed)
-	noReload := d.whyNoReload(s, soon, noRelisten == "")
+	noReload := d.whyNoReload(s, soon)
 	_, reloaded := d.history.lastReload(s.Master)
 	// Where raising in place has just failed, the reload that the policy has
 	// for this case is the rest of that raise, not a second one.
@@ -209,10 +209,12 @@ func (d *decision) raise() Plan {
 			why = "the socket cannot be raised in place: " + noRelisten
 		}
 		d.Actions = append(d.Actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: why})
-	} else if p.Reload == Always || p.Reload == Needed && noRelisten != "" {
+	} else if p.Reload == Always {
 		reason += "; no reload: " + noReload
 	}
-	if len(d.Actions) == 0 {
+	// A sysctl is the whole host's: it is not raised for a socket that cannot
+	// use it.
+	if noRelisten != "" && noReload != "" {
 		return d.say(Refuse, codePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", noRelisten, noReload)
 	}
 	if s.OtherNetNS {
@@ -238,15 +240,15 @@ func (d *decision) whyNoRelisten(failed string) string {
 // whyNoReload says why a raise of the socket goes without a reload, "" if it
 // goes with one. What applies it refuses for the same reasons, should they come
 // up in between.
-func (d *decision) whyNoReload(s facts.Socket, somaxconn int, inPlace bool) string {
+func (d *decision) whyNoReload(s facts.Socket, somaxconn int) string {
 	p, master, harm := d.policy, s.Master, s.WhyNoReload(somaxconn)
 	cannot := d.facts.Cannot[facts.StepReload]
 	last, reloaded := d.history.lastReload(master)
 	switch n := d.history.recent(d.now, Event.reloads); {
 	case p.Reload == Never:
 		return "policy.reload.when is never"
-	case p.Reload == Needed && inPlace:
-		return "the running socket is raised in place"
+	case p.Reload == Needed:
+		return "a reload does not change the limit of a running socket, and policy.reload.when is needed"
 	case harm != "":
 		return harm
 	case len(s.Workers) == 0:

@@ -415,21 +415,25 @@ func TestDecideReload(t *testing.T) {
 
 func TestDecideNotInPlace(t *testing.T) {
 	testDecide(t, []row{
-		{"relisten off", func(p *Policy, c *Case, h *History) { p.Relisten = false },
+		{"relisten off, reload always", func(p *Policy, c *Case, h *History) { p.Relisten, p.Reload = false, Always },
 			advised(fullReason+"; not in place: policy.relisten is off",
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: policy.relisten is off")...)},
+		{"relisten off: a reload does not raise the running socket, and no sysctl is raised for nothing", func(p *Policy, c *Case, h *History) {
+			p.Relisten = false
+		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
+			Reason: "nothing qwatch may do changes the running socket: no raise in place (policy.relisten is off), no reload (a reload does not change the limit of a running socket, and policy.reload.when is needed)"}},
 		{"relisten off, systemd holds the socket", func(p *Policy, c *Case, h *History) {
-			p.Relisten, c.Socket.SocketUnit = false, "app.socket"
-		}, decided{Verdict: Act, Code: codeFull, Target: 1024, Actions: allSysctls,
-			Reason: fullReason + "; not in place: policy.relisten is off; no reload: systemd holds the socket (app.socket), and uWSGI does not find it again after a reload",
+			p.Relisten, p.Reload, c.Socket.SocketUnit = false, Always, "app.socket"
+		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024,
+			Reason: "nothing qwatch may do changes the running socket: no raise in place (policy.relisten is off), no reload (systemd holds the socket (app.socket), and uWSGI does not find it again after a reload)",
 			Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket` and restart that unit with its service: a running socket keeps its limit"}}},
-		{"relisten not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot = noRelisten },
+		{"relisten not permitted, reload always", func(p *Policy, c *Case, h *History) { p.Reload, c.Facts.Cannot = Always, noRelisten },
 			advised(fullReason+"; not in place: needs CAP_SYS_PTRACE",
 				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: needs CAP_SYS_PTRACE")...)},
 		{"relisten not permitted, reload never", func(p *Policy, c *Case, h *History) {
 			p.Reload, c.Facts.Cannot = Never, noRelisten
-		}, decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason + "; not in place: needs CAP_SYS_PTRACE",
-			Actions: allSysctls, Advice: []string{adviceListen}}},
+		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
+			Reason: "nothing qwatch may do changes the running socket: no raise in place (needs CAP_SYS_PTRACE), no reload (policy.reload.when is never)"}},
 		{"nothing left to do", func(p *Policy, c *Case, h *History) {
 			p.Reload, c.Facts.Cannot = Never, noRelisten
 			c.raised(1024)
@@ -489,6 +493,7 @@ func TestDecideRestOfARaise(t *testing.T) {
 	testDecide(t, []row{
 		{"relisten failed: the reload at once", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)
+			p.Reload = Always
 			*h = History{past(2*time.Second, "inc-1.1", "sysctl", Applied), failed(past(time.Second, "inc-1.1", "relisten", Failed), "pidfd_getfd: not permitted")}
 		}, advised(fullReason+"; not in place: it failed before: pidfd_getfd: not permitted",
 			reloadAuto+"the socket cannot be raised in place: it failed before: pidfd_getfd: not permitted")},

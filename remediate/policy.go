@@ -44,7 +44,7 @@ type When string
 
 // The values of policy.reload.when.
 const (
-	Needed When = "needed" // where the running socket cannot be raised in place
+	Needed When = "needed" // where a reload raises the limit, and nothing else does; with uWSGI until 2.0 nowhere
 	Always When = "always"
 	Never  When = "never"
 )
