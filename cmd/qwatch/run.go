@@ -15,6 +15,7 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/internal/daemon"
+	"qwatch/internal/host"
 	"qwatch/internal/trail"
 	"qwatch/remediate"
 	"qwatch/systemd"
@@ -107,7 +108,7 @@ func (r *runner) run(ctx context.Context) error {
 	defer stop()
 	d := daemon.New(daemon.Options{
 		Version: version, Config: cfg, FromStart: r.fromStart, KeepState: unlock != nil,
-		Host: h, Trail: audit, Cannot: h.Cannot, Log: log,
+		Host: h, Trail: audit, Cannot: h.Cannot, Holder: host.Holder, Log: log,
 		Configure: func(cfg *config.Config) remediate.Actor {
 			h.Configure(h.options(cfg))
 			return h.actor(cfg, audit)

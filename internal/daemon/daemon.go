@@ -39,7 +39,9 @@ type Options struct {
 	Trail     remediate.Trail
 	// Cannot tries what this process may do, and says why what it may not is
 	// not possible. It is called once, at the start; nil is not at all.
-	Cannot   func(ctx context.Context) map[facts.Step]string
+	Cannot func(ctx context.Context) map[facts.Step]string
+	// Holder says who listens at a TCP address; nil where nobody can tell.
+	Holder   func(address string) string
 	Log      zerolog.Logger
 	Notifier *systemd.Notifier
 	// Watchdog is how long systemd waits for an answer, 0 if it does not.
@@ -56,7 +58,9 @@ type Daemon struct {
 	started time.Time
 	core    *core
 	sources *sources
-	reload  chan struct{}
+	// readings are what status and metrics show.
+	readings readings
+	reload   chan struct{}
 }
 
 // New makes a daemon; Run runs it.
@@ -68,6 +72,7 @@ func New(opts Options) *Daemon {
 	}
 	d.core.configure(opts.Config)
 	d.sources = newSources(d.core, opts.Log)
+	d.readings.read = d.read
 	return d
 }
 

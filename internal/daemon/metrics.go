@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
-	"net/http"
+	"sort"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,27 +33,29 @@ func newCounts() counts {
 	}
 }
 
-// collector makes the gauges from the status at the time of the scrape, so
-// that metrics and status cannot disagree.
+// collector makes the gauges from a status, so that metrics and status cannot
+// disagree.
 type collector struct {
-	daemon                             *Daemon
-	length, limit, lines, bytes, fails *prometheus.Desc
-	open, dryRun                       *prometheus.Desc
+	status                               Status
+	length, limit, lines, bytes, fails   *prometheus.Desc
+	open, dryRun, untold, untoldOfSource *prometheus.Desc
 }
 
-func newCollector(d *Daemon) collector {
+func newCollector(s Status) collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	return collector{
-		daemon: d,
-		length: desc("qwatch_queue_length", "Connections in the accept queue.", "socket"),
-		limit:  desc("qwatch_queue_limit", "Limit of the accept queue (backlog of the running socket).", "socket"),
-		lines:  desc("qwatch_source_lines_total", "Lines read.", "source", "kind"),
-		bytes:  desc("qwatch_source_bytes_total", "Bytes read.", "source", "kind"),
-		fails:  desc("qwatch_source_failing", "1 where the source cannot be read just now.", "source", "kind"),
-		open:   desc("qwatch_incidents_open", "Incidents that are open."),
-		dryRun: desc("qwatch_dry_run", "1 in a dry run."),
+		status:         s,
+		length:         desc("qwatch_queue_length", "Connections in the accept queue.", "socket"),
+		limit:          desc("qwatch_queue_limit", "Limit of the accept queue (backlog of the running socket).", "socket"),
+		lines:          desc("qwatch_source_lines_total", "Lines read.", "source", "kind"),
+		bytes:          desc("qwatch_source_bytes_total", "Bytes read.", "source", "kind"),
+		fails:          desc("qwatch_source_failing", "1 where the source cannot be read just now.", "source", "kind"),
+		open:           desc("qwatch_incidents_open", "Incidents that are open."),
+		dryRun:         desc("qwatch_dry_run", "1 in a dry run."),
+		untold:         desc("qwatch_sockets_untold", "Sockets that are watched but have no series of their own here, because there are too many."),
+		untoldOfSource: desc("qwatch_sources_untold", "Sources that are read but have no series of their own here, because there are too many, or their names are too long."),
 	}
 }
 
@@ -60,29 +64,26 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByC
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
-	s, err := c.daemon.Status(context.Background())
-	if err != nil {
-		return
-	}
+	s := c.status
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	// With SO_REUSEPORT several queues have one address; the fullest counts.
-	fullest := map[string]SocketStatus{}
-	for _, q := range s.Sockets {
-		if old, ok := fullest[q.Socket]; !ok || q.Length > old.Length {
-			fullest[q.Socket] = q
-		}
+	sockets, untold := s.told()
+	for _, q := range sockets {
+		gauge(c.length, float64(q.Length), q.Socket)
+		gauge(c.limit, float64(q.Limit), q.Socket)
 	}
-	for name, q := range fullest {
-		gauge(c.length, float64(q.Length), name)
-		gauge(c.limit, float64(q.Limit), name)
-	}
-	for _, src := range s.Sources {
+	gauge(c.untold, float64(untold))
+	untold = 0
+	for i, src := range s.Sources {
 		// A file's name may hold any bytes. Two names must not become one label:
 		// the whole page would be an error then.
 		if text.Line(src.Name) != src.Name {
 			src.Name = strconv.QuoteToASCII(src.Name)
+		}
+		if i-untold >= maxSources || len(src.Name) > maxLabel {
+			untold++
+			continue
 		}
 		if src.Lines != nil {
 			ch <- prometheus.MustNewConstMetric(c.lines, prometheus.CounterValue, float64(*src.Lines), src.Name, src.Kind)
@@ -90,6 +91,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(c.fails, one(src.Error != nil), src.Name, src.Kind)
 	}
+	gauge(c.untoldOfSource, float64(untold))
 	open := 0
 	for _, i := range s.Incidents {
 		if i.State == "open" {
@@ -100,6 +102,44 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.dryRun, one(s.DryRun))
 }
 
+// What strangers can make many of has so many series at most.
+const (
+	maxSockets = 128
+	maxSources = 512
+	maxLabel   = 512 // bytes in a source's name
+)
+
+// told are the sockets that have series of their own: those with an open
+// incident first, then the fullest. Of several queues with one address
+// (SO_REUSEPORT) the fullest counts.
+func (s Status) told() (sockets []SocketStatus, untold int) {
+	incident := map[string]bool{}
+	for _, i := range s.Incidents {
+		incident[i.Socket] = incident[i.Socket] || i.State == "open"
+	}
+	at := map[string]int{}
+	for _, q := range s.Sockets {
+		i, ok := at[q.Socket]
+		switch {
+		case !ok:
+			at[q.Socket] = len(sockets)
+			sockets = append(sockets, q)
+		case q.Length > sockets[i].Length:
+			sockets[i] = q
+		}
+	}
+	share := func(q SocketStatus) float64 { return float64(q.Length) / float64(max(1, q.Limit)) }
+	sort.SliceStable(sockets, func(i, j int) bool {
+		a, b := sockets[i], sockets[j]
+		if incident[a.Socket] != incident[b.Socket] {
+			return incident[a.Socket]
+		}
+		return share(a) > share(b)
+	})
+	told := min(len(sockets), maxSockets)
+	return sockets[:told], len(sockets) - told
+}
+
 func one(b bool) float64 {
 	if b {
 		return 1
@@ -107,44 +147,51 @@ func one(b bool) float64 {
 	return 0
 }
 
-// registry holds all metrics of a daemon.
-func (d *Daemon) registry() *prometheus.Registry {
+// registry holds all metrics of a daemon with this status.
+func (d *Daemon) registry(s Status) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	c := d.core.report.counts
-	r.MustRegister(c.hits, c.incidents, c.plans, c.actions, newCollector(d))
+	r.MustRegister(c.hits, c.incidents, c.plans, c.actions, newCollector(s))
 	return r
 }
 
-// serveMetrics serves Prometheus at an address until ctx ends. Without the
-// address qwatch does its work all the same, and says so.
-func (d *Daemon) serveMetrics(ctx context.Context, address string) error {
-	l, err := net.Listen("tcp", address)
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		d.log.Info().Msg("no metrics: this service may not use IP (RestrictAddressFamilies=)")
-		return nil
-	}
+// metricsPage is what Prometheus reads. promhttp would bring two compressors
+// along, for a page of a few kilobytes that does not leave the host.
+func metricsPage(r *prometheus.Registry) ([]byte, error) {
+	families, err := r.Gather()
 	if err != nil {
-		d.log.Warn().Err(err).Msg("no metrics: set metrics.listen to a free address, or to \"\"")
-		return nil
+		return nil, err
 	}
-	mux := http.NewServeMux()
-	registry := d.registry()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		families, err := registry.Gather()
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
+	var b bytes.Buffer
+	encoder := expfmt.NewEncoder(&b, metricsFormat)
+	for _, f := range families {
+		if err := encoder.Encode(f); err != nil {
+			return nil, err
 		}
-		// promhttp would bring two compressors along, for a page of a few
-		// kilobytes that does not leave the host.
-		format := expfmt.NewFormat(expfmt.TypeTextPlain)
-		w.Header().Set("Content-Type", string(format))
-		encoder := expfmt.NewEncoder(w, format)
-		for _, f := range families {
-			if encoder.Encode(f) != nil {
-				return // the client has gone
+	}
+	return b.Bytes(), nil
+}
+
+var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
+
+// serveMetrics serves Prometheus at an address until ctx ends.
+func (d *Daemon) serveMetrics(ctx context.Context, address string) error {
+	return d.keepServing(ctx, service{
+		name: "metrics", path: "/metrics",
+		listen: func() (net.Listener, error) {
+			l, err := net.Listen("tcp", address)
+			switch {
+			case errors.Is(err, unix.EAFNOSUPPORT):
+				return nil, fmt.Errorf("it may not use IP (RestrictAddressFamilies=): %w", errNever)
+			case errors.Is(err, unix.EADDRINUSE) && d.opts.Holder != nil:
+				return nil, fmt.Errorf("%w by %s", err, d.opts.Holder(address))
 			}
-		}
-	})
-	return serve(ctx, l, mux)
+			return l, err
+		},
+		hint: `set metrics.listen to a free address, or to ""`,
+		page: func(r *reading) (string, []byte, error) {
+			body, err := r.metrics()
+			return string(metricsFormat), body, err
+		},
+	}, serviceRetry)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -41,7 +42,11 @@ func TestMetricsOfHostileNames(t *testing.T) {
 	go d.core.observer.run(t.Context())
 	go d.core.loop(t.Context(), done)
 	defer close(done)
-	families, err := d.registry().Gather()
+	status, err := d.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := d.registry(status).Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,5 +68,35 @@ func TestMetricsOfHostileNames(t *testing.T) {
 		if !slices.Contains(got, want) {
 			t.Errorf("no %s in %q", want, got)
 		}
+	}
+}
+
+// Of many sockets those with an open incident have series, then the fullest.
+func TestSocketsWithSeries(t *testing.T) {
+	var s Status
+	for i := range 3 * maxSockets {
+		q := SocketStatus{Socket: fmt.Sprint("/run/", i), Length: i, Limit: 1000}
+		s.Sockets = append(s.Sockets, q, SocketStatus{Socket: q.Socket, Limit: 1000})
+	}
+	s.Incidents = []IncidentStatus{{Socket: "/run/7", State: "open"}, {Socket: "/run/8", State: "closed"}}
+	for i := range 2 * maxSources {
+		s.Sources = append(s.Sources, SourceStatus{Name: fmt.Sprint(i, strings.Repeat("x", i%2*maxLabel)), Kind: "file"})
+	}
+	var d Daemon
+	d.core = &core{report: newReport(zerolog.Nop())}
+	page, err := metricsPage(d.registry(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`qwatch_queue_length{socket="/run/7"} 7`, `qwatch_queue_length{socket="/run/383"} 383`, `qwatch_queue_length{socket="/run/257"} 257`,
+		"qwatch_sockets_untold 256", "qwatch_sources_untold 512",
+	} {
+		if !strings.Contains(string(page), want+"\n") {
+			t.Errorf("no %s", want)
+		}
+	}
+	if n := strings.Count(string(page), "\nqwatch_queue_length{"); n != maxSockets {
+		t.Errorf("%d series of lengths, want %d", n, maxSockets)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"sort"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"qwatch/matcher"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
@@ -163,12 +165,27 @@ func (d *Daemon) known(ctx context.Context) (Status, error) {
 	return s, err
 }
 
+// dialUnix waits while too many others knock (connect(2), EAGAIN).
+func dialUnix(ctx context.Context, path string) (net.Conn, error) {
+	for {
+		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if !errors.Is(err, unix.EAGAIN) {
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // FetchStatus asks the daemon that listens at path.
 func FetchStatus(ctx context.Context, path string) (Status, error) {
 	client := http.Client{
 		Timeout: 10 * time.Second,
 		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
+			return dialUnix(ctx, path)
 		}},
 	}
 	var s Status

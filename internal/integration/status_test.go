@@ -68,7 +68,7 @@ func TestStatus(t *testing.T) {
 	q.waitFor("fixed at ")
 
 	s := q.status()
-	wantKeys(t, "status", s, "version started dry_run sources sockets incidents actions")
+	wantKeys(t, "status", s, "version started dry_run sources sockets incidents actions cannot")
 	wantKeys(t, "source", first(t, s, "sources"), "name kind lines bytes hits error")
 	wantKeys(t, "socket", first(t, s, "sockets"), "socket pid unit length limit hits")
 	wantKeys(t, "incident", first(t, s, "incidents"), "id socket state first last hits peak limit plan")
