@@ -72,7 +72,11 @@ type waiting struct {
 type opened struct {
 	Incident
 	due time.Time
+	// held keeps it open until then, also without hits.
+	held time.Time
 }
+
+func (o *opened) ends() time.Time { return later(o.due, o.held) }
 
 // NewBook returns a Book that opens an incident at threshold hits (1 or more)
 // of one key within window, and closes it when none came for quiet.
@@ -95,8 +99,25 @@ func (b *Book) Configure(window, quiet time.Duration, threshold int) {
 // than quiet after the last one closes the open incident (see Expire) and is
 // the first of the next.
 func (b *Book) Add(key string, h Hit, now time.Time) (Incident, Event) {
+	return b.add(key, h, now, b.threshold)
+}
+
+// Open counts a hit as Add does, and opens an incident however few there are.
+func (b *Book) Open(key string, h Hit, now time.Time) (Incident, Event) {
+	return b.add(key, h, now, 1)
+}
+
+// Hold keeps the open incident of key open until then, also without hits. A time
+// that is past lets go of it.
+func (b *Book) Hold(key string, until time.Time) {
 	if inc := b.open[key]; inc != nil {
-		if h.At.Sub(inc.Last) <= b.quiet {
+		inc.held = until
+	}
+}
+
+func (b *Book) add(key string, h Hit, now time.Time, threshold int) (Incident, Event) {
+	if inc := b.open[key]; inc != nil {
+		if h.At.Sub(inc.Last) <= b.quiet || now.Before(inc.held) {
 			inc.count(h)
 			inc.due = later(inc.due, now.Add(b.quiet))
 			return inc.Incident, Updated
@@ -105,7 +126,7 @@ func (b *Book) Add(key string, h Hit, now time.Time) (Incident, Event) {
 	}
 	w := b.wait(key)
 	w.add(h, b.window)
-	if len(w.hits) < b.threshold {
+	if len(w.hits) < threshold {
 		return Incident{}, Pending
 	}
 	b.forget(key)
@@ -187,8 +208,8 @@ func (b *Book) Next() (due time.Time, ok bool) {
 		return b.ended[0].Last.Add(b.quiet), true
 	}
 	for _, inc := range b.open {
-		if !ok || inc.due.Before(due) {
-			due, ok = inc.due, true
+		if ends := inc.ends(); !ok || ends.Before(due) {
+			due, ok = ends, true
 		}
 	}
 	return due, ok
@@ -197,7 +218,7 @@ func (b *Book) Next() (due time.Time, ok bool) {
 // Expire returns the incidents that ended: those without a hit for quiet at
 // now, and those that Add closed. Each is returned once, the earliest first.
 func (b *Book) Expire(now time.Time) []Incident {
-	return b.end(func(inc *opened) bool { return !inc.due.After(now) })
+	return b.end(func(inc *opened) bool { return !inc.ends().After(now) })
 }
 
 // Ended returns the incidents that Add closed, as Expire would.
