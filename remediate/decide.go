@@ -60,7 +60,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	}
 	d := &decision{newDraft(p, c.Facts, h, now, id, name), c}
 	if d.Incident = c.Incident.ID; c.Lost == nil {
-		d.Socket = c.Socket
+		d.Socket, d.SeenReload = c.Socket, h.seenReload(c.Socket.Master)
 	}
 	for _, ends := range checks {
 		if ends(d) {
@@ -244,7 +244,10 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn int) string {
 	p, master, harm := d.policy, s.Master, s.WhyNoReload(somaxconn)
 	cannot := d.facts.Cannot[facts.StepReload]
 	last, reloaded := d.history.lastReload(master)
-	switch n := d.history.recent(d.now, Event.reloads); {
+	reloads := d.history.reloads()
+	all := reloads.recent(d.now, func(Event) bool { return true })
+	own := reloads.recent(d.now, func(e Event) bool { return e.of(master) })
+	switch {
 	case p.Reload == Never:
 		return "policy.reload.when is never"
 	case p.Reload == Needed:
@@ -257,10 +260,14 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn int) string {
 		return fmt.Sprintf("uWSGI %d belongs to no systemd unit, and policy.reload.how is systemd", master.PID)
 	case cannot != "" && (p.ReloadHow.Method == MethodSignal || p.ReloadHow.Method == MethodAuto && master.Unit == ""):
 		return cannot
-	case reloaded && within(last, d.now, p.ReloadCooldown):
-		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", master, max(0, d.now.Sub(last)).Round(time.Second), p.ReloadCooldown)
-	case n >= p.ReloadsPerHour:
-		return fmt.Sprintf("%d reloads on this host within the hour (policy.reload.max_per_hour)", n)
+	case reloaded && last.Result == Started:
+		return fmt.Sprintf("a reload of %s is under way", master)
+	case reloaded && within(last.Time, d.now, p.ReloadCooldown):
+		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", master, max(0, d.now.Sub(last.Time)).Round(time.Second), p.ReloadCooldown)
+	case all >= p.ReloadsPerHour:
+		return fmt.Sprintf("%d reloads on this host within the hour (policy.reload.max_per_hour)", all)
+	case own >= (p.ReloadsPerHour+1)/2:
+		return fmt.Sprintf("%d reloads of %s within the hour (one unit may use half of policy.reload.max_per_hour %d)", own, master, p.ReloadsPerHour)
 	}
 	return ""
 }

@@ -379,6 +379,20 @@ func TestDecideReload(t *testing.T) {
 				*h = append(*h, e)
 			}
 		}, act(fullReason+"; no reload: 4 reloads on this host within the hour (policy.reload.max_per_hour)", wholeRaise...)},
+		{"half of the reloads were this unit's", func(p *Policy, c *Case, h *History) {
+			p.Reload, p.ReloadsPerHour = Always, 3
+			for i := range 2 {
+				e := past(time.Duration(11+i)*time.Minute, fmt.Sprintf("inc-0.%d", i), "reload", Applied)
+				e.PID, e.Unit, e.Socket, e.Incident = 4000+i, "app.service", "127.0.0.1:6001", "inc-0"
+				*h = append(*h, e)
+			}
+		}, act(fullReason+"; no reload: 2 reloads of uwsgi 1234 (app.service) within the hour (one unit may use half of policy.reload.max_per_hour 3)", wholeRaise...)},
+		{"a reload of it is under way", func(p *Policy, c *Case, h *History) {
+			p.Reload, p.ReloadCooldown = Always, 0
+			e := past(2*time.Minute, "inc-0.1", "reload", Started)
+			e.Socket, e.Incident = "127.0.0.1:6001", "inc-0"
+			*h = append(*h, e)
+		}, act(fullReason+"; no reload: a reload of uwsgi 1234 (app.service) is under way", wholeRaise...)},
 		{"four reloads, one an hour old", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
 			for i := range 4 {
@@ -452,7 +466,7 @@ func TestDecideCooldown(t *testing.T) {
 			*h = History{past(time.Minute, "inc-1.1", "relisten", Applied)}
 		}, act(fullReason, wholeRaise...)},
 		{"the cooldown counts from the plan's last event", func(p *Policy, c *Case, h *History) {
-			*h = History{past(90*time.Second, "inc-1.1", "relisten", Applied), past(30*time.Second, "inc-1.1", "judge", NoEffect)}
+			*h = History{past(90*time.Second, "inc-1.1", "relisten", Applied), past(30*time.Second, "inc-1.1", "reload", Applied), past(time.Second, "inc-1.1", "judge", NoEffect)}
 		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
 			Reason: "the last raise was 30s ago; policy.cooldown leaves 30s until the next"}},
 		{"the cooldown is the socket's own", func(p *Policy, c *Case, h *History) {
@@ -505,7 +519,7 @@ func TestDecideRestOfARaise(t *testing.T) {
 				past(time.Second, "inc-1.2", "judge", NoEffect),
 			}
 		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
-			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+			Reason: "the last raise was 2s ago; policy.cooldown leaves 58s until the next"}},
 		{"relisten failed, and no reload may follow: the cooldown holds", func(p *Policy, c *Case, h *History) {
 			p.ReloadsPerHour = 0
 			*h = History{failed(past(time.Second, "inc-1.1", "relisten", Failed), "no")}

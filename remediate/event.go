@@ -13,12 +13,14 @@ type Event struct {
 	Socket   string     `json:"socket,omitempty"`
 	PID      int        `json:"pid,omitempty"`   // the uWSGI master
 	Start    uint64     `json:"start,omitempty"` // and when it started, as Process.Start
+	Unit     string     `json:"unit,omitempty"`  // its systemd unit
 	Inode    uint64     `json:"inode,omitempty"` // the socket
 	Action   ActionKind `json:"action"`
 	Target   string     `json:"target"`
 	From     *int       `json:"from"`
-	To       *int       `json:"to"`            // as planned; of a judge the socket's limit
-	Now      *int       `json:"now,omitempty"` // as read back from the kernel
+	To       *int       `json:"to"`              // as planned; of a judge the socket's limit
+	Now      *int       `json:"now,omitempty"`   // as read back from the kernel
+	Slope    *float64   `json:"slope,omitempty"` // of a judge, as Judgement.Slope
 	DryRun   bool       `json:"dry_run"`
 	Result   Result     `json:"result"`
 	Error    string     `json:"error,omitempty"`
@@ -33,7 +35,7 @@ func eventOf(p Plan, a Action, at time.Time, o Outcome) Event {
 	}
 	e := Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
-		PID: socket.Master.PID, Start: socket.Master.Start, Inode: socket.ID.Inode,
+		PID: socket.Master.PID, Start: socket.Master.Start, Unit: socket.Master.Unit, Inode: socket.ID.Inode,
 		Action: d.Kind, Target: d.Target, From: d.From, To: d.To, DryRun: p.DryRun,
 		Result: o.Result, Why: d.Why,
 	}
@@ -46,10 +48,10 @@ func eventOf(p Plan, a Action, at time.Time, o Outcome) Event {
 	return e
 }
 
-// Recorder takes down what is done. An event is kept for good when Append
-// returns without an error.
+// Recorder takes down what is done. The events are kept for good, all of them,
+// when Append returns without an error.
 type Recorder interface {
-	Append(Event) error
+	Append(...Event) error
 }
 
 // Trail is the audit trail of a host, which several qwatch processes share.
@@ -57,7 +59,10 @@ type Trail interface {
 	Recorder
 	// History returns the newest events, the oldest first.
 	History() (History, error)
-	// Lock keeps the other processes from acting until unlock is called. It
-	// waits for them until ctx ends.
+	// Lock keeps everybody else from a pass of raises until unlock is called.
+	// It waits for them until ctx ends.
 	Lock(ctx context.Context) (unlock func(), err error)
+	// Hold is Lock for one uWSGI or unit, which what names: who reloads one
+	// keeps nobody from another.
+	Hold(ctx context.Context, what string) (unlock func(), err error)
 }

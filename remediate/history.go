@@ -27,10 +27,29 @@ func (e Event) ended() bool { return e.Result != Started }
 // by reports whether the event is about a socket of this master.
 func (e Event) by(master facts.Process) bool { return e.PID == master.PID && e.Start == master.Start }
 
-// reloads reports whether a master was asked to reload, or would have been. A
-// Failed reload counts: the signal may have been sent.
-func (e Event) reloads() bool {
-	return e.Action == actionReload && (e.Result == Applied || e.Result == Failed || e.Result == Planned)
+// reloads are the newest events of the reloads that a master was asked for, or
+// would have been. One that Failed counts: the signal may have been sent; and so
+// does one that is under way.
+func (h History) reloads() (out History) {
+	for _, e := range h {
+		if e.Action != actionReload {
+			continue
+		}
+		out = slices.DeleteFunc(out, func(o Event) bool { return o.Plan == e.Plan && o.by(facts.Process{PID: e.PID, Start: e.Start}) })
+		if e.Result != Stale && e.Result != Skipped {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// of reports whether the event is about this unit's uWSGI, or this uWSGI where it
+// has none.
+func (e Event) of(master facts.Process) bool {
+	if master.Unit == "" {
+		return e.by(master)
+	}
+	return e.Unit == master.Unit
 }
 
 // within reports whether t lies less than span from now, before or after. A
@@ -73,7 +92,7 @@ func (h History) recent(now time.Time, so func(Event) bool) (n int) {
 func (h History) raises(s facts.Socket) (out []Event) {
 	var plans []Event
 	for _, e := range h {
-		if e.Socket != s.Name() || !e.by(s.Master) || !e.ended() {
+		if e.Socket != s.Name() || !e.by(s.Master) || !e.ended() || e.Action == actionJudge || e.unbegun() {
 			continue
 		}
 		if e.Action == actionSysctl && (e.Result == Applied || e.Result == Skipped || e.Error == interrupted) {
@@ -143,10 +162,24 @@ func (h History) relistenFailed(socket, incident string, master facts.Process) s
 	return e.Error
 }
 
-// lastReload is when this master was last asked to reload.
-func (h History) lastReload(master facts.Process) (time.Time, bool) {
-	e, ok := h.latest(func(e Event) bool { return e.reloads() && e.by(master) })
-	return e.Time, ok
+// unbegun reports whether this is an action that its pass did not come to.
+func (e Event) unbegun() bool {
+	return e.Result == Skipped && strings.HasPrefix(e.Error, errUnbegun.Error())
+}
+
+// lastReload is the newest event of a reload that this master was asked for.
+func (h History) lastReload(master facts.Process) (Event, bool) {
+	return h.reloads().latest(func(e Event) bool { return e.by(master) })
+}
+
+// seenReload names the newest reload of this master that was more than planned,
+// "" if there is none.
+func (h History) seenReload(master facts.Process) string {
+	e, ok := h.latest(func(e Event) bool { return e.Action == actionReload && e.by(master) && e.Result != Planned })
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%s of %s", e.Plan, e.Time.Format(time.RFC3339Nano))
 }
 
 // Stale reports whether something was done about the plan's socket after the
@@ -155,9 +188,9 @@ func (h History) lastReload(master facts.Process) (time.Time, bool) {
 func (h History) Stale(p Plan) bool { return h.seen(p.Name) != p.Seen }
 
 // seen names the newest event about a socket that was more than planned, "" if
-// there is none.
+// there is none. What a judge said has changed nothing.
 func (h History) seen(socket string) string {
-	e, ok := h.latest(func(e Event) bool { return e.Socket == socket && e.Result != Planned })
+	e, ok := h.latest(func(e Event) bool { return e.Socket == socket && e.Result != Planned && e.Action != actionJudge })
 	if !ok {
 		return ""
 	}

@@ -22,7 +22,7 @@ func TestOvertaken(t *testing.T) {
 		{"done since", History{old, past(-time.Second, "asked-5.1", "relisten", Applied)}, true},
 		{"done since, with the same plan id", History{old, past(-time.Second, plan.ID, "relisten", Applied)}, true},
 		{"done since, and the clock was set back in between", History{old, past(time.Hour, "asked-5.1", "relisten", Applied)}, true},
-		{"judged since", History{old, past(-time.Second, "inc-1.1", "judge", Fixed)}, true},
+		{"judged since", History{old, past(-time.Second, "inc-1.1", "judge", Fixed)}, false},
 	}
 	for _, test := range tests {
 		if got := test.h.Stale(plan); got != test.want {
@@ -70,10 +70,10 @@ func TestUnfinished(t *testing.T) {
 
 func TestLastReload(t *testing.T) {
 	master := full().Socket.Master
-	for status, want := range map[Result]bool{Applied: true, Failed: true, Planned: true, Started: false, Stale: false, Skipped: false} {
+	for status, want := range map[Result]bool{Applied: true, Failed: true, Planned: true, Started: true, Stale: false, Skipped: false} {
 		at, ok := History{past(time.Minute, "inc-1.1", "reload", status), past(0, "inc-1.1", "judge", Fixed)}.lastReload(master)
-		if ok != want || ok && !at.Equal(now.Add(-time.Minute)) {
-			t.Errorf("%s: %v %v", status, at, ok)
+		if ok != want || ok && !at.Time.Equal(now.Add(-time.Minute)) {
+			t.Errorf("%s: %v %v", status, at.Time, ok)
 		}
 	}
 }
@@ -83,7 +83,7 @@ func TestReloadsAheadOfTheClock(t *testing.T) {
 		past(-365*24*time.Hour, "inc-0.1", "reload", Applied), past(-59*time.Minute, "inc-0.2", "reload", Applied),
 		past(59*time.Minute, "inc-0.3", "reload", Applied), past(time.Hour, "inc-0.4", "reload", Applied), past(0, "inc-0.5", "relisten", Applied),
 	}
-	if n := h.recent(now, Event.reloads); n != 2 {
+	if n := h.reloads().recent(now, func(Event) bool { return true }); n != 2 {
 		t.Errorf("%d reloads", n)
 	}
 }

@@ -11,7 +11,10 @@ import (
 type Judgement struct {
 	Result Result // Fixed, NoEffect or Worse
 	Limit  int    // the socket's limit now, 0 if it is gone
-	Why    string
+	// Slope is by how many connections a second the queue grows, nil where that
+	// is not known.
+	Slope *float64
+	Why   string
 }
 
 // judged reports whether there is something to judge the plan by; an undo has no
@@ -24,42 +27,48 @@ func judge(p Plan, after facts.Snapshot, e facts.Evidence) Judgement {
 	if p.Unit != "" {
 		for _, s := range after.Sockets {
 			if s.Master.Unit == p.Unit {
-				return Judgement{Fixed, s.Limit, fmt.Sprintf("%s runs and listens on %s with %d", p.Unit, s.Name(), s.Limit)}
+				return Judgement{Fixed, s.Limit, nil, fmt.Sprintf("%s runs and listens on %s with %d", p.Unit, s.Name(), s.Limit)}
 			}
 		}
-		return Judgement{NoEffect, 0, p.Unit + " does not listen yet"}
+		return Judgement{NoEffect, 0, nil, p.Unit + " does not listen yet"}
 	}
-	s, ok := after.Find(p.Socket.ID)
-	if !ok {
-		// In http mode a reload binds uWSGI's backend socket anew, and its
-		// port changes: then it is the master's newest.
-		for _, o := range after.Sockets {
-			if o.Master.Same(p.Socket.Master) && o.Family == p.Socket.Family && o.ID.Inode > max(s.ID.Inode, p.Socket.ID.Inode) {
-				s, ok = o, true
-			}
-		}
-	}
+	s, ok := p.successor(after)
 	switch {
 	case !ok:
-		return Judgement{Worse, 0, fmt.Sprintf("no uWSGI listens on %s any more", p.Name)}
+		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI listens on %s any more", p.Name)}
 	case s.Limit < p.Socket.Limit:
-		return Judgement{Worse, s.Limit, fmt.Sprintf("the limit fell from %d to %d", p.Socket.Limit, s.Limit)}
+		return Judgement{Worse, s.Limit, nil, fmt.Sprintf("the limit fell from %d to %d", p.Socket.Limit, s.Limit)}
 	case s.Limit == p.Socket.Limit:
-		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the running socket's limit still is %d", s.Limit)}
+		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the running socket's limit still is %d", s.Limit)}
 	case s.Limit < p.Target:
-		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the running socket's limit is %d and should be %d", s.Limit, p.Target)}
+		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the running socket's limit is %d and should be %d", s.Limit, p.Target)}
 	case e.Corroborates():
-		return Judgement{NoEffect, s.Limit, fmt.Sprintf("the limit is %d now, yet the queue is full again: %s", s.Limit, e)}
+		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the limit is %d now, yet the queue is full again: %s", s.Limit, e)}
 	}
-	return Judgement{Fixed, s.Limit, fmt.Sprintf("the limit is %d now, was %d; %s", s.Limit, p.Socket.Limit, e)}
+	return Judgement{Fixed, s.Limit, nil, fmt.Sprintf("the limit is %d now, was %d; %s", s.Limit, p.Socket.Limit, e)}
 }
 
-// eventOfJudgement is the audit line for a judgement.
-func eventOfJudgement(p Plan, j Judgement, at time.Time) Event {
+// successor is the socket that the plan raised, as it is now. In http mode a
+// reload binds uWSGI's backend socket anew, and its port changes: then it is the
+// master's newest.
+func (p Plan) successor(now facts.Snapshot) (s facts.Socket, ok bool) {
+	if s, ok = now.Find(p.Socket.ID); ok {
+		return s, true
+	}
+	for _, o := range now.Sockets {
+		if o.Master.Same(p.Socket.Master) && o.Family == p.Socket.Family && o.ID.Inode > max(s.ID.Inode, p.Socket.ID.Inode) {
+			s, ok = o, true
+		}
+	}
+	return s, ok
+}
+
+// EventOfJudgement is the audit line for a judgement.
+func EventOfJudgement(p Plan, j Judgement, at time.Time) Event {
 	return Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
 		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Inode: p.Socket.ID.Inode,
 		Action: actionJudge, Target: p.Name, From: &p.Socket.Limit, To: &j.Limit,
-		DryRun: p.DryRun, Result: j.Result, Why: j.Why,
+		DryRun: p.DryRun, Result: j.Result, Slope: j.Slope, Why: j.Why,
 	}
 }

@@ -59,8 +59,9 @@ type Plan struct {
 	Target   int          // the limit to reach, 0 if none
 	Actions  []Action
 	// Seen is the trail's newest event about the socket when the plan was
-	// made, for History.Stale.
-	Seen   string
+	// made, for History.Stale, and SeenReload that of a reload of its master.
+	Seen, SeenReload string
+
 	Advice []string // what an administrator should do, each a sentence
 }
 

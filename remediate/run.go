@@ -5,53 +5,107 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
+	"sync"
 	"time"
 
 	"qwatch/remediate/facts"
 )
 
-const (
-	// WatchTime is how long the queue is watched after a change before it is
-	// judged, watchEvery how often.
-	WatchTime  = 3 * time.Second
-	watchEvery = 200 * time.Millisecond
-	// lockWait is how long a plan waits for another qwatch on this host.
-	lockWait = 5 * time.Second
-)
+// lockWait is how long a plan waits for another qwatch on this host.
+const lockWait = 5 * time.Second
 
-// Actor takes one action of a plan and leaves its mark in the audit trail.
-type Actor interface {
-	Do(ctx context.Context, p Plan, a Action) Outcome
+// Step is one action of a plan.
+type Step struct {
+	Plan   Plan
+	Action Action
 }
 
-// Acting is the Actor that changes the host. It writes the trail before and
-// after each action, and without a trail it does nothing.
+// Actor takes the steps of one pass in their order and leaves their mark in the
+// audit trail. It answers with an Outcome for each. After one that is Stale
+// nothing later of its plan is begun; after one that Failed neither, but for
+// companions, whose failure stops nothing.
+type Actor interface {
+	Do(ctx context.Context, steps []Step) []Outcome
+}
+
+// Acting is the Actor that changes the host. It writes the trail once before
+// and once after a pass, and without a trail it does nothing.
 type Acting struct {
 	Applier Applier
 	Trail   Recorder
 }
 
-// Do applies the action.
-func (d Acting) Do(ctx context.Context, p Plan, a Action) Outcome {
-	if err := d.Trail.Append(eventOf(p, a, time.Now(), Outcome{Result: Started, Now: -1})); err != nil {
-		return Outcome{Result: Failed, Now: -1, Err: fmt.Errorf("nothing is changed that cannot be recorded: %w", err)}
+// errUnbegun is the error of a step that was not begun, since one before it in
+// its plan had ended the plan.
+var errUnbegun = errors.New("not begun")
+
+// Do applies the actions.
+func (d Acting) Do(ctx context.Context, steps []Step) []Outcome {
+	if len(steps) == 0 {
+		return nil
 	}
-	o := d.Applier.Apply(ctx, a)
-	if err := d.Trail.Append(eventOf(p, a, time.Now(), o)); err != nil && o.Err == nil {
-		o.Err = fmt.Errorf("%s, but it could not be recorded: %w", o.Result, err)
+	outcomes, events := make([]Outcome, len(steps)), make([]Event, len(steps))
+	for i, s := range steps {
+		events[i] = eventOf(s.Plan, s.Action, time.Now(), Outcome{Result: Started, Now: -1})
 	}
-	return o
+	unrecorded := d.Trail.Append(events...)
+	ended := map[string]string{} // by plan: what ended it
+	for i, s := range steps {
+		o := &outcomes[i]
+		plan := s.Plan.ID + " of " + s.Plan.Name
+		switch by := ended[plan]; {
+		case by != "":
+			*o = Outcome{Result: Skipped, Now: -1, Err: fmt.Errorf("%w: %s", errUnbegun, by)}
+		case unrecorded != nil:
+			*o = Outcome{Result: Failed, Now: -1, Err: fmt.Errorf("nothing is changed that cannot be recorded: %w", unrecorded)}
+		default:
+			*o = d.Applier.Apply(ctx, s.Action)
+		}
+		if o.Action = s.Action; o.ends() {
+			ended[plan] = fmt.Sprintf("%s of %s was %s", s.Action.Describe().Kind, s.Action.Describe().Target, o.Result)
+		}
+		events[i] = eventOf(s.Plan, s.Action, time.Now(), *o)
+	}
+	if unrecorded != nil {
+		return outcomes
+	}
+	if err := d.Trail.Append(events...); err != nil {
+		for i, o := range outcomes {
+			if o.Err == nil {
+				outcomes[i].Err = fmt.Errorf("%s, but it could not be recorded: %w", o.Result, err)
+			}
+		}
+	}
+	return outcomes
 }
+
+// ends reports whether nothing later of the plan is to be begun.
+func (o Outcome) ends() bool {
+	set, isSet := o.Action.(SetSysctl)
+	return o.Result == Stale || o.Result == Failed && !(isSet && set.Companion)
+}
+
+// unbegun reports whether the action was not even begun.
+func (o Outcome) unbegun() bool { return errors.Is(o.Err, errUnbegun) }
 
 // DryRun is the Actor of a dry run: it has no way to change anything but the
 // trail.
 type DryRun struct{ Trail Recorder }
 
 // Do answers Planned.
-func (d DryRun) Do(_ context.Context, p Plan, a Action) Outcome {
-	o := Outcome{Result: Planned, Now: -1}
-	o.Err = d.Trail.Append(eventOf(p, a, time.Now(), o))
-	return o
+func (d DryRun) Do(_ context.Context, steps []Step) []Outcome {
+	outcomes, events := make([]Outcome, len(steps)), make([]Event, len(steps))
+	for i, s := range steps {
+		outcomes[i] = Outcome{Action: s.Action, Result: Planned, Now: -1}
+		events[i] = eventOf(s.Plan, s.Action, time.Now(), outcomes[i])
+	}
+	if err := d.Trail.Append(events...); err != nil {
+		for i := range outcomes {
+			outcomes[i].Err = err
+		}
+	}
+	return outcomes
 }
 
 // Observer looks at the host.
@@ -64,100 +118,260 @@ type Observer interface {
 
 // Runner carries plans out.
 type Runner struct {
-	Actor Actor
-	Trail Trail
-	Host  Observer
-	Acted func(Outcome) // called after each action
+	Actor  Actor
+	Trail  Trail
+	Host   Observer
+	Acted  func(Plan, Outcome) // called after each action
+	Judged func(Done)          // called by Run for each plan, when all is known of it
+	// Waits is called by Run when the verdict of a plan has to wait.
+	Waits func(Plan, Outlook)
 }
 
-// ErrOvertaken is the error of a plan that was not begun, since another qwatch
-// had done something about the same socket.
-var ErrOvertaken = errors.New("nothing was done: another qwatch acted on this socket in the meantime")
-
-// Run takes the actions of a plan, unless it is out of date by now, and where
-// one changed the host judges from the kernel's numbers whether it helped. The
-// Judgement is zero where there is none. The error says why nothing was done,
-// or what is missing after it; what became of each action says its Outcome.
-func (r Runner) Run(ctx context.Context, p Plan) ([]Outcome, Judgement, error) {
-	outcomes, err := r.begin(ctx, p)
-	changed := slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Result == Applied })
-	if err != nil || !changed || !p.judged() {
-		return outcomes, Judgement{}, err
-	}
-	j, err := r.watch(ctx, p)
-	if err != nil {
-		return outcomes, Judgement{}, fmt.Errorf("what was done could not be judged: %w", err)
-	}
-	if err := r.Trail.Append(eventOfJudgement(p, j, time.Now())); err != nil {
-		return outcomes, j, fmt.Errorf("the judgement could not be recorded: %w", err)
-	}
-	return outcomes, j, nil
+// Done is what became of a plan.
+type Done struct {
+	Plan     Plan
+	Outcomes []Outcome // of the actions that were begun
+	// Judgement is zero where there is none.
+	Judgement Judgement
+	// Err says why nothing was done, or what is missing after it; what became
+	// of each action says its Outcome.
+	Err error
 }
 
-func (r Runner) begin(ctx context.Context, p Plan) ([]Outcome, error) {
-	unlock, err := r.lock(ctx)
+// Errors of what was not begun, since another qwatch was faster.
+var (
+	ErrOvertaken  = errors.New("nothing was done: another qwatch acted on this socket in the meantime")
+	errReloadedBy = errors.New("no reload: another qwatch has asked for one in the meantime")
+)
+
+// slow reports whether an action may take minutes: it waits for other programs.
+func slow(a Action) bool {
+	switch a.(type) {
+	case Reload, Start:
+		return true
+	}
+	return false
+}
+
+// Left reports whether the plan has actions that Raise leaves to Finish.
+func (d Done) Left() bool {
+	return d.Err == nil && slices.ContainsFunc(d.Plan.Actions, slow) && !slices.ContainsFunc(d.Outcomes, Outcome.ends) &&
+		!slices.ContainsFunc(d.Outcomes, func(o Outcome) bool { return slow(o.Action) })
+}
+
+// ToJudge reports whether the plan changed the host, so that the kernel's numbers
+// tell whether it helped.
+func (d Done) ToJudge() bool {
+	return d.Plan.judged() && slices.ContainsFunc(d.Outcomes, func(o Outcome) bool { return o.Result == Applied })
+}
+
+// Raise takes, in one pass, the actions of all plans that take milliseconds:
+// the kernel parameters and the running sockets. A plan that is out of date by
+// now is not begun.
+func (r Runner) Raise(ctx context.Context, plans []Plan) []Done {
+	done := make([]Done, len(plans))
+	for i, p := range plans {
+		done[i].Plan = p
+	}
+	unlock, err := r.lock(ctx, r.Trail.Lock)
 	if err != nil {
-		return nil, fmt.Errorf("nothing was done: %w", err)
+		return withErr(done, fmt.Errorf("nothing was done: %w", err))
 	}
 	defer unlock()
 	history, err := r.Trail.History()
 	if err != nil {
-		return nil, fmt.Errorf("nothing was done, what was done before cannot be read: %w", err)
+		return withErr(done, fmt.Errorf("nothing was done, what was done before cannot be read: %w", err))
 	}
-	if history.Stale(p) {
-		return nil, ErrOvertaken
+	type task struct {
+		Step
+		of *Done
 	}
-	return r.take(ctx, p), nil
+	var tasks []task
+	for i, p := range plans {
+		if history.Stale(p) {
+			done[i].Err = ErrOvertaken
+			continue
+		}
+		for _, a := range p.Actions {
+			if !slow(a) {
+				tasks = append(tasks, task{Step{p, a}, &done[i]})
+			}
+		}
+	}
+	if len(plans) > 1 {
+		sort.SliceStable(tasks, func(i, j int) bool { return before(tasks[i].Action, tasks[j].Action) })
+	}
+	steps := make([]Step, len(tasks))
+	for i, t := range tasks {
+		steps[i] = t.Step
+	}
+	for i, o := range r.Actor.Do(ctx, steps) {
+		if o.Action = steps[i].Action; !o.unbegun() {
+			tasks[i].of.Outcomes = append(tasks[i].of.Outcomes, o)
+			r.Acted(steps[i].Plan, o)
+		}
+	}
+	return done
 }
 
-func (r Runner) lock(ctx context.Context) (unlock func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
-	defer cancel()
-	return r.Trail.Lock(ctx)
+func withErr(done []Done, err error) []Done {
+	for i := range done {
+		done[i].Err = err
+	}
+	return done
 }
 
-// take takes a plan's actions in their order: the kernel parameters first,
-// because listen(2) is clamped to somaxconn and a reload under a somaxconn
-// smaller than the configured listen is fatal to uWSGI; then the running
-// socket; then the reload. After one that is Stale nothing later runs; after
-// one that Failed neither, but for companions, whose failure stops nothing.
-func (r Runner) take(ctx context.Context, p Plan) (outcomes []Outcome) {
-	for _, a := range p.Actions {
-		o := r.Actor.Do(ctx, p, a)
-		o.Action = a
-		outcomes = append(outcomes, o)
-		r.Acted(o)
-		set, isSet := a.(SetSysctl)
-		if o.Result == Stale || o.Result == Failed && !(isSet && set.Companion) {
+// before orders the actions of a pass: first the kernel parameters, because
+// listen(2) is clamped to somaxconn, and of each the largest value: then the
+// other plans, which were made from the same look, find it done.
+func before(a, b Action) bool {
+	rank := func(a Action) (int, int) {
+		switch a := a.(type) {
+		case SetSysctl:
+			if a.Companion {
+				return 1, -a.To
+			}
+			return 0, -a.To
+		}
+		return 2, 0
+	}
+	kind, to := rank(a)
+	otherKind, otherTo := rank(b)
+	return kind < otherKind || kind == otherKind && to < otherTo
+}
+
+// Finish takes the actions that Raise has left: it waits for uWSGI or systemd,
+// and keeps nobody else waiting but who wants the same of them.
+func (r Runner) Finish(ctx context.Context, d Done) Done {
+	for _, a := range d.Plan.Actions {
+		if !slow(a) {
+			continue
+		}
+		o, err := r.finish(ctx, d.Plan, a)
+		if err != nil {
+			d.Err = fmt.Errorf("not done: %s: %w", a, err)
+			break
+		}
+		d.Outcomes = append(d.Outcomes, o)
+		if r.Acted(d.Plan, o); o.ends() {
 			break
 		}
 	}
-	return outcomes
+	return d
 }
 
-// watch watches the queue for a while and judges.
-func (r Runner) watch(ctx context.Context, p Plan) (Judgement, error) {
-	var samples []facts.Sample
-	begin := time.Now()
+func (r Runner) finish(ctx context.Context, p Plan, a Action) (Outcome, error) {
+	unlock, err := r.lock(ctx, func(ctx context.Context) (func(), error) { return r.Trail.Hold(ctx, whose(p, a)) })
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer unlock()
+	history, err := r.Trail.History()
+	if err != nil {
+		return Outcome{}, err
+	}
+	if _, reload := a.(Reload); reload && history.seenReload(p.Socket.Master) != p.SeenReload {
+		return Outcome{}, errReloadedBy
+	}
+	o := r.Actor.Do(ctx, []Step{{p, a}})[0]
+	o.Action = a
+	return o, nil
+}
+
+// whose names what a slow action keeps to itself: a master or a unit.
+func whose(p Plan, a Action) string { return held(eventOf(p, a, time.Time{}, Outcome{Now: -1})) }
+
+func held(e Event) string {
+	if e.Action == actionReload {
+		return fmt.Sprintf("uWSGI %d.%d", e.PID, e.Start)
+	}
+	return "unit " + e.Target
+}
+
+func (r Runner) lock(ctx context.Context, lock func(context.Context) (func(), error)) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	return lock(ctx)
+}
+
+// Run carries plans out, and where one changed the host judges from the
+// kernel's numbers whether it helped. It returns when all is known.
+func (r Runner) Run(ctx context.Context, plans []Plan) []Done {
+	done := r.Raise(ctx, plans)
+	var raised []*Done
+	var wg sync.WaitGroup
+	for i := range done {
+		d := &done[i]
+		if !d.Left() {
+			raised = append(raised, d)
+			continue
+		}
+		wg.Go(func() {
+			*d = r.Finish(ctx, *d)
+			r.judge(ctx, d)
+		})
+	}
+	r.judge(ctx, raised...)
+	wg.Wait()
+	return done
+}
+
+// judge watches the queues of plans until there is a verdict of each.
+func (r Runner) judge(ctx context.Context, done ...*Done) {
+	open := map[*Done]*Trial{}
+	for _, d := range done {
+		if d.Err == nil && d.ToJudge() {
+			open[d] = NewTrial(d.Plan, time.Now())
+		} else {
+			r.Judged(*d)
+		}
+	}
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	for ctx.Err() == nil && time.Since(begin) < WatchTime {
-		s, err := r.Host.Sample(ctx)
-		if err != nil {
-			return Judgement{}, err
+	for len(open) > 0 {
+		snapshot, samples, err := r.see(ctx, open)
+		now := time.Now()
+		for d, t := range open {
+			d.Err = err
+			if err == nil {
+				var said bool
+				if d.Judgement, said = t.Judge(snapshot, samples, now); !said {
+					if t.Postponed() {
+						r.Waits(d.Plan, t.Outlook())
+					}
+					continue
+				}
+				if err := r.Trail.Append(EventOfJudgement(d.Plan, d.Judgement, now)); err != nil {
+					d.Err = fmt.Errorf("the judgement could not be recorded: %w", err)
+				}
+			}
+			r.Judged(*d)
+			delete(open, d)
 		}
-		samples = append(samples, s...)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	after, err := r.Host.Observe(context.WithoutCancel(ctx))
-	if err != nil {
-		return Judgement{}, err
+}
+
+// see looks at the queues, and at the whole host where a verdict needs it.
+func (r Runner) see(ctx context.Context, open map[*Done]*Trial) (f facts.Snapshot, samples []facts.Sample, err error) {
+	if ctx.Err() != nil {
+		return f, nil, fmt.Errorf("what was done was not judged: %w", ctx.Err())
 	}
-	// The samples right after the change still see what came before it.
-	return judge(p, after, facts.Weigh(p.Socket, samples, begin.Add(WatchTime/3))), nil
+	if samples, err = r.Host.Sample(ctx); err == nil {
+		for _, t := range open {
+			if t.Whole(time.Now()) {
+				f, err = r.Host.Observe(ctx)
+				break
+			}
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("what was done could not be judged: %w", err)
+	}
+	return f, samples, err
 }
 
 // Recover brings the actions that a former qwatch began and did not end to an
@@ -169,7 +383,7 @@ func (r Runner) Recover(ctx context.Context, told func(begun, end Event)) error 
 		return err
 	}
 	// What another qwatch is doing just now is not interrupted.
-	unlock, err := r.lock(ctx)
+	unlock, err := r.lock(ctx, r.Trail.Lock)
 	if err != nil {
 		return err
 	}
@@ -183,6 +397,15 @@ func (r Runner) Recover(ctx context.Context, told func(begun, end Event)) error 
 	}
 	var failed error
 	for _, begun := range history.Unfinished() {
+		if begun.Action == actionReload || begun.Action == actionStart {
+			now, cancel := context.WithTimeout(ctx, 0)
+			unlock, err := r.Trail.Hold(now, held(begun))
+			cancel()
+			if err != nil {
+				continue // another qwatch is still at it
+			}
+			defer unlock()
+		}
 		end := recovered(begun, snapshot)
 		if err := r.Trail.Append(end); err != nil {
 			failed = errors.Join(failed, err)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,18 +85,47 @@ type memory struct {
 	h            History
 	read, locked error
 	full         int // how many events there is room for, 0 for all
+	writes       int
+	holds        map[string]bool
+	mu           sync.Mutex
 }
 
-func (m *memory) Append(e Event) error {
-	if m.full > 0 && len(m.h) >= m.full {
+func (m *memory) Append(events ...Event) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writes++
+	if m.full > 0 && len(m.h)+len(events) > m.full {
 		return errors.New("no space left on device")
 	}
-	m.h = append(m.h, e)
+	m.h = append(m.h, events...)
 	return nil
 }
 
-func (m *memory) History() (History, error)                       { return slices.Clone(m.h), m.read }
+func (m *memory) History() (History, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.h), m.read
+}
+
 func (m *memory) Lock(context.Context) (unlock func(), err error) { return func() {}, m.locked }
+
+func (m *memory) Hold(ctx context.Context, what string) (unlock func(), err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.holds[what] {
+		return nil, errors.New("another qwatch is acting on " + what)
+	}
+	if m.holds == nil {
+		m.holds = map[string]bool{}
+	}
+	m.holds[what] = true
+	return func() { m.mu.Lock(); delete(m.holds, what); m.mu.Unlock() }, nil
+}
+
+// quietly is a Runner that tells nobody.
+func quietly(a Actor, trail Trail, host Observer) Runner {
+	return Runner{Actor: a, Trail: trail, Host: host, Acted: func(Plan, Outcome) {}, Judged: func(Done) {}, Waits: func(Plan, Outlook) {}}
+}
 
 func TestRun(t *testing.T) {
 	const before = "netdev_max_backlog=1000 somaxconn=128 tcp_max_syn_backlog=512 limit=128 reloads=0"
@@ -132,8 +162,13 @@ func TestRun(t *testing.T) {
 			host := newFakeHost()
 			maps.Copy(host.answer, test.answer)
 			var told []Outcome
-			r := Runner{Actor: Acting{host, &memory{}}, Acted: func(o Outcome) { told = append(told, o) }}
-			got := r.take(t.Context(), wholePlan())
+			r := quietly(Acting{host, &memory{}}, &memory{}, nil)
+			r.Acted = func(_ Plan, o Outcome) { told = append(told, o) }
+			done := r.Raise(t.Context(), []Plan{wholePlan()})[0]
+			if done.Left() {
+				done = r.Finish(t.Context(), done)
+			}
+			got := done.Outcomes
 			if diff := cmp.Diff(test.steps, steps(got)); diff != "" {
 				t.Errorf("steps (-want +got)\n%s", diff)
 			}
@@ -154,9 +189,10 @@ func TestDryRun(t *testing.T) {
 	trail := &memory{}
 	p := wholePlan()
 	p.DryRun = true
-	got, judgement, err := Runner{Actor: DryRun{trail}, Trail: trail, Acted: func(Outcome) {}}.Run(t.Context(), p)
-	if err != nil || judgement != (Judgement{}) {
-		t.Errorf("judged: %+v, %v", judgement, err)
+	done := quietly(DryRun{trail}, trail, nil).Run(t.Context(), []Plan{p})[0]
+	got := done.Outcomes
+	if done.Err != nil || done.Judgement != (Judgement{}) {
+		t.Errorf("judged: %+v, %v", done.Judgement, done.Err)
 	}
 	want := []string{
 		"planned sysctl net.core.somaxconn", "planned sysctl net.core.netdev_max_backlog", "planned sysctl net.ipv4.tcp_max_syn_backlog",
@@ -198,6 +234,7 @@ func (w *watched) Observe(context.Context) (facts.Snapshot, error) {
 }
 
 func TestRunner(t *testing.T) {
+	flat := 0.0
 	whole := []string{
 		"applied sysctl net.core.somaxconn", "applied sysctl net.core.netdev_max_backlog", "applied sysctl net.ipv4.tcp_max_syn_backlog",
 		"applied relisten 127.0.0.1:5000", "applied reload uwsgi 1234 (app.service)",
@@ -210,7 +247,7 @@ func TestRunner(t *testing.T) {
 		err       string
 	}{
 		{"whole", func(p *Plan, trail *memory, host *watched) {}, 5,
-			Judgement{Fixed, 1024, "the limit is 1024 now, was 128; 0 of 10 samples over 1.8s found the queue full (longest 3, limit 1024), no overflows"}, ""},
+			Judgement{Fixed, 1024, &flat, "the limit is 1024 now, was 128; 0 of 11 samples over 2s found the queue full (longest 3, limit 1024), no overflows"}, ""},
 		{"another qwatch acts", func(p *Plan, trail *memory, host *watched) {
 			trail.locked = errors.New("another qwatch is acting on this host")
 		}, 0, Judgement{}, "nothing was done: another qwatch is acting on this host"},
@@ -224,7 +261,7 @@ func TestRunner(t *testing.T) {
 		{"the host cannot be seen", func(p *Plan, trail *memory, host *watched) { host.observe = errors.New("netlink is broken") }, 5, Judgement{},
 			"what was done could not be judged: netlink is broken"},
 		{"the judgement finds no room", func(p *Plan, trail *memory, host *watched) { trail.full = 10 }, 5,
-			Judgement{Fixed, 1024, "the limit is 1024 now, was 128; 0 of 10 samples over 1.8s found the queue full (longest 3, limit 1024), no overflows"},
+			Judgement{Fixed, 1024, &flat, "the limit is 1024 now, was 128; 0 of 11 samples over 2s found the queue full (longest 3, limit 1024), no overflows"},
 			"the judgement could not be recorded: no space left on device"},
 		{"nothing was changed", func(p *Plan, trail *memory, host *watched) {
 			for _, a := range p.Actions {
@@ -239,7 +276,8 @@ func TestRunner(t *testing.T) {
 				p, trail, host := wholePlan(), &memory{}, &watched{fakeHost: newFakeHost()}
 				test.with(&p, trail, host)
 				before := len(trail.h)
-				got, judgement, err := Runner{Acting{host, trail}, trail, host, func(Outcome) {}}.Run(t.Context(), p)
+				done := quietly(Acting{host, trail}, trail, host).Run(t.Context(), []Plan{p})[0]
+				got, judgement, err := done.Outcomes, done.Judgement, done.Err
 				if len(got) != test.did || test.name == "whole" && !cmp.Equal(steps(got), whole) {
 					t.Errorf("did %q", steps(got))
 				}
@@ -261,17 +299,17 @@ func TestRunner(t *testing.T) {
 	}
 }
 
-// The end of the process does not wait for the watch: what is seen by then is
-// judged.
+// The end of the process does not wait for the watch, and nothing is called
+// fixed that was not watched.
 func TestRunnerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		trail, host := &memory{}, &watched{fakeHost: newFakeHost()}
 		begin := time.Now()
-		_, judgement, err := Runner{Acting{host, trail}, trail, host, func(Outcome) {}}.Run(ctx, wholePlan())
-		if took := time.Since(begin); took != time.Second || err != nil || judgement.Result != Fixed {
-			t.Errorf("%+v, %v after %v", judgement, err, took)
+		done := quietly(Acting{host, trail}, trail, host).Run(ctx, []Plan{wholePlan()})[0]
+		if took := time.Since(begin); took != time.Second || done.Err == nil || done.Judgement.Result != "" {
+			t.Errorf("%+v after %v", done, took)
 		}
 	})
 }
@@ -279,7 +317,7 @@ func TestRunnerEnds(t *testing.T) {
 // One interrupted action that cannot be recorded does not hold up the others.
 func TestRecoverGoesOn(t *testing.T) {
 	set, raise := past(2*time.Second, "inc-1.1", "sysctl", Started), past(time.Second, "inc-1.2", "relisten", Started)
-	trail := &forgetful{memory{h: History{set, raise}}, 0}
+	trail := &forgetful{memory: memory{h: History{set, raise}}}
 	told := 0
 	err := Runner{Trail: trail, Host: &watched{fakeHost: newFakeHost()}}.Recover(t.Context(), func(begun, end Event) {
 		if told++; begun.Plan != "inc-1.2" || end.Result != Failed {
@@ -297,11 +335,11 @@ type forgetful struct {
 	asked int
 }
 
-func (f *forgetful) Append(e Event) error {
+func (f *forgetful) Append(e ...Event) error {
 	if f.asked++; f.asked == 1 {
 		return errors.New("no space left on device")
 	}
-	return f.memory.Append(e)
+	return f.memory.Append(e...)
 }
 
 func TestJudge(t *testing.T) {
@@ -314,24 +352,24 @@ func TestJudge(t *testing.T) {
 		e     facts.Evidence
 		want  Judgement
 	}{
-		{"fixed", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, calm, Judgement{Fixed, 1024,
+		{"fixed", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, calm, Judgement{Fixed, 1024, nil,
 			"the limit is 1024 now, was 128; 0 of 10 samples over 2s found the queue full (longest 200, limit 1024), no overflows"}},
-		{"more than was asked for", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 4096 }, calm, Judgement{Fixed, 4096,
+		{"more than was asked for", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 4096 }, calm, Judgement{Fixed, 4096, nil,
 			"the limit is 4096 now, was 128; 0 of 10 samples over 2s found the queue full (longest 200, limit 1024), no overflows"}},
-		{"the limit is as it was", func(s *facts.Socket, f *facts.Snapshot) {}, calm, Judgement{NoEffect, 128, "the running socket's limit still is 128"}},
-		{"clamped", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 512 }, calm, Judgement{NoEffect, 512, "the running socket's limit is 512 and should be 1024"}},
-		{"full again", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, still, Judgement{NoEffect, 1024,
+		{"the limit is as it was", func(s *facts.Socket, f *facts.Snapshot) {}, calm, Judgement{NoEffect, 128, nil, "the running socket's limit still is 128"}},
+		{"clamped", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 512 }, calm, Judgement{NoEffect, 512, nil, "the running socket's limit is 512 and should be 1024"}},
+		{"full again", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 }, still, Judgement{NoEffect, 1024, nil,
 			"the limit is 1024 now, yet the queue is full again: 7 of 10 samples over 2s found the queue full (longest 1025, limit 1024), 9 overflows in its network namespace"}},
 		{"only TCP overflows, beside a UNIX socket in good use", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 1024 },
 			facts.Weigh(facts.Socket{ID: plan.Socket.ID, Family: facts.Unix}, []facts.Sample{
 				{ID: plan.Socket.ID, At: now, Length: 600, Limit: 1024}, {ID: plan.Socket.ID, At: now.Add(2 * time.Second), Limit: 1024, Overflows: 9},
-			}, time.Time{}), Judgement{Fixed, 1024,
+			}, time.Time{}), Judgement{Fixed, 1024, nil,
 				"the limit is 1024 now, was 128; 0 of 2 samples over 2s found the queue full (longest 600, limit 1024), no overflows"}},
-		{"gone", func(s *facts.Socket, f *facts.Snapshot) { f.Sockets = nil }, calm, Judgement{Worse, 0, "no uWSGI listens on 127.0.0.1:5000 any more"}},
-		{"lower", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 100 }, calm, Judgement{Worse, 100, "the limit fell from 128 to 100"}},
-		{"bound anew by the same master (http mode)", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024,
+		{"gone", func(s *facts.Socket, f *facts.Snapshot) { f.Sockets = nil }, calm, Judgement{Worse, 0, nil, "no uWSGI listens on 127.0.0.1:5000 any more"}},
+		{"lower", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 100 }, calm, Judgement{Worse, 100, nil, "the limit fell from 128 to 100"}},
+		{"bound anew by the same master (http mode)", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024, nil,
 			"the limit is 1024 now, was 128; 0 of 10 samples over 2s found the queue full (longest 200, limit 1024), no overflows"}},
-		{"bound by another master", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit, s.Master.Start = 900, 1024, 7 }, calm, Judgement{Worse, 0,
+		{"bound by another master", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit, s.Master.Start = 900, 1024, 7 }, calm, Judgement{Worse, 0, nil,
 			"no uWSGI listens on 127.0.0.1:5000 any more"}},
 	}
 	for _, test := range tests {
@@ -346,7 +384,7 @@ func TestJudge(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			e := eventOfJudgement(plan, got, now)
+			e := EventOfJudgement(plan, got, now)
 			if e.Action != "judge" || e.Result != got.Result || *e.From != 128 || *e.To != got.Limit || e.Plan != plan.ID || e.Why != got.Why {
 				t.Errorf("event %+v", e)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,14 +59,14 @@ func makePlans(ctx context.Context, h outside, cfg *config.Config, address strin
 		return nil, err
 	}
 	snapshot, now := survey.facts, time.Now()
-	var plans []remediate.Plan
+	var cases []remediate.Case
 	for i, s := range snapshot.Sockets {
 		if address == "" || s.AnswersTo(address) || s.Name() == address {
-			plans = append(plans, survey.plan(s, history, i+1, now))
+			cases = append(cases, survey.ask(s, i+1))
 		}
 	}
-	if len(plans) > 0 {
-		return plans, nil
+	if len(cases) > 0 {
+		return remediate.DecidePass(cfg.Policy, cases, func() []remediate.Case { return nil }, history, now), nil
 	}
 	lost := errors.New("no uWSGI has a listening socket on this host")
 	if address != "" {
@@ -95,11 +96,12 @@ func printActions(w io.Writer, actions []remediate.Action) {
 	}
 }
 
-// outcome is the error of a command that carried a plan out.
-func outcome(plan remediate.Plan, outcomes []remediate.Outcome) error {
-	failed := len(outcomes) < len(plan.Actions)
-	for _, o := range outcomes {
-		failed = failed || o.Err != nil
+// outcome is the error of a command that carried plans out.
+func outcome(done []remediate.Done) error {
+	failed := false
+	for _, d := range done {
+		failed = failed || len(d.Outcomes) < len(d.Plan.Actions) ||
+			slices.ContainsFunc(d.Outcomes, func(o remediate.Outcome) bool { return o.Err != nil })
 	}
 	if failed {
 		return &exit{exitFailed, errors.New("not all of it could be done"), "the lines above say what failed and why"}

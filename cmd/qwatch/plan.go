@@ -78,10 +78,8 @@ func newApply(e env) *cobra.Command {
 					return err
 				}
 			}
-			for _, p := range plans {
-				if err := outcome(p, daemon.Act(cmd.Context(), p, h, h.actor(cfg, audit), audit, log)); err != nil {
-					return err
-				}
+			if err := outcome(daemon.Act(cmd.Context(), plans, h, h.actor(cfg, audit), audit, log)); err != nil {
+				return err
 			}
 			if cfg.Policy.DryRun {
 				fmt.Fprintf(e.stderr, "qwatch: nothing was changed: this is a dry run until dry_run = false stands in %s\n", *path)

@@ -86,7 +86,11 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 	})
 	table("INCIDENT\tSOCKET\tSTATE\tHITS\tPEAK\tLAST", len(s.Incidents), func(i int) string {
 		n := s.Incidents[i]
-		return fmt.Sprintf("%s\t%s\t%s\t%d\t%d of %d\t%s", n.ID, n.Socket, n.State, n.Hits, n.Peak, n.Limit, n.Last.Local().Format(time.DateTime))
+		state := n.State
+		if n.Outlook != nil {
+			state += ": " + *n.Outlook
+		}
+		return fmt.Sprintf("%s\t%s\t%s\t%d\t%d of %d\t%s", n.ID, n.Socket, state, n.Hits, n.Peak, n.Limit, n.Last.Local().Format(time.DateTime))
 	})
 	table("ACTION\tTARGET\tCHANGE\tRESULT\tTIME", len(s.Actions), func(i int) string {
 		a := s.Actions[i]

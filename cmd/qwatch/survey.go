@@ -51,13 +51,13 @@ func (s *survey) diagnose(socket facts.Socket) diagnose.Diagnosis {
 	return s.record.Diagnose(s.facts, socket, s.policy.Bounds(socket), false)
 }
 
-// plan makes the plan for one socket; serial tells plans of one survey apart.
-func (s *survey) plan(socket facts.Socket, history remediate.History, serial int, now time.Time) remediate.Plan {
-	return remediate.Decide(s.policy, remediate.Case{
+// ask is the case of one socket; serial tells plans of one survey apart.
+func (s *survey) ask(socket facts.Socket, serial int) remediate.Case {
+	return remediate.Case{
 		Facts: s.facts, Socket: socket, Serial: serial,
 		Evidence:  facts.Weigh(socket, s.record.Samples(), time.Time{}),
 		Diagnosis: s.diagnose(socket),
-	}, history, now)
+	}
 }
 
 // report tells of the host. journal says whether one is to be followed.

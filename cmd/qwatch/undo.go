@@ -55,7 +55,7 @@ listen backlog that is configured or running.`,
 			// What was asked for by hand is done, also where the daemon is set
 			// to a dry run.
 			plan.DryRun = false
-			return outcome(plan, daemon.Act(cmd.Context(), plan, h, h.acting(cfg, audit), audit, log))
+			return outcome(daemon.Act(cmd.Context(), []remediate.Plan{plan}, h, h.acting(cfg, audit), audit, log))
 		})
 	}
 	return cmd

@@ -10,25 +10,42 @@ import (
 	"qwatch/systemd"
 )
 
-// Act carries a plan out, says each step, and what the kernel shows after it.
-// The daemon, `qwatch apply` and `qwatch undo` share it.
-func Act(ctx context.Context, plan remediate.Plan, host remediate.Observer, actor remediate.Actor, trail remediate.Trail, log zerolog.Logger) []remediate.Outcome {
-	log = planLog(plan, log)
-	runner := remediate.Runner{Actor: actor, Trail: trail, Host: host, Acted: func(o remediate.Outcome) { logOutcome(log, o) }}
-	outcomes, judgement, err := runner.Run(ctx, plan)
-	if judgement.Result != "" {
-		logJudgement(log, plan, judgement)
+// Act carries plans out, says each step, and what the kernel shows after it.
+// `qwatch apply` and `qwatch undo` use it; the daemon says the same words.
+func Act(ctx context.Context, plans []remediate.Plan, host remediate.Observer, actor remediate.Actor, trail remediate.Trail, log zerolog.Logger) []remediate.Done {
+	r := newRunner(host, actor, trail, log)
+	r.Judged = func(d remediate.Done) { logDone(log, d) }
+	r.Waits = func(p remediate.Plan, o remediate.Outlook) { logWaits(log, p, o) }
+	return r.Run(ctx, plans)
+}
+
+// newRunner is a Runner that says each step.
+func newRunner(host remediate.Observer, actor remediate.Actor, trail remediate.Trail, log zerolog.Logger) remediate.Runner {
+	return remediate.Runner{Actor: actor, Trail: trail, Host: host, Acted: func(p remediate.Plan, o remediate.Outcome) { logOutcome(log, p, o) }}
+}
+
+// logDone says what is known of a plan in the end.
+func logDone(log zerolog.Logger, d remediate.Done) {
+	if d.Judgement.Result != "" {
+		logJudgement(log, d.Plan, d.Judgement)
 	}
+	log = planLog(d.Plan, log)
 	switch {
-	case errors.Is(err, remediate.ErrOvertaken):
-		log.Warn().Msg(err.Error())
-	case err != nil:
-		log.Error().Msg(err.Error())
+	case errors.Is(d.Err, remediate.ErrOvertaken):
+		log.Warn().Msg(d.Err.Error())
+	case d.Err != nil:
+		log.Error().Msg(d.Err.Error())
 	}
-	return outcomes
+}
+
+// logWaits says that the verdict about a plan has to wait.
+func logWaits(log zerolog.Logger, p remediate.Plan, o remediate.Outlook) {
+	log = planLog(p, log)
+	log.Info().Float64("slope", o.Slope).Msgf("no verdict about %s yet: %s", p.Name, o)
 }
 
 func logJudgement(log zerolog.Logger, plan remediate.Plan, j remediate.Judgement) {
+	log = planLog(plan, log)
 	level, event := zerolog.InfoLevel, systemd.EventVerdictFixed
 	switch j.Result {
 	case remediate.NoEffect:
@@ -36,8 +53,11 @@ func logJudgement(log zerolog.Logger, plan remediate.Plan, j remediate.Judgement
 	case remediate.Worse:
 		level, event = zerolog.ErrorLevel, systemd.EventVerdictWorse
 	}
-	log.WithLevel(level).Str(eventField, event).Int("limit", j.Limit).Int("from", plan.Socket.Limit).
-		Str("result", string(j.Result)).Msgf("%s at %s: %s", j.Result, plan.Name, j.Why)
+	e := log.WithLevel(level).Str(eventField, event).Int("limit", j.Limit).Int("from", plan.Socket.Limit)
+	if j.Slope != nil {
+		e = e.Float64("slope", *j.Slope)
+	}
+	e.Str("result", string(j.Result)).Msgf("%s at %s: %s", j.Result, plan.Name, j.Why)
 }
 
 func planLog(plan remediate.Plan, log zerolog.Logger) zerolog.Logger {
@@ -51,7 +71,8 @@ func planLog(plan remediate.Plan, log zerolog.Logger) zerolog.Logger {
 	return with.Logger()
 }
 
-func logOutcome(log zerolog.Logger, o remediate.Outcome) {
+func logOutcome(log zerolog.Logger, plan remediate.Plan, o remediate.Outcome) {
+	log = planLog(plan, log)
 	d := o.Action.Describe()
 	e := log.Info()
 	switch o.Result {
@@ -61,6 +82,11 @@ func logOutcome(log zerolog.Logger, o remediate.Outcome) {
 		e = log.Error()
 	case remediate.Stale:
 		e = log.Warn()
+	case remediate.Skipped:
+		// Of many plans in one pass all but one find the kernel parameters set.
+		if _, ok := o.Action.(remediate.SetSysctl); ok {
+			e = log.Debug()
+		}
 	}
 	e = e.Str("action", string(d.Kind)).Str("result", string(o.Result)).Str("why", d.Why)
 	if d.From != nil {

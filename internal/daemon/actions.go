@@ -2,75 +2,216 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"qwatch/internal/config"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
-// actions carries plans out, one at a time, each in a goroutine of its own: a
-// reload may take a minute, and hits go on meanwhile.
+// actions carries plans out. A pass of raises takes milliseconds, and there is
+// one at a time; a reload or a start may take a minute, and runs beside, in a
+// goroutine of its own. What was raised is on trial until its verdict stands.
 type actions struct {
 	host     Host
 	trail    remediate.Trail
 	newActor func(*config.Config) remediate.Actor
 	actor    remediate.Actor
-	next     *config.Config // to be taken over when the action under way has ended
-	running  bool
-	done     chan acted
+	raising  bool            // a pass is under way
+	slow     map[string]bool // whose reload or start is under way, by subject
+	trials   map[string]*remediate.Trial
+	working  int         // goroutines of which done is to come
+	done     chan func() // what the core does when one has ended
 }
 
-// acted is what an action's goroutine reports when it is done; of a recovery
-// it is empty.
-type acted struct {
-	plan     remediate.Plan
-	outcomes []remediate.Outcome
-	// unrecorded says that the trail took no word of it, as on a full disk.
-	unrecorded bool
+func newActions(host Host, trail remediate.Trail, newActor func(*config.Config) remediate.Actor) actions {
+	return actions{
+		host: host, trail: trail, newActor: newActor, done: make(chan func()),
+		slow: map[string]bool{}, trials: map[string]*remediate.Trial{},
+	}
 }
 
-// begin carries a plan out.
-func (c *core) begin(ctx context.Context, plan remediate.Plan) {
+// subject is what a plan is about: one at a time is done about it.
+func subject(p remediate.Plan) string {
+	if p.Unit != "" {
+		return "unit " + p.Unit
+	}
+	return socketSubject(p.Socket.ID)
+}
+
+func socketSubject(id facts.SocketID) string { return fmt.Sprint("socket ", id.NetNS, id.Inode) }
+
+// busy reports whether something is being done about a subject, or is not
+// judged yet.
+func (a *actions) busy(subject string) bool {
+	trial := a.trials[subject]
+	return a.slow[subject] || trial != nil && trial.Open()
+}
+
+// work runs f in a goroutine of its own, and what it returns then in the core's.
+// The core takes it also while it stops.
+func (a *actions) work(f func() func()) {
+	a.working++
+	go func() { a.done <- f() }()
+}
+
+// ended takes the report of a goroutine.
+func (a *actions) ended(report func()) {
+	a.working--
+	report()
+}
+
+// begin carries plans out, their raises in one pass.
+func (c *core) begin(ctx context.Context, plans []remediate.Plan) {
 	a := &c.actions
-	a.running = true
-	actor := a.actor
-	go func() {
-		outcomes := Act(ctx, plan, a.host, actor, a.trail, c.report.log)
-		history, err := a.trail.History()
-		// The core takes this also while it stops.
-		a.done <- acted{plan, outcomes, err != nil || !history.Stale(plan)}
-	}()
+	a.raising = true
+	for _, p := range plans {
+		delete(a.trials, subject(p)) // what was fixed before is another matter now
+	}
+	runner := newRunner(a.host, a.actor, a.trail, c.report.log)
+	a.work(func() func() {
+		done := runner.Raise(ctx, plans)
+		recorded := a.recorded(done)
+		return func() { c.raised(ctx, runner, done, recorded) }
+	})
 }
 
-// finished takes the report of a plan that was carried out.
-func (c *core) finished(a acted) {
-	c.actions.running = false
-	c.report.acted(a.outcomes)
+// recorded tells of each plan whether the trail took a word of it, which it does
+// not on a full disk.
+func (a *actions) recorded(done []remediate.Done) []bool {
+	history, err := a.trail.History()
+	out := make([]bool, len(done))
+	for i, d := range done {
+		out[i] = err == nil && history.Stale(d.Plan)
+	}
+	return out
+}
+
+// raised takes the report of a pass.
+func (c *core) raised(ctx context.Context, runner remediate.Runner, done []remediate.Done, recorded []bool) {
+	a := &c.actions
+	a.raising = false
+	for i, d := range done {
+		c.report.acted(d.Outcomes)
+		if !d.Left() {
+			c.carriedOut(d, recorded[i])
+			continue
+		}
+		if ctx.Err() != nil {
+			continue // qwatch stops
+		}
+		a.slow[subject(d.Plan)] = true
+		before := len(d.Outcomes)
+		a.work(func() func() {
+			d := runner.Finish(ctx, d)
+			recorded := a.recorded([]remediate.Done{d})[0]
+			return func() {
+				delete(a.slow, subject(d.Plan))
+				c.report.acted(d.Outcomes[before:])
+				c.carriedOut(d, recorded)
+			}
+		})
+	}
+	c.lookAnew(time.Now())
+}
+
+// carriedOut deals with a plan of which nothing is left to do.
+func (c *core) carriedOut(d remediate.Done, recorded bool) {
 	now := time.Now()
+	logDone(c.report.log, d)
 	// What could not be recorded leaves no cooldown in the history: without
 	// this it would be tried again at once, for ever.
-	if oc := c.open[a.plan.Incident]; oc != nil && a.unrecorded {
+	if oc := c.open[d.Plan.Incident]; oc != nil && !recorded {
 		oc.held = now.Add(max(c.settings.policy.Cooldown, remediate.WatchTime))
 	}
-	if c.actions.next != nil {
-		c.configure(c.actions.next)
+	if d.ToJudge() {
+		c.actions.trials[subject(d.Plan)] = remediate.NewTrial(d.Plan, now)
+		c.hold(d.Plan, now.Add(2*remediate.JudgeWithin))
 	}
-	// Where raising in place failed, a reload may be next; only what is seen
-	// from now on tells.
+	c.lookAnew(now)
+}
+
+// hold keeps the incident of a plan open until then.
+func (c *core) hold(p remediate.Plan, until time.Time) {
+	if oc := c.open[p.Incident]; oc != nil {
+		c.book.Hold(oc.key, until)
+	}
+}
+
+// lookAnew lets only what is seen from now on decide: where raising in place
+// failed, a reload may be next.
+func (c *core) lookAnew(now time.Time) {
 	c.view.notBefore = now
 	c.look(now, true)
+}
+
+// tryAll shows the trials the newest look.
+func (c *core) tryAll(samples []facts.Sample, now time.Time) {
+	a := &c.actions
+	for subject, t := range a.trials {
+		wasOpen := t.Open()
+		if now.Before(t.Next()) && !wasOpen {
+			continue
+		}
+		j, said := t.Judge(c.view.snapshot, samples, now)
+		if t.Postponed() {
+			logWaits(c.report.log, t.Plan, t.Outlook())
+			c.report.refresh()
+		}
+		if said {
+			c.judged(t.Plan, j, now)
+		}
+		switch {
+		case t.Over(now) && t.Open():
+			c.report.log.Warn().Str("plan", t.Plan.ID).Str("socket", t.Plan.Name).Msgf("what was done about %s could not be judged: the host could not be seen for long enough", t.Plan.Name)
+			fallthrough
+		case t.Over(now), said && j.Result != remediate.Fixed:
+			delete(a.trials, subject)
+		}
+		if wasOpen && (said || t.Over(now)) {
+			c.hold(t.Plan, time.Time{})
+		}
+	}
+}
+
+// judged says a verdict and writes it down.
+func (c *core) judged(p remediate.Plan, j remediate.Judgement, now time.Time) {
+	a, log := &c.actions, c.report.log
+	a.work(func() func() {
+		if err := a.trail.Append(remediate.EventOfJudgement(p, j, now)); err != nil {
+			log.Error().Err(err).Str("plan", p.ID).Str("socket", p.Name).Msg("the judgement could not be recorded")
+		}
+		logJudgement(log, p, j)
+		return func() { c.look(time.Now(), false) }
+	})
+}
+
+// nextTrial is when the next look is due that a trial asks for, zero if none
+// does.
+func (a *actions) nextTrial(now time.Time) (at time.Time, whole bool) {
+	for _, t := range a.trials {
+		if next := t.Next(); at.IsZero() || next.Before(at) {
+			at = next
+		}
+		whole = whole || t.Whole(now)
+	}
+	return at, whole
 }
 
 // recoverActions settles the actions that a former qwatch began and did not
 // end. Nothing else is done meanwhile.
 func (c *core) recoverActions(ctx context.Context) {
 	a := &c.actions
-	a.running = true
-	go func() {
+	a.raising = true
+	a.work(func() func() {
 		runner := remediate.Runner{Trail: a.trail, Host: a.host}
 		if err := runner.Recover(ctx, c.report.recovered); err != nil && ctx.Err() == nil {
 			c.report.log.Warn().Err(err).Msg("not looked for interrupted actions")
 		}
-		a.done <- acted{}
-	}()
+		return func() {
+			a.raising = false
+			c.lookAnew(time.Now())
+		}
+	})
 }

@@ -64,19 +64,14 @@ func newCore(host Host, newActor func(*config.Config) remediate.Actor, trail rem
 		queues:    newQueues(),
 		incidents: newIncidents(),
 		starts:    newStarts(),
-		actions:   actions{host: host, trail: trail, newActor: newActor, done: make(chan acted)},
+		actions:   newActions(host, trail, newActor),
 		report:    newReport(log),
 	}
 }
 
-// configure takes a new configuration over, after the action under way.
-// Incidents, cooldowns and samples stay.
+// configure takes a new configuration over. Incidents, cooldowns and samples
+// stay, and what is under way ends as it was begun.
 func (c *core) configure(cfg *config.Config) {
-	if c.actions.running {
-		c.actions.next = cfg
-		return
-	}
-	c.actions.next = nil
 	c.actions.actor = c.actions.newActor(cfg)
 	c.settings = settings{cfg.Policy, cfg.Probe.Interval, cfg.Group.Quiet, followsJournal(cfg)}
 	if c.book == nil {
@@ -87,7 +82,7 @@ func (c *core) configure(cfg *config.Config) {
 }
 
 // loop runs until the sources are done, which end with ctx, and then until the
-// action under way has ended.
+// actions under way have ended.
 func (c *core) loop(ctx context.Context, sourcesDone <-chan struct{}) error {
 	c.recoverActions(ctx)
 	c.look(time.Now(), true)
@@ -104,8 +99,8 @@ func (c *core) loop(ctx context.Context, sourcesDone <-chan struct{}) error {
 		select {
 		case <-sourcesDone:
 			c.drain(time.Now())
-			if c.actions.running {
-				c.finished(<-c.actions.done)
+			for c.actions.working > 0 {
+				c.actions.ended(<-c.actions.done)
 			}
 			return nil
 		case h := <-hits:
@@ -118,8 +113,8 @@ func (c *core) loop(ctx context.Context, sourcesDone <-chan struct{}) error {
 			c.see(ctx, seen)
 		case r := <-c.starts.found:
 			c.refused(ctx, r)
-		case a := <-c.actions.done:
-			c.finished(a)
+		case report := <-c.actions.done:
+			c.actions.ended(report)
 		case <-timer.C:
 		}
 	}
@@ -134,6 +129,9 @@ func (c *core) due(ctx context.Context, now time.Time) {
 	c.expire(now)
 	if c.undecided() && now.Sub(c.view.tried) >= undecidedEvery {
 		c.look(now, now.Sub(c.view.snapshot.At) >= snapshotAge)
+	}
+	if at, whole := c.actions.nextTrial(now); !at.IsZero() && !now.Before(at) {
+		c.look(now, whole)
 	}
 	c.overdue(ctx, now)
 	c.nextStart(ctx)
@@ -160,6 +158,9 @@ func (c *core) idleFor(now time.Time) time.Duration {
 		earlier(now)
 	case asked.IsZero() && c.undecided():
 		earlier(c.view.tried.Add(undecidedEvery))
+	}
+	if next, _ := c.actions.nextTrial(now); !next.IsZero() && c.view.asked.IsZero() {
+		earlier(next)
 	}
 	return max(0, at.Sub(now))
 }

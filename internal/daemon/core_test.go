@@ -384,37 +384,49 @@ func TestUnrecorded(t *testing.T) {
 // unrecorded is the actor of a full disk.
 type unrecorded struct{ tries *int }
 
-func (u unrecorded) Do(context.Context, remediate.Plan, remediate.Action) remediate.Outcome {
+func (u unrecorded) Do(_ context.Context, steps []remediate.Step) []remediate.Outcome {
 	*u.tries++
-	return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: errors.New("no space left on device")}
+	all := make([]remediate.Outcome, len(steps))
+	for i := range all {
+		all[i] = remediate.Outcome{Result: remediate.Failed, Now: -1, Err: errors.New("no space left on device")}
+	}
+	return all
 }
 
-// While an action is under way hits are taken, a new configuration waits, and
-// the end of the core waits for the end of the action.
+// While a reload is under way hits are taken, others are raised and judged, a new
+// configuration comes into force, and the end of the core waits for no more than
+// that the reload is told to end.
 func TestDuringAReload(t *testing.T) {
 	always := func(cfg *config.Config) { cfg.Policy.Reload = remediate.Always }
 	served := socketAt(1, address, 129)
 	served.Workers = make([]facts.Worker, 2) // their end is the reload's
-	onBench(t, &fakeHost{reload: 30 * time.Second, sockets: []facts.Socket{served}}, always, func(b *bench) {
-		b.hear(10, address)
+	other := socketAt(2, "127.0.0.1:5001", 0)
+	onBench(t, &fakeHost{reload: 30 * time.Second, sockets: []facts.Socket{served, other}}, always, func(b *bench) {
+		b.hear(5, address)
+		b.fake.set(func(h *fakeHost) { h.sockets[1].Length = 129 })
+		b.hear(5, "127.0.0.1:5001")
+		b.wantHost("somaxconn 1024; 127.0.0.1:5000 129 of 1024; 127.0.0.1:5001 129 of 1024")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.wantMessages("fixed at 127.0.0.1:5001", 1)
+		b.wantMessages("fixed at "+address, 0)
 		dry := configured(func(cfg *config.Config) { cfg.Policy.DryRun = true })
 		if err := b.call(b.t.Context(), func(context.Context) { b.configure(dry) }); err != nil {
 			t.Fatal(err)
 		}
-		dryNow := func() (dry bool) {
-			if err := b.call(b.t.Context(), func(context.Context) { dry = b.settings.policy.DryRun }); err != nil {
-				t.Fatal(err)
-			}
-			return dry
+		var dryNow bool
+		if err := b.call(b.t.Context(), func(context.Context) { dryNow = b.settings.policy.DryRun }); err != nil {
+			t.Fatal(err)
 		}
-		if dryNow() || b.fake.did("reload") != 0 {
-			t.Error("the new configuration did not wait for the action")
+		if !dryNow || b.fake.did("reload") != 0 {
+			t.Errorf("dry run %v, %q", dryNow, b.fake.applied)
 		}
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if !dryNow() || b.fake.did("reload") != 1 {
-			t.Errorf("dry run %v, %q", dryNow(), b.fake.applied)
+		if b.fake.did("reload") != 1 {
+			t.Errorf("%q", b.fake.applied)
 		}
+		b.wantMessages("fixed at "+address, 1)
 	})
 	onBench(t, &fakeHost{reload: time.Hour, sockets: []facts.Socket{served}}, always, func(b *bench) {
 		b.hear(4, address)
@@ -493,6 +505,73 @@ func TestSilentHost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What overflows together is raised together, below the threshold too; what is
+// not full is left alone.
+func TestRaisedTogether(t *testing.T) {
+	fake := &fakeHost{}
+	for i := range 31 {
+		fake.sockets = append(fake.sockets, socketAt(i+1, fmt.Sprintf("127.0.0.1:%d", 5000+i), 129))
+	}
+	fake.sockets[30].Length = 128
+	onBench(t, fake, nil, func(b *bench) {
+		b.hear(3, address)
+		if n := b.fake.did("listen"); n != 30 || b.fake.sockets[30].Limit != 128 {
+			t.Errorf("%d were raised: %s", n, b.fake)
+		}
+		s := b.statusNow()
+		if len(s.Incidents) != 30 || s.Incidents[29].Plan == nil || s.Incidents[29].Slope != nil || *s.Incidents[29].Outlook != "not judged yet" {
+			t.Errorf("status: %d incidents, %+v", len(s.Incidents), s.Incidents[29])
+		}
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		b.wantMessages("fixed at ", 30)
+		b.wantMessages("1 record says so, the last one 129 of 128", 29)
+	})
+}
+
+// A queue that grows after its raise is not called fixed before it has held, its
+// incident stays open until then, and status tells how it does. One that was fixed
+// and is full again is said anew.
+func TestVerdictWaits(t *testing.T) {
+	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) { cfg.Group.Quiet = 5 * time.Second }, func(b *bench) {
+		b.hear(3, address)
+		for i := range 45 * 5 { // 10 a second, to 450
+			b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 2*i + 1 })
+			time.Sleep(200 * time.Millisecond)
+		}
+		synctest.Wait()
+		b.wantMessages("fixed at ", 0)
+		b.wantMessages("no verdict about 127.0.0.1:5000 yet: not full, growing by 10 a second, full again in 101 s", 1)
+		s := b.statusNow()
+		if i := s.Incidents[0]; i.State != "open" || i.Slope == nil || *i.Slope < 9 || *i.Slope > 11 || !strings.HasPrefix(*i.Outlook, "not full, growing by ") || !strings.Contains(*i.Outlook, " a second, full again in ") || s.Sockets[0].Slope == nil {
+			t.Errorf("status: %+v", i)
+		}
+		time.Sleep(65 * time.Second)
+		synctest.Wait()
+		b.wantMessages("fixed at ", 1)
+		if s := b.statusNow(); s.Incidents[0].State != "closed" || s.Incidents[0].Slope != nil {
+			t.Errorf("status: %+v", s.Incidents[0])
+		}
+		b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 1025 })
+		time.Sleep(32 * time.Second)
+		synctest.Wait()
+		b.wantMessages("no-effect at 127.0.0.1:5000: the limit is 1024 now, yet the queue is full again", 1)
+		history, err := b.actions.trail.History()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var verdicts []string
+		for _, e := range history {
+			if e.Action == "judge" {
+				verdicts = append(verdicts, string(e.Result))
+			}
+		}
+		if diff := cmp.Diff([]string{"fixed", "no-effect"}, verdicts); diff != "" {
+			t.Errorf("verdicts (-want +got)\n%s", diff)
+		}
+	})
 }
 
 // Raises that end nothing end themselves.

@@ -33,8 +33,7 @@ type Options struct {
 	KeepState bool
 	Host      Host
 	// Configure fits the host to a configuration and returns the actor for
-	// it. It is called at the start and after each good Reread, never while
-	// an action is under way.
+	// it. It is called at the start and after each good Reread.
 	Configure func(*config.Config) remediate.Actor
 	Trail     remediate.Trail
 	// Cannot tries what this process may do, and says why what it may not is

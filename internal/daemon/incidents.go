@@ -50,6 +50,9 @@ type found struct {
 	key  string // under which hits are grouped
 	id   facts.SocketID
 	lost error
+	// joins says that the hit opens an incident alone: others are raised just
+	// now.
+	joins bool
 }
 
 func newIncidents() incidents {
@@ -63,11 +66,11 @@ func newIncidents() incidents {
 
 // undecided reports whether an incident is open that looking again may decide.
 func (c *core) undecided() bool {
-	if c.actions.running {
+	if c.actions.raising {
 		return false
 	}
 	for _, oc := range c.open {
-		if oc.lost == nil {
+		if oc.lost == nil && !c.actions.busy(socketSubject(oc.id)) {
 			return true
 		}
 	}
@@ -126,7 +129,11 @@ func (c *core) enter(f found, h matcher.Hit, now time.Time) (opened bool) {
 	if !c.admit(uid, f.key, now) {
 		return false
 	}
-	incident, event := c.book.Add(f.key, h, now)
+	add := c.book.Add
+	if f.joins {
+		add = c.book.Open
+	}
+	incident, event := add(f.key, h, now)
 	switch event {
 	case matcher.Opened:
 		oc := &openCase{incident: incident, found: f, uid: uid, said: map[remediate.Code]bool{}}
@@ -175,26 +182,33 @@ func (c *core) expire(now time.Time) {
 	}
 }
 
-// consider decides about every open incident and begins to act on the first
-// that asks for it: the users in turn, and each user's incidents in the order
-// in which they began. Any user may run a thousand processes called uwsgi with
-// full queues; nobody else's uWSGI shall wait for all of them.
+// consider decides about every open incident, and carries out in one pass what
+// asks for it: the users in turn, and each user's incidents in the order in which
+// they began. Any user may run a thousand processes called uwsgi with full queues;
+// nobody else's uWSGI shall wait for all of them.
 func (c *core) consider(ctx context.Context, now time.Time) {
 	c.considered = now
-	if !c.view.decides() {
+	if !c.view.decides() || c.actions.raising || ctx.Err() != nil {
 		return
 	}
-	open := slices.SortedFunc(maps.Values(c.open), func(a, b *openCase) int {
-		return cmp.Or(cmp.Compare(c.raises[a.uid], c.raises[b.uid]), a.incident.First.Compare(b.incident.First))
-	})
-	for _, oc := range open {
-		if c.actions.running || ctx.Err() != nil {
-			return
+	var about []*openCase
+	cases := func(some []*openCase) (out []remediate.Case) {
+		for _, oc := range inTurn(some, c.raises) {
+			about = append(about, oc)
+			out = append(out, c.caseOf(oc, now))
 		}
-		if now.Before(oc.held) {
-			continue
+		return out
+	}
+	var open []*openCase
+	for _, oc := range c.open {
+		if !now.Before(oc.held) && !c.actions.busy(socketSubject(oc.id)) {
+			open = append(open, oc)
 		}
-		plan := c.decide(oc, now)
+	}
+	join := func() []remediate.Case { return cases(c.join(now)) }
+	var act []remediate.Plan
+	for i, plan := range remediate.DecidePass(c.settings.policy, cases(open), join, c.view.history, now) {
+		oc := about[i]
 		if plan.Verdict != remediate.Act {
 			c.report.plan(oc, plan)
 			continue
@@ -206,12 +220,61 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 		// After a raise it is no news that the queue is not full, nor that
 		// the next raise must wait.
 		oc.said[remediate.CodeUncorroborated], oc.said[remediate.CodeCooldown] = true, true
-		c.begin(ctx, plan)
+		act = append(act, plan)
+	}
+	if len(act) > 0 {
+		c.begin(ctx, act)
 	}
 }
 
-func (c *core) decide(oc *openCase, now time.Time) remediate.Plan {
-	policy, snapshot := c.settings.policy, c.view.snapshot
+// inTurn orders incidents: the first of each user, then the second of each, and
+// of the users those first who have had the fewest raises.
+func inTurn(open []*openCase, raises map[int]int) []*openCase {
+	slices.SortFunc(open, func(a, b *openCase) int {
+		return cmp.Or(a.incident.First.Compare(b.incident.First), cmp.Compare(a.incident.ID, b.incident.ID))
+	})
+	turns, of := map[int]int{}, map[*openCase]int{}
+	for _, oc := range open {
+		of[oc] = turns[oc.uid]
+		turns[oc.uid]++
+	}
+	slices.SortStableFunc(open, func(a, b *openCase) int {
+		return cmp.Or(cmp.Compare(of[a], of[b]), cmp.Compare(raises[a.uid], raises[b.uid]))
+	})
+	return open
+}
+
+// join opens an incident for each socket that the newest look shows full and that
+// has none: what overflows with others is raised with them.
+func (c *core) join(now time.Time) (joined []*openCase) {
+	known := map[facts.SocketID]bool{}
+	for _, oc := range c.open {
+		known[oc.id] = true
+	}
+	for _, sample := range c.record.Since(c.view.tried) {
+		s, ok := c.view.snapshot.Find(sample.ID)
+		if !ok || !sample.Full() || known[s.ID] || c.actions.busy(socketSubject(s.ID)) {
+			continue
+		}
+		known[s.ID] = true
+		q := c.queues.get(s.ID)
+		q.silent = nil
+		hit := matcher.Hit{FD: -1, Length: sample.Length, Limit: sample.Limit, Source: "probe", Socket: s.Name(), PID: s.Master.PID, Unit: s.Master.Unit}
+		c.enter(found{key: s.Key(), id: s.ID, joins: true}, hit, now)
+		for _, oc := range c.open {
+			if oc.id == s.ID {
+				q.hits++
+				c.queues.probeHits++
+				joined = append(joined, oc)
+			}
+		}
+	}
+	return joined
+}
+
+// caseOf is an incident with all that is known of it.
+func (c *core) caseOf(oc *openCase, now time.Time) remediate.Case {
+	snapshot := c.view.snapshot
 	cs := remediate.Case{Incident: oc.incident, Facts: snapshot, Lost: oc.lost}
 	if oc.lost == nil {
 		var ok bool
@@ -223,21 +286,19 @@ func (c *core) decide(oc *openCase, now time.Time) remediate.Plan {
 			since = last
 		}
 		cs.Evidence = facts.Weigh(cs.Socket, c.record.Samples(), since)
-		cs.Diagnosis = c.record.Diagnose(snapshot, cs.Socket, policy.Bounds(cs.Socket), oc.incident.Peak == 0)
+		cs.Diagnosis = c.record.Diagnose(snapshot, cs.Socket, c.settings.policy.Bounds(cs.Socket), oc.incident.Peak == 0)
 	}
-	return remediate.Decide(policy, cs, c.view.history, now)
+	return cs
 }
 
-// keepLimits gives a restarted uWSGI the limit that its socket had, before the
-// queue is full again. Each new socket is looked at once.
+// keepLimits gives restarted uWSGIs the limits that their sockets had, before the
+// queues are full again. Each new socket is looked at once.
 func (c *core) keepLimits(ctx context.Context, now time.Time) {
-	if !c.view.decides() {
+	if !c.view.decides() || c.actions.raising || ctx.Err() != nil {
 		return
 	}
+	var act []remediate.Plan
 	for _, s := range c.view.snapshot.Sockets {
-		if c.actions.running || ctx.Err() != nil {
-			return
-		}
 		q := c.queues.get(s.ID)
 		if q.keepTried {
 			continue
@@ -246,7 +307,10 @@ func (c *core) keepLimits(ctx context.Context, now time.Time) {
 		plan := remediate.PlanKeep(c.settings.policy, c.view.snapshot, s, c.view.history, now)
 		if plan.Verdict == remediate.Act {
 			c.report.kept(plan)
-			c.begin(ctx, plan)
+			act = append(act, plan)
 		}
+	}
+	if len(act) > 0 {
+		c.begin(ctx, act)
 	}
 }

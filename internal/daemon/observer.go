@@ -196,6 +196,7 @@ func (c *core) see(ctx context.Context, seen observation) {
 		c.probe.due = false
 		c.probeHits(seen.samples, now)
 	}
+	c.tryAll(seen.samples, now)
 	if seen.begun.Before(v.notBefore) {
 		c.look(now, true)
 	}

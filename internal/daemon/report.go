@@ -103,7 +103,14 @@ func (r *report) opened(oc *openCase, s facts.Snapshot, h matcher.Hit) {
 	r.refresh()
 	r.counts.incidents.Inc()
 	r.event(zerolog.WarnLevel, systemd.EventIncidentOpened, oc, s).Int("hits", oc.incident.Hits).Str("source", h.Source).
-		Msgf("listen queue of %s is full: %d records say so, the last one %d of %d", oc.incident.Socket, oc.incident.Hits, h.Length, h.Limit)
+		Msgf("listen queue of %s is full: %s, the last one %d of %d", oc.incident.Socket, say(oc.incident.Hits), h.Length, h.Limit)
+}
+
+func say(records int) string {
+	if records == 1 {
+		return "1 record says so"
+	}
+	return fmt.Sprintf("%d records say so", records)
 }
 
 func (r *report) closed(oc *openCase, s facts.Snapshot) {

@@ -68,10 +68,11 @@ func (c *core) mark(ctx context.Context, m matcher.Mark) {
 	s.waiting = append(s.waiting, m)
 }
 
-// nextStart looks at the next one that waits, unless an action is under way.
+// nextStart looks at the next one that waits, unless a pass of raises is under
+// way.
 func (c *core) nextStart(ctx context.Context) {
 	s := &c.starts
-	if s.busy || c.actions.running || len(s.waiting) == 0 {
+	if s.busy || c.actions.raising || len(s.waiting) == 0 {
 		return
 	}
 	m := s.waiting[0]
@@ -105,7 +106,7 @@ func (c *core) refused(ctx context.Context, r refusal) {
 		c.report.unseen(ctx, r.err, r.historyErr)
 		return
 	}
-	if c.actions.running { // what was seen is from before its end
+	if c.actions.raising || c.actions.slow["unit "+r.mark.Unit] { // what was seen is from before its end
 		c.starts.waiting = append(c.starts.waiting, r.mark)
 		return
 	}
@@ -115,6 +116,6 @@ func (c *core) refused(ctx context.Context, r refusal) {
 	}
 	c.report.startRefused(r.mark.Source, plan)
 	if plan.Verdict == remediate.Act {
-		c.begin(ctx, plan)
+		c.begin(ctx, []remediate.Plan{plan})
 	}
 }

@@ -54,6 +54,9 @@ type SocketStatus struct {
 	Length int     `json:"length"`
 	Limit  int     `json:"limit"`
 	Hits   uint64  `json:"hits"`
+	// Slope is by how many connections a second the queue grows, while a raise of
+	// it waits for its verdict.
+	Slope *float64 `json:"slope"`
 }
 
 // IncidentStatus tells of one incident, open or among the last that closed.
@@ -67,6 +70,10 @@ type IncidentStatus struct {
 	Peak   int       `json:"peak"`
 	Limit  int       `json:"limit"`
 	Plan   *string   `json:"plan"` // the newest plan that was acted on
+	// Slope is by how many connections a second the queue grows, and Outlook
+	// says it in words, while that plan waits for its verdict.
+	Slope   *float64 `json:"slope"`
+	Outlook *string  `json:"outlook"`
 }
 
 // statusActions is how many events of the audit trail a status holds.
@@ -90,13 +97,16 @@ func (c *core) status(s *Status) {
 		if q := c.queues.of[socket.ID]; q != nil {
 			status.Hits = q.hits
 		}
+		status.Slope, _ = c.outlook(socket.ID)
 		s.Sockets = append(s.Sockets, status)
 	}
 	for _, i := range c.closed {
 		s.Incidents = append(s.Incidents, c.incidentStatus(i, "closed"))
 	}
 	for _, oc := range c.open {
-		s.Incidents = append(s.Incidents, c.incidentStatus(oc.incident, "open"))
+		i := c.incidentStatus(oc.incident, "open")
+		i.Slope, i.Outlook = c.outlook(oc.id)
+		s.Incidents = append(s.Incidents, i)
 	}
 	sort.Slice(s.Incidents, func(i, j int) bool { return s.Incidents[i].First.Before(s.Incidents[j].First) })
 	if c.settings.probe > 0 {
@@ -104,6 +114,19 @@ func (c *core) status(s *Status) {
 	}
 	history := c.view.history
 	s.Actions = append(s.Actions, history[max(0, len(history)-statusActions):]...)
+}
+
+// outlook tells how the queue of a socket does whose raise is not judged yet.
+func (c *core) outlook(id facts.SocketID) (slope *float64, words *string) {
+	t := c.actions.trials[socketSubject(id)]
+	if t == nil || !t.Open() {
+		return nil, nil
+	}
+	o := t.Outlook()
+	if o.Known {
+		slope = &o.Slope
+	}
+	return slope, orNull(o.String())
 }
 
 func (c *core) incidentStatus(i matcher.Incident, state string) IncidentStatus {

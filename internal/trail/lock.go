@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,52 +17,102 @@ import (
 // lockEvery is how often a lock that another qwatch holds is tried.
 const lockEvery = 50 * time.Millisecond
 
-// Lock keeps other qwatch processes from acting until unlock is called or the
-// process ends. It waits until ctx ends for another to finish.
+// Lock keeps everybody else, in this process and in other qwatch, from a pass of
+// actions until unlock is called or the process ends. It waits until ctx ends for
+// another to finish.
 func (t *Trail) Lock(ctx context.Context) (unlock func(), err error) {
-	if t.f == nil {
-		return func() {}, nil
+	unlock, err = wait(ctx, t.tryPass)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("another qwatch is acting on this host: %w", ctx.Err())
 	}
+	return unlock, err
+}
+
+// wait tries a lock until it is to be had or ctx ends.
+func wait(ctx context.Context, try func() (func(), error)) (unlock func(), err error) {
 	for {
-		if err := t.follow(); err != nil {
-			return nil, err
-		}
-		f := t.f
-		err := tryLock(f)
-		if err == nil {
-			return func() { unix.Flock(int(f.Fd()), unix.LOCK_UN) }, nil
-		}
+		unlock, err := try()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("audit trail %s: lock: %w", f.Name(), err)
+			return unlock, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("another qwatch is acting on this host: %w", ctx.Err())
+			return nil, err
 		case <-time.After(lockEvery):
 		}
 	}
 }
 
+func (t *Trail) tryPass() (unlock func(), err error) {
+	if !t.pass.TryLock() {
+		return nil, unix.EWOULDBLOCK
+	}
+	if t.dir == "" {
+		return t.pass.Unlock, nil
+	}
+	t.mu.Lock()
+	f, err := t.follow()
+	t.mu.Unlock()
+	if err == nil {
+		if err = tryLock(f); err == nil {
+			return func() {
+				unix.Flock(int(f.Fd()), unix.LOCK_UN)
+				t.pass.Unlock()
+			}, nil
+		}
+		err = fmt.Errorf("audit trail %s: lock: %w", f.Name(), err)
+	}
+	t.pass.Unlock()
+	return nil, err
+}
+
+// Hold is Lock for one thing only, which what names. Whoever holds another one is
+// not kept waiting, nor is a pass. The locks are bytes of one file beside the
+// trail, by the hash of their names (fcntl_locking(2), open file description
+// locks): nothing is left behind by a process that ends.
+func (t *Trail) Hold(ctx context.Context, what string) (unlock func(), err error) {
+	if t.dir == "" {
+		return func() {}, nil
+	}
+	f, err := os.OpenFile(filepath.Join(t.dir, "held"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	h := fnv.New64a()
+	io.WriteString(h, what)
+	byWhat := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: int64(h.Sum64() >> 2), Len: 1}
+	unlock, err = wait(ctx, func() (func(), error) {
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &byWhat)
+		return func() { f.Close() }, err
+	})
+	if err == nil {
+		return unlock, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("another qwatch is acting on %s: %w", what, ctx.Err())
+	}
+	return nil, &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
+}
+
 // follow opens the trail anew where its name no longer leads to it: rotated or
 // removed, it would record for nobody, and another qwatch locks what has the
-// name now. What was read before stays known.
-func (t *Trail) follow() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// name now. What was read before stays known. The caller holds mu.
+func (t *Trail) follow() (*os.File, error) {
 	ours, err := t.f.Stat()
 	if err != nil {
-		return fmt.Errorf("audit trail: %w", err)
+		return nil, fmt.Errorf("audit trail: %w", err)
 	}
 	if there, err := os.Stat(t.f.Name()); err == nil && os.SameFile(ours, there) {
-		return nil
+		return t.f, nil
 	}
 	now, err := Open(t.f.Name())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t.f.Close()
 	t.f, t.read = now.f, now.read
-	return nil
+	return t.f, nil
 }
 
 // ErrRunning is the error of LockState where another daemon holds the lock.

@@ -31,6 +31,8 @@ const (
 // Trail is an open audit trail. Every line is on the disk when Append returns.
 // The zero Trail keeps its events in memory only.
 type Trail struct {
+	pass   sync.Mutex // held between Lock and unlock
+	dir    string     // "": in memory
 	mu     sync.Mutex
 	f      *os.File
 	read   int64 // how far events were read
@@ -47,7 +49,7 @@ func Open(path string) (*Trail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit trail: %w", err)
 	}
-	t := &Trail{f: f}
+	t := &Trail{f: f, dir: filepath.Dir(path)}
 	if err := t.prepare(); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("audit trail %s: %w", path, err)
@@ -89,30 +91,36 @@ func Read(path string) (remediate.History, error) {
 	return t.History()
 }
 
-// Append writes one line and waits until it is on the disk.
-func (t *Trail) Append(e remediate.Event) error {
+// Append writes a line for each event and waits until all are on the disk.
+func (t *Trail) Append(events ...remediate.Event) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.f == nil {
-		t.keep(e)
+		t.keep(events...)
 		return nil
 	}
-	line, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("audit trail: %w", err)
+	if _, err := t.follow(); err != nil {
+		return err
 	}
-	// The file is read on terminals, and errors quote names from outside.
-	line = append([]byte(text.Line(string(line))), '\n')
 	torn, err := t.torn()
 	if err != nil {
 		return fmt.Errorf("audit trail: %w", err)
 	}
+	var lines []byte
 	if torn {
-		line = append([]byte{'\n'}, line...)
+		lines = []byte{'\n'}
+	}
+	for _, e := range events {
+		line, err := json.Marshal(e)
+		if err != nil {
+			return fmt.Errorf("audit trail: %w", err)
+		}
+		// The file is read on terminals, and errors quote names from outside.
+		lines = append(append(lines, text.Line(string(line))...), '\n')
 	}
 	// One write: another qwatch that appends at the same time cannot get in
 	// between (O_APPEND, write(2)).
-	if _, err := t.f.Write(line); err != nil {
+	if _, err := t.f.Write(lines); err != nil {
 		return fmt.Errorf("audit trail: %w", err)
 	}
 	if err := t.f.Sync(); err != nil {

@@ -78,7 +78,8 @@ func (s shows) Observe(context.Context) (facts.Snapshot, error) { return s.facts
 func (s shows) Sample(context.Context) ([]facts.Sample, error)  { return nil, nil }
 
 func runner(actor remediate.Actor, trail *Trail) remediate.Runner {
-	return remediate.Runner{Actor: actor, Trail: trail, Host: shows{full().Facts}, Acted: func(remediate.Outcome) {}}
+	return remediate.Runner{Actor: actor, Trail: trail, Host: shows{full().Facts},
+		Acted: func(remediate.Plan, remediate.Outcome) {}, Judged: func(remediate.Done) {}, Waits: func(remediate.Plan, remediate.Outlook) {}}
 }
 
 type applierFunc func(context.Context, remediate.Action) remediate.Outcome
@@ -152,8 +153,7 @@ func killedAt(target string) func(string) error {
 			}
 			return host.Apply(ctx, a)
 		})}
-		_, _, err = runner(actor, trail).Run(context.Background(), wholePlan())
-		return err
+		return runner(actor, trail).Run(context.Background(), []remediate.Plan{wholePlan()})[0].Err
 	}
 }
 
@@ -182,7 +182,7 @@ func fullDisk(path string) error {
 	}
 	host := &works{}
 	p := wholePlan()
-	r := remediate.Acting{Applier: host, Trail: trail}.Do(context.Background(), p, p.Actions[0])
+	r := remediate.Acting{Applier: host, Trail: trail}.Do(context.Background(), []remediate.Step{{Plan: p, Action: p.Actions[0]}})[0]
 	if r.Result != remediate.Failed || host.n != 0 {
 		return fmt.Errorf("acted without a record: %+v, %d actions", r, host.n)
 	}
@@ -460,26 +460,92 @@ func TestTrailLock(t *testing.T) {
 	}
 }
 
+// Several events are one write, and a pass that one holds keeps the other out, in
+// one process too.
+func TestTrailOfPasses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	a, b := openTrail(t, path), openTrail(t, path)
+	if err := a.Append(past(2, "inc-1.1", "relisten", remediate.Started), past(1, "inc-2.1", "relisten", remediate.Started)); err != nil {
+		t.Fatal(err)
+	}
+	if got := results(history(t, b)); len(got) != 2 {
+		t.Errorf("%q", got)
+	}
+	soon, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, trails := range map[string][2]*Trail{"one process": {a, a}, "two": {a, b}, "memory": {{}, {}}} {
+		unlock, err := trails[0].Lock(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := trails[1].Lock(soon); (err == nil) != (name == "memory") {
+			t.Errorf("%s: %v", name, err)
+		}
+		// A pass and a reload do not wait for each other, nor two reloads.
+		one, err := trails[0].Hold(soon, "uWSGI 1.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := trails[1].Hold(soon, "uWSGI 2.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := trails[1].Hold(soon, "uWSGI 1.1"); name != "memory" && (err == nil || err.Error() != "another qwatch is acting on uWSGI 1.1: context canceled") {
+			t.Errorf("%s: %v", name, err)
+		}
+		one()
+		if one, err = trails[1].Hold(soon, "uWSGI 1.1"); err != nil {
+			t.Errorf("%s: not let go of: %v", name, err)
+		} else {
+			one()
+		}
+		other()
+		unlock()
+	}
+}
+
+// A reload that another qwatch is still at is not brought to an end.
+func TestRecoverLeavesOthersAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	a, b := openTrail(t, path), openTrail(t, path)
+	held := remediate.Acting{Trail: a, Applier: applierFunc(func(context.Context, remediate.Action) remediate.Outcome {
+		recover := remediate.Runner{Trail: b, Host: shows{full().Facts}}
+		if err := recover.Recover(t.Context(), func(_, _ remediate.Event) { t.Error("recovered") }); err != nil {
+			t.Error(err)
+		}
+		return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: errors.New("no")}
+	})}
+	p := wholePlan()
+	p.Actions = slices.DeleteFunc(p.Actions, func(a remediate.Action) bool { _, reload := a.(remediate.Reload); return !reload })
+	if done := runner(held, a).Run(t.Context(), []remediate.Plan{p}); len(done[0].Outcomes) != 1 || done[0].Err != nil {
+		t.Errorf("%+v", done)
+	}
+	if open := history(t, b).Unfinished(); len(open) > 0 {
+		t.Errorf("%v", results(open))
+	}
+}
+
 // A kill between the two lines of an action: the next qwatch reads from the
 // trail what was begun, and from the host how it ended.
 func TestKilled(t *testing.T) {
 	tests := []struct {
 		child    string
 		action   remediate.ActionKind
+		begun    int // actions that were
 		host     func(f *facts.Snapshot)
 		want     remediate.Result
 		now      int // what the host shows, -1 where it shows nothing
 		err, why string
 	}{
-		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) {}, remediate.Failed, 128, "interrupted before it took effect", ""},
-		{"killed at net.core.somaxconn", "sysctl", func(f *facts.Snapshot) { f.Sysctl["net.core.somaxconn"] = 1024 }, remediate.Applied, 1024, "",
+		{"killed at net.core.somaxconn", "sysctl", 2, func(f *facts.Snapshot) {}, remediate.Failed, 128, "interrupted before it took effect", ""},
+		{"killed at net.core.somaxconn", "sysctl", 2, func(f *facts.Snapshot) { f.Sysctl["net.core.somaxconn"] = 1024 }, remediate.Applied, 1024, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) {}, remediate.Failed, 128, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets = nil }, remediate.Failed, -1, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit = 1024 }, remediate.Applied, 1024, "",
+		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) {}, remediate.Failed, 128, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) { f.Sockets = nil }, remediate.Failed, -1, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) { f.Sockets[0].Limit = 1024 }, remediate.Applied, 1024, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, remediate.Failed, -1, "interrupted before it took effect", ""},
-		{"killed at reload", "reload", func(f *facts.Snapshot) {}, remediate.Failed, -1, "interrupted; it is not known whether it took effect", ""},
+		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, remediate.Failed, -1, "interrupted before it took effect", ""},
+		{"killed at reload", "reload", 1, func(f *facts.Snapshot) {}, remediate.Failed, -1, "interrupted; it is not known whether it took effect", ""},
 	}
 	for i, test := range tests {
 		t.Run(fmt.Sprint(i, " ", test.child), func(t *testing.T) {
@@ -494,26 +560,33 @@ func TestKilled(t *testing.T) {
 			}
 			unlock()
 			open := history(t, trail).Unfinished()
-			if len(open) != 1 || open[0].Action != test.action {
+			i := slices.IndexFunc(open, func(e remediate.Event) bool { return e.Action == test.action })
+			if i < 0 || len(open) != test.begun {
 				t.Fatalf("unfinished: %v", results(open))
 			}
+			begun := open[i]
 			snapshot := full().Facts
-			snapshot.At = open[0].Time.Add(time.Minute)
+			snapshot.At = begun.Time.Add(time.Minute)
 			if test.action != "sysctl" {
 				snapshot.Sysctl["net.core.somaxconn"] = 1024 // that was done before
 			}
 			test.host(&snapshot)
 			var told [][2]remediate.Event
+			all := 0
 			r := remediate.Runner{Trail: trail, Host: shows{snapshot}}
-			if err := r.Recover(t.Context(), func(begun, end remediate.Event) { told = append(told, [2]remediate.Event{begun, end}) }); err != nil {
-				t.Fatal(err)
+			if err := r.Recover(t.Context(), func(begun, end remediate.Event) {
+				if all++; begun.Action == test.action {
+					told = append(told, [2]remediate.Event{begun, end})
+				}
+			}); err != nil || all != test.begun {
+				t.Fatalf("%d told, %v", all, err)
 			}
-			want := open[0]
+			want := begun
 			want.Time, want.Result, want.Error, want.Why = snapshot.At.UTC(), test.want, test.err, want.Why+test.why
 			if test.now >= 0 {
 				want.Now = &test.now
 			}
-			if diff := cmp.Diff([][2]remediate.Event{{open[0], want}}, told); diff != "" {
+			if diff := cmp.Diff([][2]remediate.Event{{begun, want}}, told); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 			h := history(t, trail)
@@ -669,7 +742,7 @@ func TestActingWritesBeforeAndAfter(t *testing.T) {
 			t.Fatal(err)
 		}
 		target := a.Describe().Target
-		if open := h.Unfinished(); len(open) != 1 || open[0].Target != target {
+		if open := h.Unfinished(); !slices.ContainsFunc(open, func(e remediate.Event) bool { return e.Target == target }) {
 			t.Errorf("at %s the trail has begun %v", a, results(open))
 		}
 		if target == "127.0.0.1:5000" {
@@ -678,13 +751,13 @@ func TestActingWritesBeforeAndAfter(t *testing.T) {
 		return remediate.Outcome{Result: remediate.Applied, Now: -1}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		if _, _, err := runner(remediate.Acting{Applier: spy, Trail: trail}, trail).Run(t.Context(), wholePlan()); err != nil {
-			t.Error(err)
+		if done := runner(remediate.Acting{Applier: spy, Trail: trail}, trail).Run(t.Context(), []remediate.Plan{wholePlan()}); done[0].Err != nil {
+			t.Error(done[0].Err)
 		}
 	})
 	want := []string{
-		"started sysctl net.core.somaxconn", "applied sysctl net.core.somaxconn",
-		"started relisten 127.0.0.1:5000", "failed relisten 127.0.0.1:5000: the host says failed",
+		"started sysctl net.core.somaxconn", "started relisten 127.0.0.1:5000",
+		"applied sysctl net.core.somaxconn", "failed relisten 127.0.0.1:5000: the host says failed",
 		"no-effect judge 127.0.0.1:5000",
 	}
 	if diff := cmp.Diff(want, results(history(t, trail))); diff != "" {
@@ -697,11 +770,11 @@ func TestActingNeedsATrail(t *testing.T) {
 	trail.Close()
 	host := &works{}
 	p, actor := wholePlan(), remediate.Acting{Applier: host, Trail: trail}
-	if o := actor.Do(t.Context(), p, p.Actions[0]); o.Result != remediate.Failed || o.Err == nil || !strings.HasPrefix(o.Err.Error(), "nothing is changed that cannot be recorded: audit trail: ") {
+	if o := actor.Do(t.Context(), []remediate.Step{{Plan: p, Action: p.Actions[0]}})[0]; o.Result != remediate.Failed || o.Err == nil || !strings.HasPrefix(o.Err.Error(), "nothing is changed that cannot be recorded: audit trail: ") {
 		t.Errorf("%+v", o)
 	}
-	if got, _, err := runner(actor, trail).Run(t.Context(), p); len(got) > 0 || err == nil || !strings.HasPrefix(err.Error(), "nothing was done: audit trail: ") {
-		t.Errorf("%+v, %v", got, err)
+	if got := runner(actor, trail).Run(t.Context(), []remediate.Plan{p})[0]; len(got.Outcomes) > 0 || got.Err == nil || !strings.HasPrefix(got.Err.Error(), "nothing was done: audit trail: ") {
+		t.Errorf("%+v", got)
 	}
 	if host.n != 0 {
 		t.Errorf("%d actions without a record", host.n)
@@ -717,7 +790,7 @@ func TestActingTrailFailsUnderWay(t *testing.T) {
 		return remediate.Outcome{Result: remediate.Applied, Now: 1024}
 	})
 	p := wholePlan()
-	r := remediate.Acting{Applier: spy, Trail: trail}.Do(t.Context(), p, p.Actions[0])
+	r := remediate.Acting{Applier: spy, Trail: trail}.Do(t.Context(), []remediate.Step{{Plan: p, Action: p.Actions[0]}})[0]
 	if r.Result != remediate.Applied || r.Err == nil || !strings.HasPrefix(r.Err.Error(), "applied, but it could not be recorded: ") {
 		t.Errorf("%+v", r)
 	}

@@ -57,6 +57,15 @@ func (r *Record) AddSamples(samples []facts.Sample, now time.Time) {
 // own: only to be read, and only until the next are added.
 func (r *Record) Samples() []facts.Sample { return r.samples }
 
+// Since are the samples of Samples that are no older than this moment.
+func (r *Record) Since(at time.Time) []facts.Sample {
+	i := len(r.samples)
+	for i > 0 && !r.samples[i-1].At.Before(at) {
+		i--
+	}
+	return r.samples[i:]
+}
+
 // Diagnose says why the queue of a socket of the newest snapshot is full.
 // garbage says that its record's numbers cannot be true.
 func (r *Record) Diagnose(newest facts.Snapshot, s facts.Socket, b Bounds, garbage bool) Diagnosis {
