@@ -55,10 +55,7 @@ func newLog(e env, cfg config.Log) zerolog.Logger {
 			},
 		}
 	}
-	level, err := zerolog.ParseLevel(string(cfg.Level))
-	if err != nil {
-		level = zerolog.InfoLevel
-	}
+	level, _ := zerolog.ParseLevel(cfg.Level) // checked
 	// Names in an event come from logs and from any user. Here it is JSON yet:
 	// what is escaped in it is for the writers that undo that.
 	return zerolog.New(text.Writer(w)).Level(level).With().Timestamp().Logger()

@@ -21,8 +21,8 @@ const DefaultPath = "/etc/qwatch/qwatch.toml"
 // DefaultStateDir is where qwatch keeps its state when nothing else is named.
 const DefaultStateDir = "/var/lib/qwatch"
 
-// Example is the commented file that is installed as DefaultPath. It says the
-// same as BuiltIn.
+// Example is the commented file that is installed as DefaultPath. Its values are
+// the defaults.
 //
 //go:embed qwatch.toml
 var Example []byte
@@ -41,7 +41,7 @@ type Config struct {
 
 // Log says how much qwatch itself logs, and how.
 type Log struct {
-	Level  Level
+	Level  string // the least severe one that is logged, as zerolog calls it
 	Format Format
 }
 
@@ -75,18 +75,6 @@ type Metrics struct {
 	Listen string // host:port; "" is off
 }
 
-// Level is the least severe level that is logged.
-type Level string
-
-// The levels, from the most words to the fewest.
-const (
-	LevelTrace Level = "trace"
-	LevelDebug Level = "debug"
-	LevelInfo  Level = "info"
-	LevelWarn  Level = "warn"
-	LevelError Level = "error"
-)
-
 // Format is the form of the log lines.
 type Format string
 
@@ -99,49 +87,20 @@ const (
 	FormatJournald Format = "journald"
 )
 
-// Default is what a file without a single key means: the contract's defaults
-// and no source.
+// Default is what a file without a single key means: all that the Example says,
+// but for its sources.
 func Default() *Config {
-	return &Config{
-		StateDir: DefaultStateDir,
-		Socket:   "/run/qwatch/qwatch.sock",
-		Log:      Log{Level: LevelInfo, Format: FormatAuto},
-		Probe:    Probe{Interval: time.Second, Processes: []string{"uwsgi", "uwsgi-core"}},
-		Group:    Group{Window: 30 * time.Second, Threshold: 3, Quiet: time.Minute},
-		Policy: remediate.Policy{
-			DryRun:      true,
-			Corroborate: true,
-			Factor:      2,
-			MinBacklog:  1024,
-			MaxBacklog:  8192,
-			Cooldown:    time.Minute,
-			GiveUpAfter: 3,
-			Keep:        true,
-			MaxWait:     10 * time.Second,
-			Sysctl:      true,
-			SysctlFile:  "/etc/sysctl.d/90-qwatch.conf",
-			Also: map[string]int{
-				"net.core.netdev_max_backlog":  16384,
-				"net.ipv4.tcp_max_syn_backlog": 8192,
-			},
-			Relisten:       true,
-			Reload:         remediate.Needed,
-			ReloadHow:      remediate.How{Method: remediate.MethodAuto},
-			ReloadTimeout:  90 * time.Second,
-			ReloadCooldown: 10 * time.Minute,
-			ReloadsPerHour: 4,
-		},
-		Metrics: Metrics{Listen: "127.0.0.1:9918"},
-	}
+	c := BuiltIn()
+	c.Sources = nil
+	return c
 }
 
-// BuiltIn holds when there is no file: Default, so a dry run, and the places
+// BuiltIn holds when there is no file: the Example, so a dry run, and the places
 // where distributions have uWSGI log.
 func BuiltIn() *Config {
-	c := Default()
-	c.Sources = []Source{
-		{Files: []string{"/var/log/uwsgi/*.log", "/var/log/uwsgi/app/*.log"}},
-		{Journal: []string{"uwsgi.service", "uwsgi@*.service"}},
+	c, err := decode(DefaultPath, Example, &Config{})
+	if err != nil {
+		panic(err)
 	}
 	return c
 }

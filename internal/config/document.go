@@ -64,13 +64,6 @@ func newDocument(name string, text []byte) (*document, Errors) {
 	return d, nil
 }
 
-func (d *document) errorAt(at span, p problem) *Error { return errorAt(d.name, d.text, at, p) }
-
-// line says on which line path stands.
-func (d *document) line(path string) int {
-	return bytes.Count(d.text[:d.places[path].offset], []byte("\n")) + 1
-}
-
 func (d *document) syntaxError(err error) *Error {
 	var de *toml.DecodeError
 	if !errors.As(err, &de) {
@@ -141,8 +134,9 @@ func (w *walker) key(table string, n *unstable.Node) (path string) {
 		return path
 	}
 	if w.set[path] && len(w.twice) < maxErrors {
+		line := bytes.Count(w.text[:w.places[path].offset], []byte("\n")) + 1
 		w.twice = append(w.twice, w.errorAt(at, problem{path + " is set twice",
-			fmt.Sprintf("it is already set on line %d; keep one", w.line(path))}))
+			fmt.Sprintf("it is already set on line %d; keep one", line)}))
 	}
 	w.set[path] = true
 	return path
@@ -213,12 +207,10 @@ func index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
 // invalidUTF8 is the offset of the first byte that is no UTF-8, or -1.
 func invalidUTF8(b []byte) int {
-	for i := 0; i < len(b); {
-		r, n := utf8.DecodeRune(b[i:])
-		if r == utf8.RuneError && n == 1 {
+	for i, r := range string(b) {
+		if r == utf8.RuneError && !bytes.HasPrefix(b[i:], []byte("\ufffd")) {
 			return i
 		}
-		i += n
 	}
 	return -1
 }

@@ -54,15 +54,6 @@ func (e Errors) Error() string {
 	return strings.Join(texts, "\n")
 }
 
-// Unwrap hands over the single errors, for errors.As.
-func (e Errors) Unwrap() []error {
-	errs := make([]error, len(e))
-	for i, err := range e {
-		errs[i] = err
-	}
-	return errs
-}
-
 // problem is what is wrong with a value, wherever it came from.
 type problem struct{ what, hint string }
 
@@ -78,8 +69,9 @@ func quoted(value string) string {
 // span is a run of bytes in a document.
 type span struct{ offset, length int }
 
-// errorAt makes the error for a place in a file.
-func errorAt(name string, file []byte, at span, p problem) *Error {
+// errorAt makes the error for a place in the file.
+func (d *document) errorAt(at span, p problem) *Error {
+	file := d.text
 	begin := bytes.LastIndexByte(file[:at.offset], '\n') + 1
 	line, _, _ := bytes.Cut(file[begin:], []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
@@ -89,7 +81,7 @@ func errorAt(name string, file []byte, at span, p problem) *Error {
 	head, mark, tail := runes(line[:from]), runes(line[from:to]), runes(line[to:])
 
 	e := &Error{
-		File:    name,
+		File:    d.name,
 		Line:    bytes.Count(file[:begin], []byte("\n")) + 1,
 		Column:  len(head) + 1,
 		Message: p.what,

@@ -55,12 +55,16 @@ func Parse(name string, r io.Reader) (*Config, error) {
 	if len(text) > maxSize {
 		return nil, Errors{{File: name, Message: "larger than 1 MiB", Hint: "this is hardly a configuration of qwatch; a whole one has 50 lines"}}
 	}
+	return decode(name, text, Default())
+}
+
+// decode puts what the text sets into c.
+func decode(name string, text []byte, c *Config) (*Config, error) {
 	doc, errs := newDocument(name, text)
 	if errs != nil {
 		return nil, errs
 	}
 	p := parser{doc: doc, known: map[string]bool{"": true}}
-	c := Default()
 	p.config(c)
 	p.unknown()
 	if errs := p.errors(); errs != nil {
@@ -89,7 +93,7 @@ func (p *parser) config(c *Config) {
 	p.text("state_dir", &c.StateDir, absolute)
 	p.text("socket", &c.Socket, orOff(socketPath))
 
-	word(p, "log.level", &c.Log.Level, LevelTrace, LevelDebug, LevelInfo, LevelWarn, LevelError)
+	word(p, "log.level", &c.Log.Level, "trace", "debug", "info", "warn", "error")
 	word(p, "log.format", &c.Log.Format, FormatAuto, FormatConsole, FormatJSON, FormatJournald)
 
 	p.sources(&c.Sources)
