@@ -144,7 +144,7 @@ func (n *NetNS) Listeners() (found []Listener, missing []Family, err error) {
 	for _, family := range []Family{TCP, TCP6, Unix} {
 		found, err = listeners(n.diag, family, found)
 		switch {
-		case absent(err):
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP): // its module is not there
 			missing = append(missing, family)
 		case err != nil:
 			return nil, nil, err
@@ -161,14 +161,12 @@ func (n *NetNS) ListenersOf(family Family) ([]Listener, error) {
 // Counters reads TcpExt ListenOverflows and Tcp PassiveOpens, which count all
 // sockets of the namespace since its birth.
 func (n *NetNS) Counters() (overflows, opens uint64, err error) {
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
-	b, err := readAt0(n.netstat, buf)
+	b, err := readAt0(int(n.netstat.Fd()), n.netstat.Name())
 	if err != nil {
 		return 0, 0, err
 	}
 	overflows = counter(b, "TcpExt:", "ListenOverflows")
-	if b, err = readAt0(n.snmp, buf); err != nil {
+	if b, err = readAt0(int(n.snmp.Fd()), n.snmp.Name()); err != nil {
 		return 0, 0, err
 	}
 	return overflows, counter(b, "Tcp:", "PassiveOpens"), nil
@@ -179,12 +177,7 @@ func (n *NetNS) Somaxconn() int {
 	if n.somaxconn == nil {
 		return 0
 	}
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
-	b, err := readAt0(n.somaxconn, buf)
-	if err != nil {
-		return 0
-	}
+	b, _ := readAt0(int(n.somaxconn.Fd()), n.somaxconn.Name())
 	v, _ := strconv.Atoi(string(bytes.TrimSpace(b)))
 	return v
 }

@@ -53,17 +53,15 @@ func Processes(names []string, own *NetNS) (found []Process, hidden bool, err er
 	if err != nil {
 		return nil, false, err
 	}
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
 	hidden = !slices.Contains(pids, 1)
 	for _, pid := range pids {
-		match, err := named(pid, names, buf)
+		match, err := Named(pid, names)
 		hidden = hidden || errors.Is(err, fs.ErrPermission)
 		if !match {
 			continue
 		}
 		// A process that ends while it is read is none of ours any more.
-		if p, err := readProcess(pid, own, buf); err == nil {
+		if p, err := readProcess(pid, own); err == nil {
 			found = append(found, p)
 		}
 	}
@@ -94,13 +92,7 @@ func pids() ([]int, error) {
 // (setproctitle sets comm), so the executable is asked too. The error says that
 // the process is not shown.
 func Named(pid int, names []string) (bool, error) {
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
-	return named(pid, names, buf)
-}
-
-func named(pid int, names []string, buf *buffer) (bool, error) {
-	comm, err := read(procPath(pid, "comm"), buf)
+	comm, err := read(procPath(pid, "comm"))
 	if err != nil {
 		return false, err
 	}
@@ -138,24 +130,24 @@ func Children(parent int, names []string) (found []Process, err error) {
 }
 
 // readProcess reads one process.
-func readProcess(pid int, own *NetNS, buf *buffer) (Process, error) {
-	st, err := readStat(pid, buf)
+func readProcess(pid int, own *NetNS) (Process, error) {
+	st, err := ReadStat(pid)
 	if err != nil {
 		return Process{}, err
 	}
 	p := Process{PID: pid, Stat: st}
-	status, err := read(procPath(pid, "status"), buf)
+	status, err := read(procPath(pid, "status"))
 	if err != nil {
 		return Process{}, err
 	}
 	p.UID = effectiveUID(status)
-	cgroup, _ := read(procPath(pid, "cgroup"), buf) // a kernel may have none
+	cgroup, _ := read(procPath(pid, "cgroup")) // a kernel may have none
 	p.Cgroup = string(cgroup)
 	p.NetNS = netnsOf(pid, own)
 	p.Sockets, p.Denied = Sockets(pid)
 
 	// The files above were of one process only if it still is the same.
-	if again, err := readStat(pid, buf); err != nil || again.Start != st.Start {
+	if again, err := ReadStat(pid); err != nil || again.Start != st.Start {
 		return Process{}, fs.ErrNotExist
 	}
 	return p, nil
@@ -176,14 +168,8 @@ func netnsOf(pid int, own *NetNS) uint64 {
 
 // ReadStat reads /proc/PID/stat.
 func ReadStat(pid int) (Stat, error) {
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
-	return readStat(pid, buf)
-}
-
-func readStat(pid int, buf *buffer) (Stat, error) {
 	path := procPath(pid, "stat")
-	b, err := read(path, buf)
+	b, err := read(path)
 	if err != nil {
 		return Stat{}, err
 	}
@@ -230,10 +216,7 @@ func parseStat(b []byte) (Stat, error) {
 // is not there. The owner of /proc/PID would be root for a uWSGI that has
 // dropped its rights (proc(5), "dumpable").
 func effectiveUID(status []byte) int {
-	value, err := field(status, "Uid")
-	if err != nil {
-		return -1
-	}
+	value, _ := field(status, "Uid")
 	if ids := bytes.Fields(value); len(ids) > 1 {
 		if uid, err := strconv.Atoi(string(ids[1])); err == nil {
 			return uid
@@ -244,10 +227,8 @@ func effectiveUID(status []byte) int {
 
 // Catches reports whether a process has a handler for the signal.
 func Catches(pid int, signal unix.Signal) (bool, error) {
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
 	path := procPath(pid, "status")
-	b, err := read(path, buf)
+	b, err := read(path)
 	if err != nil {
 		return false, err
 	}
@@ -315,12 +296,9 @@ func Sockets(pid int) (map[uint64]int, error) {
 
 // socketInode reads "socket:[4711]".
 func socketInode(link []byte) (uint64, bool) {
-	digits, ok := bytes.CutPrefix(link, []byte("socket:["))
-	if !ok {
-		return 0, false
-	}
-	digits, ok = bytes.CutSuffix(digits, []byte("]"))
-	if !ok {
+	digits, socket := bytes.CutPrefix(link, []byte("socket:["))
+	digits, whole := bytes.CutSuffix(digits, []byte("]"))
+	if !socket || !whole {
 		return 0, false
 	}
 	inode, err := strconv.ParseUint(string(digits), 10, 64)
@@ -336,14 +314,12 @@ func Written(pid int) (paths []string, err error) {
 		return nil, err
 	}
 	defer dir.Close()
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
 	for _, name := range names {
 		path, err := os.Readlink(dir.Name() + "/" + name)
 		if err != nil || !strings.HasPrefix(path, "/") {
 			continue
 		}
-		text, err := read(procPath(pid, "fdinfo/"+name), buf)
+		text, err := read(procPath(pid, "fdinfo/"+name))
 		if err != nil || !writable(text) {
 			continue
 		}
@@ -358,10 +334,7 @@ func Written(pid int) (paths []string, err error) {
 
 // writable reads the open flags of /proc/PID/fdinfo/FD, which are octal.
 func writable(fdinfo []byte) bool {
-	digits, err := field(fdinfo, "flags")
-	if err != nil {
-		return false
-	}
+	digits, _ := field(fdinfo, "flags")
 	flags, err := strconv.ParseUint(string(digits), 8, 32)
 	return err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
 }

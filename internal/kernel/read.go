@@ -26,29 +26,26 @@ type buffer [64 << 10]byte
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// read reads a file of /proc with one read(2): each further one would make the
-// kernel write the whole text again (seq_read_iter). The text holds as long as
-// nothing else is read into buf.
-func read(path string, buf *buffer) ([]byte, error) {
+// read reads a file of /proc.
+func read(path string) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	n, err := unix.Read(fd, buf[:])
+	return readAt0(fd, path)
+}
+
+// readAt0 reads an open file of /proc from its start with one pread(2): each
+// further one would make the kernel write the whole text again (seq_read_iter).
+func readAt0(fd int, path string) ([]byte, error) {
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
+	n, err := unix.Pread(fd, buf[:], 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "read", Path: path, Err: err}
 	}
-	return buf[:n], nil
-}
-
-// readAt0 reads an open file of /proc from its start with one pread(2).
-func readAt0(f *os.File, buf *buffer) ([]byte, error) {
-	n, err := unix.Pread(int(f.Fd()), buf[:], 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "read", Path: f.Name(), Err: err}
-	}
-	return buf[:n], nil
+	return bytes.Clone(buf[:n]), nil
 }
 
 // ErrCut is the error of a text that is longer than what is read of it.
@@ -93,9 +90,7 @@ func list(path string) ([]string, error) {
 // Sysctl reads a kernel parameter that is one number, by its path below
 // /proc/sys.
 func Sysctl(path string) (int, error) {
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
-	b, err := read(SysctlDir+path, buf)
+	b, err := read(SysctlDir + path)
 	if err != nil {
 		return -1, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -97,7 +98,7 @@ func listeners(c *netlink.Conn, family Family, to []Listener) ([]Listener, error
 		if err != nil {
 			return to, fmt.Errorf("sock_diag dump of %s: %w", family, err)
 		}
-		if interrupted(answer) {
+		if slices.ContainsFunc(answer, func(m netlink.Message) bool { return m.Header.Flags&netlink.DumpInterrupted != 0 }) {
 			continue
 		}
 		for _, m := range answer {
@@ -112,21 +113,6 @@ func listeners(c *netlink.Conn, family Family, to []Listener) ([]Listener, error
 		return to, nil
 	}
 	return to, fmt.Errorf("sock_diag dump of %s: interrupted %d times by changes", family, dumpTries)
-}
-
-func interrupted(answer []netlink.Message) bool {
-	for _, m := range answer {
-		if m.Header.Flags&netlink.DumpInterrupted != 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// absent reports whether err says that this kernel has no sock_diag for the
-// family: its module (tcp_diag, unix_diag) is not there.
-func absent(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 func inetRequest(family Family) []byte {

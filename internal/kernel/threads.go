@@ -28,15 +28,13 @@ func Threads(pid int) (on Waits, switches uint64) {
 		return "", 0
 	}
 	dir.Close()
-	buf := buffers.Get().(*buffer)
-	defer buffers.Put(buf)
 	for i, name := range names {
-		status, err := read(procPath(pid, "task/"+name+"/status"), buf)
+		status, err := read(procPath(pid, "task/"+name+"/status"))
 		if err != nil {
 			return "", 0
 		}
 		switches += switchesIn(status)
-		call, _ := read(procPath(pid, "task/"+name+"/syscall"), buf)
+		call, _ := read(procPath(pid, "task/"+name+"/syscall"))
 		switch w := waitIn(call); {
 		case i == 0 || on != "" && w == WaitsOnSharedLock:
 			on = w
