@@ -26,7 +26,7 @@ const (
 // earlier directory hides the other.
 var dirs = [...]string{"etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d"}
 
-const sysctlConf = "etc/sysctl.conf"
+const sysctlConf = "/etc/sysctl.conf"
 
 // Setting is a Line and the file in which it stands.
 type Setting struct {
@@ -34,11 +34,9 @@ type Setting struct {
 	File string // absolute
 }
 
-// Boot holds all settings that a boot would read, in the order of reading.
-type Boot struct {
-	settings []Setting // of the directories
-	conf     []Setting // of /etc/sysctl.conf
-}
+// Boot holds all settings that a boot would read, in the order of reading: those
+// of /etc/sysctl.conf last.
+type Boot struct{ settings []Setting }
 
 // Load reads the files that count at boot from the file system's root
 // (os.DirFS("/")). A file that could not be read is left out and named in the
@@ -63,14 +61,16 @@ func Load(root fs.FS) (Boot, error) {
 			found[name] = path.Join(dir, name)
 		}
 	}
+	var files []string
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		settings, err := load(root, found[name])
+		files = append(files, found[name])
+	}
+	for _, file := range append(files, sysctlConf[1:]) {
+		settings, err := load(root, file)
 		failed = append(failed, err)
 		b.settings = append(b.settings, settings...)
 	}
-	conf, err := load(root, sysctlConf)
-	b.conf = conf
-	return b, errors.Join(append(failed, err)...)
+	return b, errors.Join(failed...)
 }
 
 // load reads one file. One that is not there sets nothing, nor does what is no
@@ -98,8 +98,9 @@ func (b Boot) Winner(r Reader, key string) (Setting, bool) {
 	key = Path(key)
 	var named, glob Setting
 	excluded := false
-	for _, s := range b.read(r) {
+	for _, s := range b.settings {
 		switch {
+		case r == Systemd && s.File == sysctlConf:
 		case s.Key == key && s.Exclude:
 			excluded = true
 			if r == Systemd { // option_new() replaces the assignment; procps keeps it
@@ -112,20 +113,10 @@ func (b Boot) Winner(r Reader, key string) (Setting, bool) {
 			glob = s
 		}
 	}
-	switch {
-	case named.File != "":
-		return named, true
-	case excluded || glob.File == "":
-		return Setting{}, false
+	if named.File == "" && !excluded {
+		named = glob
 	}
-	return glob, true
-}
-
-func (b Boot) read(r Reader) []Setting {
-	if r == Procps {
-		return slices.Concat(b.settings, b.conf)
-	}
-	return b.settings
+	return named, named.File != ""
 }
 
 // WinningName is a name for qwatch's own file in /etc/sysctl.d that is read
@@ -136,7 +127,7 @@ func (b Boot) WinningName(name string, keys ...string) string {
 	for _, s := range b.settings {
 		base := path.Base(s.File)
 		set := slices.ContainsFunc(keys, func(k string) bool { return s.Key == Path(k) })
-		if set && base != name {
+		if set && base != name && s.File != sysctlConf {
 			last = max(last, base)
 		}
 	}

@@ -118,15 +118,7 @@ func isGlob(key string) bool { return strings.ContainsAny(key, "*?[") }
 
 // Value is the number that a sysctl.d file sets for key, 0 where it sets none
 // or something that is no number.
-func Value(text []byte, key string) int {
-	lines := Parse(text)
-	i := last(lines, Path(key))
-	if i < 0 {
-		return 0
-	}
-	n, _ := lines[i].Int()
-	return n
-}
+func Value(text []byte, key string) int { return Values(text)[swapped(Path(key))] }
 
 // Values is Value for every key that the file sets by name, with dots for
 // slashes; settings that are no number are left out.
@@ -143,14 +135,4 @@ func Values(text []byte) map[string]int {
 }
 
 // swapped has slashes for dots and dots for slashes.
-func swapped(key string) string {
-	return strings.Map(func(r rune) rune {
-		switch r {
-		case '.':
-			return '/'
-		case '/':
-			return '.'
-		}
-		return r
-	}, key)
-}
+func swapped(key string) string { return strings.NewReplacer(".", "/", "/", ".").Replace(key) }
