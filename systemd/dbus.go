@@ -74,17 +74,27 @@ func (m *Manager) connect(ctx context.Context) (*dbus.Conn, error) {
 	return conn, nil
 }
 
-// properties reads all properties of a unit, which must be known to systemd.
-func (m *Manager) properties(ctx context.Context, unit string) (map[string]any, error) {
+// ask reads the properties that a unit has as one of a kind: Unit, which all
+// are, Service, Socket.
+func (m *Manager) ask(ctx context.Context, unit, kind string) (map[string]any, error) {
 	ctx, stop := context.WithTimeout(ctx, callTimeout)
 	defer stop()
 	conn, err := m.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p, err := conn.GetUnitPropertiesContext(ctx, unit)
+	p, err := conn.GetUnitTypePropertiesContext(ctx, unit, kind)
 	if err != nil {
 		return nil, fmt.Errorf("ask systemd for unit %s: %w", unit, err)
+	}
+	return p, nil
+}
+
+// properties reads what each unit has. It must be known to systemd.
+func (m *Manager) properties(ctx context.Context, unit string) (map[string]any, error) {
+	p, err := m.ask(ctx, unit, "Unit")
+	if err != nil {
+		return nil, err
 	}
 	if state, _ := p["LoadState"].(string); state != "loaded" {
 		return nil, fmt.Errorf("ask systemd for unit %s: it is %s; see systemctl status %s", unit, state, unit)
@@ -180,15 +190,9 @@ func (m *Manager) Service(ctx context.Context, unit string) (Service, error) {
 	if err != nil {
 		return Service{}, err
 	}
-	ctx, stop := context.WithTimeout(ctx, callTimeout)
-	defer stop()
-	conn, err := m.connect(ctx)
+	q, err := m.ask(ctx, unit, "Service")
 	if err != nil {
 		return Service{}, err
-	}
-	q, err := conn.GetUnitTypePropertiesContext(ctx, unit, "Service")
-	if err != nil {
-		return Service{}, fmt.Errorf("ask systemd for unit %s: %w", unit, err)
 	}
 	var s Service
 	s.Active, _ = p["ActiveState"].(string)
@@ -231,15 +235,9 @@ func (m *Manager) SocketUnits(ctx context.Context, service string) ([]SocketUnit
 }
 
 func (m *Manager) socketUnit(ctx context.Context, name string) (SocketUnit, error) {
-	ctx, stop := context.WithTimeout(ctx, callTimeout)
-	defer stop()
-	conn, err := m.connect(ctx)
+	p, err := m.ask(ctx, name, "Socket")
 	if err != nil {
 		return SocketUnit{}, err
-	}
-	p, err := conn.GetUnitTypePropertiesContext(ctx, name, "Socket")
-	if err != nil {
-		return SocketUnit{}, fmt.Errorf("ask systemd for unit %s: %w", name, err)
 	}
 	u := SocketUnit{Unit: name}
 	u.Backlog, _ = p["Backlog"].(uint32)

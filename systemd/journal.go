@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -37,15 +38,9 @@ const (
 // that JOURNAL_STREAM describes as DEVICE:INODE (systemd.exec(5)). The
 // variable alone proves nothing: a shell in between may have redirected f.
 func OnJournal(f *os.File, getenv func(string) string) bool {
-	device, inode, ok := strings.Cut(getenv("JOURNAL_STREAM"), ":")
-	if !ok {
-		return false
-	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return false
-	}
-	return device == strconv.FormatUint(uint64(st.Dev), 10) && inode == strconv.FormatUint(st.Ino, 10)
+	err := unix.Fstat(int(f.Fd()), &st)
+	return err == nil && getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 // JournalWriter sends zerolog's JSON events to the journal as entries with
@@ -117,12 +112,8 @@ func appendEntry(dst, event []byte) ([]byte, error) {
 		return dst, fmt.Errorf("read a log event: %w", err)
 	}
 	take := func(name string) string {
-		raw, ok := fields[name]
-		if !ok {
-			return ""
-		}
-		delete(fields, name)
-		return plain(raw)
+		defer delete(fields, name)
+		return plain(fields[name])
 	}
 	level := take(zerolog.LevelFieldName)
 	take(zerolog.TimestampFieldName) // journald has its own
@@ -147,12 +138,7 @@ func appendEntry(dst, event []byte) ([]byte, error) {
 			dst = appendField(dst, f[0], f[1])
 		}
 	}
-	names := make([]string, 0, len(fields))
-	for name := range fields {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		value := plain(fields[name])
 		if len(dst)+len(name)+min(len(value), maxValue) > maxEntry {
 			break
@@ -164,18 +150,16 @@ func appendEntry(dst, event []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// plain is a string without its quotes, "" for null, and JSON for the rest.
+// plain is a string without its quotes, "" for null or nothing, and JSON for the
+// rest.
 // For a control character journalctl would show the whole field as
 // "[N blob data]" (src/shared/logs-show.c, print_multiline).
 func plain(raw json.RawMessage) string {
-	var s *string
+	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return text.Lines(string(raw))
+		s = string(raw)
 	}
-	if s == nil {
-		return ""
-	}
-	return text.Lines(*s)
+	return text.Lines(s)
 }
 
 // priority is the syslog level of a zerolog level. Nothing is above critical:
@@ -199,7 +183,7 @@ func priority(level string) journal.Priority {
 // A-Z, 0-9 and _ (systemd, src/libsystemd/sd-journal/journal-file.c,
 // journal_field_valid).
 func fieldName(name string) string {
-	name = strings.Map(func(r rune) rune {
+	name = "QWATCH_" + strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z':
 			return r - 'a' + 'A'
@@ -208,7 +192,6 @@ func fieldName(name string) string {
 		}
 		return '_'
 	}, name)
-	name = "QWATCH_" + name
 	return name[:min(len(name), 64)]
 }
 
