@@ -91,23 +91,22 @@ func (j *Journal) read(ctx context.Context, r *os.File) (seen uint64) {
 	var long []byte // the start of an entry that outgrew br
 	for {
 		line, err := br.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			if len(long)+len(line) <= maxEntry {
-				long = append(long, line...)
-				continue
-			}
-			long = nil
-			if err = discardLine(br); err == nil {
-				j.skip()
-				continue
-			}
-		}
-		if err != nil {
+		full := errors.Is(err, bufio.ErrBufferFull)
+		if err != nil && !full {
 			return seen // the child has ended and says why; half an entry will be shown again
 		}
-		if len(long) > 0 {
-			line = append(long, line...)
-			long = nil
+		if full || len(long) > 0 {
+			if len(long) <= maxEntry {
+				long = append(long, line...)
+			}
+			if full {
+				continue
+			}
+			line, long = long, nil
+		}
+		if len(line) > maxEntry {
+			j.skip()
+			continue
 		}
 		e, err := parseEntry(line)
 		if err != nil || len(e.cursor) == 0 {
@@ -127,14 +126,6 @@ func (j *Journal) read(ctx context.Context, r *os.File) (seen uint64) {
 			return seen
 		}
 		j.cursor, j.at, j.mayCheck = append(j.cursor[:0], e.cursor...), e.time(), true
-	}
-}
-
-func discardLine(br *bufio.Reader) error {
-	for {
-		if _, err := br.ReadSlice('\n'); !errors.Is(err, bufio.ErrBufferFull) {
-			return err
-		}
 	}
 }
 
