@@ -95,24 +95,13 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-// failure is what check panics with.
-type failure struct{ error }
+// check ends the run where something has failed.
+func check(err error) { testbed.Check(err) }
 
-// check ends the run where something has failed; what is deferred ends the
-// processes and deletes the files.
-func check(err error) {
-	if err != nil {
-		panic(failure{err})
-	}
-}
-
-func must[T any](value T, err error) T {
-	check(err)
-	return value
-}
+func must[T any](value T, err error) T { return testbed.Must(value, err) }
 
 // measure gives a bench its context and directory, and takes them away again.
-func measure(do func(*bench)) (err error) {
+func measure(do func(*bench)) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	os.Setenv("LC_ALL", "C") // spares the other tools what a locale costs them
@@ -120,17 +109,8 @@ func measure(do func(*bench)) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		caught := recover()
-		if f, ok := caught.(failure); ok {
-			err = f.error
-		} else if caught != nil {
-			panic(caught)
-		}
-		err = errors.Join(err, os.RemoveAll(dir))
-	}()
-	do(&bench{ctx: ctx, dir: dir, sizes: long})
-	return nil
+	err = testbed.Try(func() { do(&bench{ctx: ctx, dir: dir, sizes: long}) })
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 func (b *bench) all(only string) {

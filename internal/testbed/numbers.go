@@ -71,10 +71,7 @@ func Queue(addr string) (length, limit int, err error) {
 			continue
 		}
 		found++
-		if length, err = strconv.Atoi(f[column-2]); err != nil {
-			return 0, 0, fmt.Errorf("ss: %q: %w", line, err)
-		}
-		if limit, err = strconv.Atoi(f[column-1]); err != nil {
+		if _, err := fmt.Sscan(f[column-2]+" "+f[column-1], &length, &limit); err != nil {
 			return 0, 0, fmt.Errorf("ss: %q: %w", line, err)
 		}
 	}

@@ -178,3 +178,23 @@ func TestStandIn(t *testing.T) {
 		t.Errorf("%v, %v; want answers", s, err)
 	}
 }
+
+func TestTry(t *testing.T) {
+	bad, undone := errors.New("bad"), false
+	err := Try(func() {
+		defer func() { undone = true }()
+		t.Error("went on with", Must(1, bad))
+	})
+	if err != bad || !undone {
+		t.Errorf("got %v, deferred %v", err, undone)
+	}
+	if err := Try(func() { Check(nil) }); err != nil {
+		t.Error(err)
+	}
+	defer func() {
+		if caught := recover(); caught != "mine" {
+			t.Errorf("caught %v", caught)
+		}
+	}()
+	Try(func() { panic("mine") })
+}

@@ -294,13 +294,7 @@ func credential(name string) (*syscall.Credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+	c := new(syscall.Credential)
+	_, err = fmt.Sscan(u.Uid+" "+u.Gid, &c.Uid, &c.Gid)
+	return c, err
 }

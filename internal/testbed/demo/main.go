@@ -42,7 +42,7 @@ func main() {
 		d.program = os.Args[2]
 		fmt.Println("uWSGI is not installed: a STAND-IN plays its part, with the same socket, log line and reload.")
 	}
-	if err := d.run(ctx); err != nil {
+	if err := testbed.Try(func() { d.run(ctx) }); err != nil {
 		fail(err)
 	}
 }
@@ -54,20 +54,12 @@ func fail(err error) {
 
 type demo struct{ qwatch, program string }
 
-func (d demo) run(ctx context.Context) error {
+func (d demo) run(ctx context.Context) {
 	fmt.Printf("uWSGI with 2 workers, listen = %d, somaxconn = %d. %d clients come, %.0f each second; the workers can serve about 100.\n",
 		somaxconn, somaxconn, flood.Connections, flood.Rate)
-	alone, err := d.act(ctx, "without qwatch")
-	if err != nil {
-		return err
-	}
-	helped, err := d.act(ctx, "with qwatch, reload.when = \"always\"", "run")
-	if err != nil {
-		return err
-	}
-	if _, err := d.act(ctx, "with a dry run", "run", "--dry-run"); err != nil {
-		return err
-	}
+	alone := d.act(ctx, "without qwatch")
+	helped := d.act(ctx, "with qwatch, reload.when = \"always\"", "run")
+	d.act(ctx, "with a dry run", "run", "--dry-run")
 	fmt.Printf("\nThe same %d clients              without qwatch   with qwatch\n", flood.Connections)
 	row := func(name string, a, b any) { fmt.Printf("  %-32s %11v   %11v\n", name, a, b) }
 	row("connected at once", alone.flood.Prompt, helped.flood.Prompt)
@@ -75,7 +67,6 @@ func (d demo) run(ctx context.Context) error {
 	row("never connected", alone.lost(), helped.lost())
 	row("slowest connect", alone.slowest(), helped.slowest())
 	row("ListenOverflows", alone.overflows, helped.overflows)
-	return nil
 }
 
 // outcome is what one act came to.
@@ -93,59 +84,30 @@ func (o outcome) slowest() time.Duration {
 }
 
 // act floods a fresh uWSGI while qwatch runs with these arguments, or none.
-func (d demo) act(ctx context.Context, title string, args ...string) (outcome, error) {
+func (d demo) act(ctx context.Context, title string, args ...string) outcome {
 	fmt.Printf("\n== %s\n", title)
-	if err := testbed.SetSomaxconn(somaxconn); err != nil {
-		return outcome{}, err
-	}
-	if err := os.RemoveAll(dropIn); err != nil {
-		return outcome{}, err
-	}
-	dir, err := os.MkdirTemp("", "qwatch-demo-")
-	if err != nil {
-		return outcome{}, err
-	}
+	testbed.Check(testbed.SetSomaxconn(somaxconn))
+	testbed.Check(os.RemoveAll(dropIn))
+	dir := testbed.Must(os.MkdirTemp("", "qwatch-demo-"))
 	defer os.RemoveAll(dir)
 	log := filepath.Join(dir, "uwsgi.log")
-	u, err := testbed.StartUWSGI(ctx, testbed.Options{Program: d.program, Address: address, Listen: somaxconn, LogFile: log})
-	if err != nil {
-		return outcome{}, err
-	}
+	u := testbed.Must(testbed.StartUWSGI(ctx, testbed.Options{Program: d.program, Address: address, Listen: somaxconn, LogFile: log}))
 	defer u.Stop()
 	if len(args) > 0 {
-		stop, err := d.watch(ctx, dir, log, args)
-		if err != nil {
-			return outcome{}, err
-		}
-		defer stop()
+		defer d.watch(ctx, dir, log, args)()
 	}
 
-	before, err := testbed.ListenOverflows()
-	if err != nil {
-		return outcome{}, err
-	}
+	before := testbed.Must(testbed.ListenOverflows())
 	stats := make(chan testbed.FloodStats, 1)
 	go func() {
 		s, _ := testbed.Flood(ctx, address, flood)
 		stats <- s
 	}()
-	end, err := tell(stats, before)
-	if err != nil {
-		return outcome{}, err
-	}
-	after, err := testbed.ListenOverflows()
-	if err != nil {
-		return outcome{}, err
-	}
-	now, err := testbed.Somaxconn()
-	if err != nil {
-		return outcome{}, err
-	}
+	end := tell(stats, before)
+	overflows := testbed.Must(testbed.ListenOverflows()) - before
 	_, limit, err := testbed.Queue(address)
-	if err != nil {
-		return outcome{}, err
-	}
-	fmt.Printf("  the kernel now: limit %d, somaxconn %d, %d overflows in all\n", limit, now, after-before)
+	testbed.Check(err)
+	fmt.Printf("  the kernel now: limit %d, somaxconn %d, %d overflows in all\n", limit, testbed.Must(testbed.Somaxconn()), overflows)
 	if text, err := os.ReadFile(dropIn); err == nil {
 		fmt.Printf("  %s:\n", dropIn)
 		for line := range strings.Lines(string(text)) {
@@ -156,51 +118,39 @@ func (d demo) act(ctx context.Context, title string, args ...string) (outcome, e
 	} else {
 		fmt.Printf("  %s: not there\n", dropIn)
 	}
-	return outcome{end, after - before}, nil
+	return outcome{end, overflows}
 }
 
 // tell prints the kernel's numbers each second until the flood is over.
-func tell(stats <-chan testbed.FloodStats, overflows int) (testbed.FloodStats, error) {
+func tell(stats <-chan testbed.FloodStats, overflows int) testbed.FloodStats {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for second := 1; ; second++ {
 		select {
 		case s := <-stats:
-			return s, nil
+			return s
 		case <-tick.C:
 		}
 		length, limit, err := testbed.Queue(address)
-		if err != nil {
-			return testbed.FloodStats{}, err
-		}
-		n, err := testbed.ListenOverflows()
-		if err != nil {
-			return testbed.FloodStats{}, err
-		}
+		testbed.Check(err)
+		n := testbed.Must(testbed.ListenOverflows())
 		fmt.Printf("  %2ds  queue %4d of %4d   ListenOverflows +%d/s\n", second, length, limit, n-overflows)
 		overflows = n
 	}
 }
 
 // watch starts qwatch and prints what it says, until stop is called.
-func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop func(), err error) {
+func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop func()) {
 	config := filepath.Join(dir, "qwatch.toml")
 	text := fmt.Sprintf("dry_run = false\nstate_dir = %q\nsocket = \"\"\n[log]\nformat = \"json\"\n[[source]]\nfiles = [%q]\n[policy.reload]\nwhen = \"always\"\n[metrics]\nlisten = \"\"\n",
 		filepath.Join(dir, "state"), log)
 	if d.program != "" {
 		text += fmt.Sprintf("[probe]\nprocesses = [%q]\n", filepath.Base(d.program))
 	}
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		return nil, err
-	}
+	testbed.Check(os.WriteFile(config, []byte(text), 0o644))
 	cmd := exec.CommandContext(ctx, d.qwatch, append(args, "-c", config)...)
-	out, err := cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
+	out := testbed.Must(cmd.StderrPipe())
+	testbed.Check(cmd.Start())
 	ready, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -218,11 +168,11 @@ func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop f
 	select {
 	case <-ready:
 	case <-done:
-		return nil, fmt.Errorf("%s did not start: %v", cmd, cmd.Wait())
+		testbed.Check(fmt.Errorf("%s did not start: %v", cmd, cmd.Wait()))
 	}
 	return func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		<-done
 		cmd.Wait()
-	}, nil
+	}
 }

@@ -49,15 +49,20 @@ func main() {
 
 // lead is the master; it returns only when something failed.
 func lead(addr string, backlog, workers int, out io.Writer) error {
-	fd, err := bind(addr)
+	l, err := net.Listen("tcp4", addr)
 	if err != nil {
 		return err
 	}
-	if err := unix.Listen(fd, backlog); err != nil {
+	socket, err := l.(*net.TCPListener).File()
+	if err != nil {
 		return err
 	}
+	fd := int(socket.Fd())
+	if err := unix.Listen(fd, backlog); err != nil { // anew, with the backlog that was asked for
+		return err
+	}
+	l.Close()
 	fmt.Fprintln(out, "*** this is a stand-in for uWSGI, not uWSGI ***")
-	socket := os.NewFile(uintptr(fd), "listener")
 	children, err := spawn(socket, workers)
 	if err != nil {
 		return err
@@ -87,21 +92,6 @@ func lead(addr string, backlog, workers int, out io.Writer) error {
 			fmt.Fprintf(out, "gracefully (RE)spawned uWSGI master process (pid: %d)\n", os.Getpid())
 		}
 	}
-}
-
-func bind(addr string) (int, error) {
-	a, err := net.ResolveTCPAddr("tcp4", addr)
-	if err != nil {
-		return -1, err
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return -1, err
-	}
-	return fd, unix.Bind(fd, &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(a.IP.To4())})
 }
 
 func spawn(socket *os.File, n int) ([]*exec.Cmd, error) {
