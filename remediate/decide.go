@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"qwatch/internal/text"
 	"qwatch/matcher"
 	"qwatch/remediate/advice"
 	"qwatch/remediate/diagnose"
@@ -116,10 +117,10 @@ func (d *decision) fruitless() bool {
 	case d.asked() || n < d.policy.GiveUpAfter:
 		return false
 	case last.Result == Failed:
-		d.say(Refuse, CodeGaveUp, "gave up: %d tries failed, the last with: %s", n, last.Error)
+		d.say(Refuse, CodeGaveUp, "gave up: %s failed, the last with: %s", text.Plural(n, "try", "tries"), last.Error)
 	default:
 		d.Advice = advice.Capacity(s)
-		d.say(Refuse, CodeGaveUp, "gave up: %d raises did not end the incident, the limit is %d and %s", n, s.Limit, d.c.Evidence)
+		d.say(Refuse, CodeGaveUp, "gave up: %s did not end the incident, the limit is %d and %s", text.Plural(n, "raise", "raises"), s.Limit, d.c.Evidence)
 	}
 	return true
 }
@@ -154,8 +155,8 @@ func (d *decision) atCeiling() bool {
 		target = most
 		if target <= s.Limit {
 			d.Advice = d.c.Diagnosis.Advice
-			d.say(Refuse, codeMaxWait, "a longer queue is no cure: %s; in more than %d connections the last would wait longer than policy.max_wait %s",
-				d.c.Diagnosis.Reasons[0], most, p.MaxWait)
+			d.say(Refuse, codeMaxWait, "a longer queue is no cure: %s; in more than %s the last would wait longer than policy.max_wait %s",
+				d.c.Diagnosis.Reasons[0], text.Plural(most, "connection", "connections"), p.MaxWait)
 			return true
 		}
 	}
@@ -265,9 +266,9 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn int) string {
 	case reloaded && within(last.Time, d.now, p.ReloadCooldown):
 		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", master, max(0, d.now.Sub(last.Time)).Round(time.Second), p.ReloadCooldown)
 	case all >= p.ReloadsPerHour:
-		return fmt.Sprintf("%d reloads on this host within the hour (policy.reload.max_per_hour)", all)
+		return text.Plural(all, "reload", "reloads") + " on this host within the hour (policy.reload.max_per_hour)"
 	case own >= (p.ReloadsPerHour+1)/2:
-		return fmt.Sprintf("%d reloads of %s within the hour (one unit may use half of policy.reload.max_per_hour %d)", own, master, p.ReloadsPerHour)
+		return fmt.Sprintf("%s of %s within the hour (one unit may use half of policy.reload.max_per_hour %d)", text.Plural(own, "reload", "reloads"), master, p.ReloadsPerHour)
 	}
 	return ""
 }

@@ -187,7 +187,7 @@ func TestDecideEvidence(t *testing.T) {
 			p.Corroborate = false
 			c.Socket.Length = 5
 			c.Evidence = facts.Evidence{Samples: 1, Peak: 5, Limit: 128, OthersCalm: true}
-		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 samples over 0s found the queue full (longest 5, limit 128), no overflows; raise it to 1024", wholeRaise...)},
+		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 sample over 0s found the queue full (longest 5, limit 128), no overflows; raise it to 1024", wholeRaise...)},
 		{"overflows while half full and alone", func(p *Policy, c *Case, h *History) {
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
 		}, act("the accept queue of 127.0.0.1:5000 holds 64 of 128 and 0 of 4 samples over 900ms found the queue full (longest 64, limit 128), 37 overflows in its network namespace; raise it to 1024", wholeRaise...)},
@@ -224,7 +224,7 @@ func TestDecideEvidence(t *testing.T) {
 			p.Corroborate = false
 			c.Incident, c.Evidence = matcher.Incident{}, facts.Evidence{Samples: 1, Limit: 128, OthersCalm: true}
 		}, decided{Verdict: Nothing, Code: codeNotFull,
-			Reason: "the queue is not full: 0 of 1 samples over 0s found the queue full (longest 0, limit 128), no overflows"}},
+			Reason: "the queue is not full: 0 of 1 sample over 0s found the queue full (longest 0, limit 128), no overflows"}},
 	})
 }
 

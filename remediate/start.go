@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"qwatch/internal/text"
 	"qwatch/remediate/advice"
 	"qwatch/remediate/facts"
 )
@@ -44,7 +45,7 @@ func PlanStart(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) 
 		d.Advice = advice.Somaxconn(facts.Socket{}, r.Listen, p.SysctlFile)
 		return d.say(Refuse, codePowerless, "%s; policy.sysctl is off", down)
 	case n >= p.GiveUpAfter:
-		return d.say(Refuse, CodeGaveUp, "%s; %d starts within the hour did not help", down, n)
+		return d.say(Refuse, CodeGaveUp, "%s; %s within the hour did not help", down, text.Plural(n, "start", "starts"))
 	case cannot != "":
 		return d.say(Refuse, code, "%s; it cannot be raised here: %s", down, cannot)
 	}

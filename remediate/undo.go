@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"qwatch/internal/text"
 	"qwatch/remediate/facts"
 )
 
@@ -51,7 +52,7 @@ func PlanUndo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Lef
 	case len(u.Actions) == 0:
 		return u.say(Nothing, codeUndo, "of what qwatch has changed nothing can be put back"), u.left
 	}
-	return u.say(Act, codeUndo, "put back %d changes of qwatch", len(u.Actions)), u.left
+	return u.say(Act, codeUndo, "put back %s of qwatch", text.Plural(len(u.Actions), "change", "changes")), u.left
 }
 
 func (u *undo) leave(what, format string, args ...any) {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/config"
+	"qwatch/internal/text"
 )
 
 // configFlag adds -c to a command.
@@ -57,7 +58,7 @@ func newCheck(e env) *cobra.Command {
 		if cfg.Policy.DryRun {
 			mode = "dry run"
 		}
-		fmt.Fprintf(e.stdout, "%s is good (%s, %d sources)\n", *path, mode, len(cfg.Sources))
+		fmt.Fprintf(e.stdout, "%s is good (%s, %s)\n", *path, mode, text.Plural(len(cfg.Sources), "source", "sources"))
 		return nil
 	}
 	return cmd

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/config"
+	"qwatch/internal/text"
 	"qwatch/remediate"
 	"qwatch/remediate/diagnose"
 )
@@ -82,7 +83,7 @@ func printReport(w io.Writer, c remediate.Report) error {
 		if s.Container != nil {
 			owner += ", in " + *s.Container
 		}
-		fmt.Fprintf(&b, "  %s, %s, %d workers\n", owner, s.Family, s.Workers)
+		fmt.Fprintf(&b, "  %s, %s, %s\n", owner, s.Family, text.Plural(s.Workers, "worker", "workers"))
 		fmt.Fprintf(&b, "  the limit is set by %s", bindingWords[s.Binds])
 		if s.Configured != nil {
 			fmt.Fprintf(&b, "; a cold start gives listen = %d", *s.Configured)

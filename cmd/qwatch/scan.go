@@ -96,7 +96,7 @@ is needed beyond reading the files.`,
 			fmt.Fprintf(text.Writer(e.stderr), "qwatch: error: %s: %s\n", u.Path, u.Error)
 		}
 		if s.undated > 0 {
-			fmt.Fprintf(e.stderr, "qwatch: %d records without a date were left out\n", s.undated)
+			fmt.Fprintf(e.stderr, "qwatch: %s left out\n", text.Plural(s.undated, "record without a date was", "records without a date were"))
 		}
 		switch {
 		case cmd.Context().Err() != nil:
@@ -221,7 +221,7 @@ func dated(t time.Time) *time.Time {
 func (r scanReport) print(w io.Writer) error {
 	var b strings.Builder
 	for _, s := range r.Sockets {
-		fmt.Fprintf(&b, "%s in %s: %d records", s.Socket, s.Source, s.Hits)
+		fmt.Fprintf(&b, "%s in %s: %s", s.Socket, s.Source, text.Plural(s.Hits, "record", "records"))
 		if s.First != nil {
 			fmt.Fprintf(&b, ", %s to %s", s.First.Local().Format(time.DateTime), s.Last.Local().Format(time.DateTime))
 		}
@@ -236,14 +236,14 @@ func (r scanReport) print(w io.Writer) error {
 			if i.First != nil {
 				fmt.Fprintf(&b, " %s, %s long", i.First.Local().Format(time.DateTime), i.Last.Sub(*i.First).Round(time.Second))
 			}
-			fmt.Fprintf(&b, ": %d records", i.Hits)
+			b.WriteString(": " + text.Plural(i.Hits, "record", "records"))
 			if i.Peak != nil {
 				fmt.Fprintf(&b, ", longest queue %d, limit %d", *i.Peak, *i.Limit)
 			}
 			b.WriteByte('\n')
 		}
 	}
-	fmt.Fprintf(&b, "%d records in %d lines of %d files\n", r.Hits, r.Lines, r.Files)
+	fmt.Fprintf(&b, "%s in %s of %s\n", text.Plural(r.Hits, "record", "records"), text.Plural(int(r.Lines), "line", "lines"), text.Plural(r.Files, "file", "files"))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/kernel"
+	"qwatch/internal/text"
 )
 
 var errLinked = errors.New("qwatch follows no links and writes to regular files only")
@@ -74,7 +75,7 @@ func (f *conf) read() (confText, error) {
 		return confText{}, refused("stat", f.file(), err)
 	}
 	if s.stat.Mode&unix.S_IFMT != unix.S_IFREG || s.stat.Nlink > 1 {
-		return confText{}, fmt.Errorf("%s is not a regular file or has %d hard links: %w", f.file(), s.stat.Nlink, errLinked)
+		return confText{}, fmt.Errorf("%s is not a regular file or has %s: %w", f.file(), text.Plural(int(s.stat.Nlink), "hard link", "hard links"), errLinked)
 	}
 	info, err := file.Stat()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/kernel"
+	"qwatch/internal/text"
 	"qwatch/internal/uwsgi"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
@@ -68,15 +69,8 @@ func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outc
 	}
 	return remediate.Outcome{
 		Result: remediate.Applied, Now: -1,
-		Note: fmt.Sprintf("%s: %s after %s", how, plural(fresh, "new worker"), time.Since(began).Round(100*time.Millisecond)),
+		Note: fmt.Sprintf("%s: %s after %s", how, text.Plural(fresh, "new worker", "new workers"), time.Since(began).Round(100*time.Millisecond)),
 	}
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // mayReload refuses where the reload would do harm. It reads anew what the plan
@@ -186,7 +180,7 @@ func (a *Applier) await(ctx context.Context, master, pid int, old workers, befor
 	for left := []int(old); len(left) > 0; {
 		still, err := wait(left, -1)
 		if err != nil {
-			return 0, fmt.Errorf("%w; %s of %d still at work (worker-reload-mercy gives them 60 seconds)", err, plural(len(left), "old worker"), len(old))
+			return 0, fmt.Errorf("%w; %s of %d still at work (worker-reload-mercy gives them 60 seconds)", err, text.Plural(len(left), "old worker", "old workers"), len(old))
 		}
 		left = still
 	}
@@ -205,7 +199,8 @@ func (a *Applier) await(ctx context.Context, master, pid int, old workers, befor
 		}
 		// Nothing tells of a new child.
 		if _, err := wait(nil, pause); err != nil {
-			return 0, fmt.Errorf("%w; %d processes have ended, and there are %d new ones", err, ended, fresh)
+			return 0, fmt.Errorf("%w; %s ended, and %s there", err,
+				text.Plural(ended, "process has", "processes have"), text.Plural(fresh, "new one is", "new ones are"))
 		}
 	}
 }

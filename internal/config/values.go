@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"qwatch/internal/text"
 	"qwatch/remediate"
 )
 
@@ -186,7 +187,7 @@ func (p *parser) errors() Errors {
 	var errs Errors
 	for i, f := range p.found {
 		if i == maxErrors {
-			errs = append(errs, &Error{File: p.doc.name, Message: fmt.Sprintf("%d more errors", len(p.found)-i), Hint: "correct these first"})
+			errs = append(errs, &Error{File: p.doc.name, Message: text.Plural(len(p.found)-i, "more error", "more errors"), Hint: "correct these first"})
 			break
 		}
 		errs = append(errs, p.doc.errorAt(f.at, f.problem))

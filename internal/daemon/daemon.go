@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"qwatch/internal/config"
+	"qwatch/internal/text"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
 	"qwatch/systemd"
@@ -222,10 +223,10 @@ func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *con
 	mode := map[bool]string{true: "dry run: nothing is changed", false: "acting"}[cfg.Policy.DryRun]
 	e := d.log.Info().Bool("dry_run", cfg.Policy.DryRun).Int("sources", len(ready))
 	if first {
-		e.Msgf("qwatch %s is ready (%s), following %d sources", d.opts.Version, mode, len(ready))
+		e.Msgf("qwatch %s is ready (%s), following %s", d.opts.Version, mode, text.Plural(len(ready), "source", "sources"))
 	} else {
 		e.Str(eventField, systemd.EventConfigReloaded).
-			Msgf("the new configuration is in force (%s), following %d sources", mode, len(ready))
+			Msgf("the new configuration is in force (%s), following %s", mode, text.Plural(len(ready), "source", "sources"))
 	}
 }
 
@@ -282,16 +283,16 @@ func (s Status) Summary() string {
 			failing++
 		}
 	}
-	text := fmt.Sprintf("%d sources, %d sockets, %d open incidents", len(s.Sources), len(s.Sockets), open)
+	line := fmt.Sprintf("%s, %s, %s", text.Plural(len(s.Sources), "source", "sources"), text.Plural(len(s.Sockets), "socket", "sockets"), text.Plural(open, "open incident", "open incidents"))
 	if failing > 0 {
-		text += fmt.Sprintf(", %d sources failing", failing)
+		line += ", " + text.Plural(failing, "source", "sources") + " failing"
 	}
-	text = map[bool]string{true: "dry run; "}[s.DryRun] + text
+	line = map[bool]string{true: "dry run; "}[s.DryRun] + line
 	if n := len(s.Actions); n > 0 {
 		a := s.Actions[n-1]
-		text += fmt.Sprintf("; last: %s of %s %s at %s", a.Action, a.Target, a.Result, a.Time.Format(time.RFC3339))
+		line += fmt.Sprintf("; last: %s of %s %s at %s", a.Action, a.Target, a.Result, a.Time.Format(time.RFC3339))
 	}
-	return text
+	return line
 }
 
 // watchdog answers systemd only while the real loops turn: the core and every

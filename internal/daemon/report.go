@@ -11,6 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"qwatch/internal/text"
 	"qwatch/matcher"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
@@ -103,21 +104,15 @@ func (r *report) opened(oc *openCase, s facts.Snapshot, h matcher.Hit) {
 	r.refresh()
 	r.counts.incidents.Inc()
 	r.event(zerolog.WarnLevel, systemd.EventIncidentOpened, oc, s).Int("hits", oc.incident.Hits).Str("source", h.Source).
-		Msgf("listen queue of %s is full: %s, the last one %d of %d", oc.incident.Socket, say(oc.incident.Hits), h.Length, h.Limit)
-}
-
-func say(records int) string {
-	if records == 1 {
-		return "1 record says so"
-	}
-	return fmt.Sprintf("%d records say so", records)
+		Msgf("listen queue of %s is full: %s so, the last one %d of %d",
+			oc.incident.Socket, text.Plural(oc.incident.Hits, "record says", "records say"), h.Length, h.Limit)
 }
 
 func (r *report) closed(oc *openCase, s facts.Snapshot) {
 	r.refresh()
 	i := oc.incident
 	r.event(zerolog.InfoLevel, systemd.EventIncidentClosed, oc, s).Int("hits", i.Hits).
-		Msgf("incident at %s is over: %d records in %s, longest queue %d", i.Socket, i.Hits, i.Last.Sub(i.First).Round(time.Second), i.Peak)
+		Msgf("incident at %s is over: %s in %s, longest queue %d", i.Socket, text.Plural(i.Hits, "record", "records"), i.Last.Sub(i.First).Round(time.Second), i.Peak)
 }
 
 // plan says what was decided, each kind of answer once for each action taken:

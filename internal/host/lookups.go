@@ -10,6 +10,7 @@ import (
 
 	"qwatch/internal/kernel"
 	"qwatch/internal/lookup"
+	"qwatch/internal/text"
 	"qwatch/internal/uwsgi"
 	"qwatch/remediate/facts"
 	"qwatch/systemd"
@@ -213,7 +214,7 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 		socket.SocketUnit, socket.UnitBacklog = unit.Value.Unit, int(unit.Value.Backlog)
 	}
 	if late > 0 {
-		s.Unseen = append(s.Unseen, fmt.Sprintf("what %d workers wait for: /proc has not answered in time", late))
+		s.Unseen = append(s.Unseen, "what "+text.Plural(late, "worker waits", "workers wait")+" for: /proc has not answered in time")
 	}
 	l.fillStats(s, options.Stats)
 }

@@ -190,7 +190,7 @@ func parseStat(b []byte) (Stat, error) {
 	st := Stat{Comm: string(b[open+1 : end])}
 	fields := bytes.Fields(b[end+1:]) // from field 3, the state
 	if len(fields) < 20 || len(fields[0]) != 1 {
-		return Stat{}, fmt.Errorf("only %d fields behind the command name", len(fields))
+		return Stat{}, fmt.Errorf("too few fields behind the command name: %d", len(fields))
 	}
 	st.State = fields[0][0]
 	var err error

@@ -6,6 +6,7 @@ package text
 
 import (
 	"io"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -51,6 +52,14 @@ func Line(s string) string { return strings.Map(line, s) }
 
 // Lines is Line for text of several lines: newlines and tabs pass.
 func Lines(s string) string { return strings.Map(lines, s) }
+
+// Plural is a number and what it counts: "1 source", "2 sources".
+func Plural(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return strconv.Itoa(n) + " " + many
+}
 
 // Writer returns a writer to w that puts all text through Lines. It may be
 // JSON: what its encoder has escaped stays. A character must come whole, in one

@@ -43,6 +43,14 @@ func TestLines(t *testing.T) {
 	}
 }
 
+func TestPlural(t *testing.T) {
+	for n, want := range []string{"0 boxes", "1 box", "2 boxes"} {
+		if got := Plural(n, "box", "boxes"); got != want {
+			t.Errorf("Plural(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestWriter(t *testing.T) {
 	var b bytes.Buffer
 	text := []byte("a\x1b\u202e\xffb\n")

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"qwatch/internal/text"
 	"qwatch/matcher"
 	"qwatch/remediate/facts"
 )
@@ -185,14 +186,14 @@ func (m measured) work(kind Kind, wait time.Duration) (reasons []string) {
 		reasons = append(reasons, fmt.Sprintf("the last of %d in the queue waits %s", m.socket.Length, short(wait)))
 	}
 	if stats := m.socket.Stats; m.Now.statsFresh() {
-		r := fmt.Sprintf("the stats server counts %d of %d workers busy", stats.Busy, stats.Workers)
+		r := fmt.Sprintf("the stats server counts %d of %s busy", stats.Busy, text.Plural(stats.Workers, "worker", "workers"))
 		if stats.Response > 0 {
 			r += fmt.Sprintf(", %s a request", short(stats.Response))
 		}
 		reasons = append(reasons, r)
 	}
 	if share, ok := m.short.cpu(); ok {
-		r := fmt.Sprintf("its %d workers use %.0f%% of a CPU each", len(m.socket.Workers), 100*share)
+		r := fmt.Sprintf("its %s %.0f%% of a CPU each", text.Plural(len(m.socket.Workers), "worker uses", "workers use"), 100*share)
 		if kind == Overload && share < 0.2 {
 			r += ", so they mostly wait: for a database, another service or slow clients"
 		}

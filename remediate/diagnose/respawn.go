@@ -6,6 +6,7 @@ import (
 	"sort"
 	"time"
 
+	"qwatch/internal/text"
 	"qwatch/matcher"
 	"qwatch/remediate/facts"
 )
@@ -35,7 +36,7 @@ func (m measured) respawning() string {
 		return ""
 	}
 	if how := m.filledAround(fresh[0]); how != "" {
-		return fmt.Sprintf("%d of %d workers started within the last %s, %s", len(fresh), len(births), short(m.Now.At.Sub(fresh[0])), how)
+		return fmt.Sprintf("%d of %s started within the last %s, %s", len(fresh), text.Plural(len(births), "worker", "workers"), short(m.Now.At.Sub(fresh[0])), how)
 	}
 	return ""
 }

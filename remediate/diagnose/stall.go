@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"qwatch/internal/text"
 	"qwatch/matcher"
 	"qwatch/remediate/facts"
 )
@@ -42,7 +43,7 @@ func (m measured) helpless() string {
 	case every(workers, func(w facts.Worker) bool { return w.State == 'D' }):
 		return fmt.Sprintf("%s in uninterruptible sleep for %s (a disk or network file system that does not answer)", all(n), short(apart))
 	case shared > 0:
-		return fmt.Sprintf("%d of %d workers have waited %s for a lock that uWSGI shares between them (its thunder lock, uwsgi.lock), and the others cannot give it back", shared, n, short(apart))
+		return fmt.Sprintf("%d of %s waited %s for a lock that uWSGI shares between them (its thunder lock, uwsgi.lock), and the others cannot give it back", shared, text.Plural(n, "worker has", "workers have"), short(apart))
 	default:
 		return fmt.Sprintf("%s waiting for a lock that nobody gives back, for %s and without CPU time (deadlock)", all(n), short(apart))
 	}
@@ -60,7 +61,7 @@ func (m measured) doubt() string {
 		return ""
 	}
 	if late > 0 {
-		return fmt.Sprintf("what %d of its %d workers wait for could not be read in time; whether that is a stall shows within a few seconds", late, n)
+		return fmt.Sprintf("what %d of its %s for could not be read in time; whether that is a stall shows within a few seconds", late, text.Plural(n, "worker waits", "workers wait"))
 	}
 	if m.short.apart >= lockProof && m.short.same() && every(m.short.before.Socket.Workers, facts.Worker.Helpless) {
 		return "" // they were seen for long enough, and some have worked

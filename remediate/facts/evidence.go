@@ -3,6 +3,8 @@ package facts
 import (
 	"fmt"
 	"time"
+
+	"qwatch/internal/text"
 )
 
 // Evidence is what the kernel showed of one accept queue over some time.
@@ -75,10 +77,10 @@ func (e Evidence) String() string {
 	if e.Samples == 0 {
 		return "the kernel was not looked at"
 	}
-	s := fmt.Sprintf("%d of %d samples over %s found the queue full (longest %d, limit %d)",
-		e.Full, e.Samples, e.Over.Round(100*time.Millisecond), e.Peak, e.Limit)
+	s := fmt.Sprintf("%d of %s over %s found the queue full (longest %d, limit %d)",
+		e.Full, text.Plural(e.Samples, "sample", "samples"), e.Over.Round(100*time.Millisecond), e.Peak, e.Limit)
 	if e.Overflows > 0 {
-		return s + fmt.Sprintf(", %d overflows in its network namespace", e.Overflows)
+		return s + ", " + text.Plural(int(e.Overflows), "overflow", "overflows") + " in its network namespace"
 	}
 	return s + ", no overflows"
 }

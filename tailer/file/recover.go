@@ -176,7 +176,7 @@ func (f *Files) missed(s *source) {
 	l.births, l.opened = 0, 0
 	if n -= f.unpackNew(s, "a generation that came and went unseen"); n > 0 {
 		s.truncations.Add(uint64(n))
-		f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("%d generations were deleted before they could be opened", n)})
+		f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("generations deleted before they could be opened: %d", n)})
 	}
 }
 
