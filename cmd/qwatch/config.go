@@ -54,10 +54,7 @@ func newCheck(e env) *cobra.Command {
 		for _, w := range cfg.Warnings() {
 			fmt.Fprintf(e.stderr, "qwatch: warning: %s\n", w)
 		}
-		mode := "acts"
-		if cfg.Policy.DryRun {
-			mode = "dry run"
-		}
+		mode := map[bool]string{true: "dry run", false: "acts"}[cfg.Policy.DryRun]
 		fmt.Fprintf(e.stdout, "%s is good (%s, %s)\n", *path, mode, text.Plural(len(cfg.Sources), "source", "sources"))
 		return nil
 	}

@@ -101,11 +101,7 @@ func printReport(w io.Writer, c remediate.Report) error {
 	}
 	b.WriteString("\nqwatch may here:")
 	for _, step := range remediate.Steps() {
-		mark := "yes"
-		if !c.Can[step] {
-			mark = "no"
-		}
-		fmt.Fprintf(&b, "  %s %s", step, mark)
+		fmt.Fprintf(&b, "  %s %s", step, map[bool]string{true: "yes", false: "no"}[c.Can[step]])
 	}
 	b.WriteByte('\n')
 	for _, u := range c.Unseen {

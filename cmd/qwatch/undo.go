@@ -61,30 +61,19 @@ listen backlog that is configured or running.`,
 	return cmd
 }
 
-// undoJSON is a plan and what stays beside it.
-type undoJSON struct {
-	remediate.Plan
-	stays []remediate.LeftAlone
-}
-
-func (u undoJSON) MarshalJSON() ([]byte, error) {
-	plan, err := json.Marshal(u.Plan)
-	if err != nil {
-		return nil, err
-	}
-	stays, err := json.Marshal(u.stays)
-	if err != nil {
-		return nil, err
-	}
-	return fmt.Appendf(plan[:len(plan)-1], `,"stays":%s}`, stays), nil
-}
-
+// printUndo writes a plan, and beside it what stays.
 func printUndo(e env, plan remediate.Plan, stays []remediate.LeftAlone, asJSON bool) error {
 	if asJSON {
-		if stays == nil {
-			stays = []remediate.LeftAlone{}
+		whole, err := json.Marshal(plan)
+		if err != nil {
+			return err
 		}
-		return json.NewEncoder(e.stdout).Encode(undoJSON{plan, stays})
+		left, err := json.Marshal(append([]remediate.LeftAlone{}, stays...)) // never null
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(e.stdout, "%s,\"stays\":%s}\n", whole[:len(whole)-1], left)
+		return err
 	}
 	fmt.Fprintf(e.stdout, "%s\n", plan.Reason)
 	printActions(e.stdout, plan.Actions)
