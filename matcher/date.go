@@ -31,22 +31,26 @@ type stamp struct {
 //	H hour, M minute, S second, x all three, f fraction, F behind a point only, P AM or PM
 //	N zone by name, + sign of an offset, h its hours, q its minutes, k both
 //	0 3 6 9 seconds since 1970 with so many decimal places, u seconds since boot
-//	- separator of a date, i between date and time, _ blanks, ! no colon, $ end of a word
+//	- separator of a date, i between date and time, _ blanks
+//	# a digit follows, ! no colon does, $ end of a word
 var dateForms = [256][]string{
-	'*': {
+	'*': {"#E", "a?C"}, // with a weekday or without
+	'E': {
 		"0F?", "3", "6", "9", // 1795355146.5, the same in ms, in µs, in ns
 		"uF$", // [   12.345678], the kernel's time since boot
 		"T",   // 13:45:46
-		"a?C", // with a weekday or without
 	},
 	'C': {
-		"B,?_Y_Tz?",  // November 22, 2026 01:45 PM; RFC 5322
-		"B,?_T_Z?Y$", // ctime(3), date(1)
-		"B,?_T",      // RFC 3164
-		"Y-m-dt?",    // 2026-11-22T13:45:46Z, 2026/Nov/22 13:45
-		"Dt?",        // 20261122T134546Z
-		"d-m-yt?",    // 22/Nov/2026:13:45:46 +0000, 22.11.26, 11/22/2026
+		"B,?_A",
+		"Y-m-dt?", // 2026-11-22T13:45:46Z, 2026/Nov/22 13:45
+		"Dt?",     // 20261122T134546Z
+		"d-m-yt?", // 22/Nov/2026:13:45:46 +0000, 22.11.26, 11/22/2026
 	},
+	'A': { // behind month and day
+		"Y_Tz?", // November 22, 2026 01:45 PM; RFC 5322
+		"Tj?",   // ctime(3), date(1), without a year RFC 3164
+	},
+	'j': {"_Z?Y$"},
 	'a': {"w,?_"},
 	'B': {"b_d", "d b"},
 	'm': {"b", "n"},
@@ -163,6 +167,8 @@ func (m *moment) read(element byte) bool {
 		return m.any(m.separator)
 	case '_':
 		return m.blanks()
+	case '#':
+		return len(m.text) > 0 && m.text[0] >= '0' && m.text[0] <= '9'
 	case '!':
 		return !m.at(":")
 	case '$':
@@ -276,10 +282,12 @@ func (m *moment) any(set string) bool {
 }
 
 func (m *moment) blanks() bool {
-	n := len(m.text)
-	for m.any(" \t") {
+	n := 0
+	for n < len(m.text) && (m.text[n] == ' ' || m.text[n] == '\t') {
+		n++
 	}
-	return len(m.text) < n
+	m.text = m.text[n:]
+	return n > 0
 }
 
 // number takes all digits that stand here, if they are least to most and mean
@@ -311,9 +319,15 @@ func (m *moment) fraction(point string) bool {
 // name takes a name or its first three letters, and returns which it is of
 // names, from 1; 0 for none.
 func (m *moment) name(names []string) int {
+	if len(m.text) < 3 {
+		return 0
+	}
 	for i, name := range names {
+		if m.text[0]|' ' != name[0] {
+			continue
+		}
 		for _, n := range [...]int{len(name), 3} {
-			if len(m.text) >= n && m.text[0]|' ' == name[0] && strings.EqualFold(string(m.text[:n]), name[:n]) {
+			if len(m.text) >= n && strings.EqualFold(string(m.text[:n]), name[:n]) {
 				m.text = m.text[n:]
 				return i + 1
 			}
