@@ -50,12 +50,17 @@ type source interface {
 type result struct {
 	index        int
 	bytes, lines int64
-	open         bool // the last byte is not a newline
-	done         int64
+	open         bool  // the last byte is not a newline
+	done         int64 // as block.done
 	err          error
 
 	candidates []candidate
 	text       []byte // of all candidates, in order; copied, as the file may shrink
+}
+
+// clear keeps what belongs to the block, and the memory.
+func (r *result) clear() {
+	*r = result{index: r.index, done: r.done, candidates: r.candidates[:0], text: r.text[:0]}
 }
 
 // candidate is where in the file's text a candidate stands.
@@ -134,7 +139,7 @@ func (m *mapped) scan(b *block, w *worker, res *result) {
 	}
 	// It cannot be mapped, was cut short under us, or the disk fails: read(2)
 	// tells which, and gets what there is.
-	*res = result{index: res.index, candidates: res.candidates[:0], text: res.text[:0]}
+	res.clear()
 	text := make([]byte, high-low)
 	n, err := m.file.ReadAt(text, low)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -219,46 +224,6 @@ func (s *stream) scan(b *block, w *worker, res *result) {
 	res.err = b.err
 }
 
-// turns lets one worker at a time claim a block.
-type turns struct {
-	source
-	mu      sync.Mutex
-	claimed int
-}
-
-// next claims the next block for w and names it in res, false after the last.
-func (t *turns) next(ctx context.Context, w *worker, res *result) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if ctx.Err() != nil || !t.claim(&w.block) {
-		return false
-	}
-	*res = result{index: t.claimed, done: w.block.done, candidates: res.candidates[:0], text: res.text[:0]}
-	t.claimed++
-	return true
-}
-
-// run scans block after block, each into a result that is free.
-func (w *worker) run(ctx context.Context, in *turns, free <-chan *result, out chan<- *result) {
-	for {
-		var res *result
-		select {
-		case res = <-free:
-		case <-ctx.Done():
-			return
-		}
-		if !in.next(ctx, w, res) {
-			return
-		}
-		in.scan(&w.block, w, res)
-		select {
-		case out <- res:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // run scans a source with all workers and hands the results over in the
 // source's order, on the caller's goroutine. It returns when all are handed
 // over, or at once when ctx is done; closed is called when no worker uses the
@@ -268,37 +233,54 @@ func run(ctx context.Context, src source, workers []*worker, closed func(), take
 	defer cancel()
 	// Workers may be ahead of the first unfinished block by one each.
 	free := make(chan *result, 2*len(workers))
-	for range cap(free) {
+	scanned := make([]chan *result, cap(free)) // block i comes from the i-th, and they go round
+	for i := range scanned {
 		free <- new(result)
+		scanned[i] = make(chan *result, 1)
 	}
-	out := make(chan *result)
-	in := &turns{source: src}
+	var turn sync.Mutex
+	claimed := 0
+	claim := func(b *block) *result {
+		turn.Lock()
+		defer turn.Unlock()
+		select {
+		case res := <-free:
+			if ctx.Err() == nil && src.claim(b) {
+				res.index, res.done = claimed, b.done
+				claimed++
+				return res
+			}
+		case <-ctx.Done():
+		}
+		return nil
+	}
 	var group sync.WaitGroup
 	for _, w := range workers {
-		group.Go(func() { w.run(ctx, in, free, out) })
+		group.Go(func() {
+			for res := claim(&w.block); res != nil; res = claim(&w.block) {
+				res.clear()
+				src.scan(&w.block, w, res)
+				scanned[res.index%len(scanned)] <- res
+			}
+		})
 	}
 	go func() {
 		group.Wait()
 		closed()
-		close(out)
+		for _, ch := range scanned {
+			close(ch)
+		}
 	}()
-	early := make(map[int]*result)
-	next := 0
-	for {
+	for i := 0; ; i++ {
 		select {
-		case <-ctx.Done():
-			return
-		case res, more := <-out:
-			if !more {
+		case res := <-scanned[i%len(scanned)]:
+			if res == nil {
 				return
 			}
-			early[res.index] = res
-		}
-		for res := early[next]; res != nil && ctx.Err() == nil; res = early[next] {
-			delete(early, next)
-			next++
 			take(res)
 			free <- res
+		case <-ctx.Done():
+			return
 		}
 	}
 }

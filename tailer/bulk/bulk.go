@@ -76,7 +76,11 @@ func Read(ctx context.Context, paths []string, stdin io.Reader, opt Options, emi
 		if ctx.Err() != nil {
 			break
 		}
-		if err := r.read(ctx, path, stdin); err != nil && ctx.Err() == nil {
+		src, closed, err := r.open(ctx, path, stdin)
+		if err == nil {
+			err = r.scan(ctx, path, src, closed)
+		}
+		if err != nil && ctx.Err() == nil {
 			r.totals.Unreadable = append(r.totals.Unreadable, Unreadable{path, err})
 		}
 	}
@@ -130,15 +134,7 @@ func newReader(opt Options, paths []string, emit func(string, []byte)) *reader {
 	return r
 }
 
-// read scans one file.
-func (r *reader) read(ctx context.Context, path string, stdin io.Reader) error {
-	src, closed, err := r.open(ctx, path, stdin)
-	if err != nil {
-		return err
-	}
-	return r.scan(ctx, path, src, closed)
-}
-
+// scan scans one file.
 func (r *reader) scan(ctx context.Context, path string, src source, closed func()) error {
 	if _, is := src.(*stream); is && path != Stdin {
 		// A FIFO's read(2) may block for long; closing ends it.
@@ -237,24 +233,17 @@ func (r *reader) stream(raw io.Reader) *stream {
 func open(ctx context.Context, path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
-		file, openErr := os.Open(path)
-		return file, openErr
+		return os.Open(path)
 	}
-	type opened struct {
-		file *os.File
-		err  error
-	}
-	ch := make(chan opened, 1)
+	var file *os.File
+	opened := make(chan struct{})
 	go func() {
-		file, err := os.Open(path)
-		if ctx.Err() != nil && err == nil {
-			file.Close()
-		}
-		ch <- opened{file, err}
+		file, err = os.Open(path)
+		close(opened)
 	}()
 	select {
-	case o := <-ch:
-		return o.file, o.err
+	case <-opened:
+		return file, err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -84,15 +84,9 @@ func openGzip(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
 func openZstd(r io.Reader) (io.Reader, error) {
 	// One at a time: the workers scan meanwhile. 128 MiB of window is what
 	// zstd itself takes without being told.
-	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(128<<20))
-	if err != nil {
-		return nil, err
-	}
-	return d, nil
+	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(128<<20))
 }
 
-func openXz(r io.Reader) (io.Reader, error) {
-	return xz.NewReader(r)
-}
+func openXz(r io.Reader) (io.Reader, error) { return xz.NewReader(r) }
 
 func openBzip2(r io.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }
