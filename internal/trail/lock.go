@@ -111,7 +111,7 @@ func (t *Trail) follow() (*os.File, error) {
 		return nil, err
 	}
 	t.f.Close()
-	t.f, t.read = now.f, now.read
+	t.f, t.read = now.f, 0
 	return t.f, nil
 }
 

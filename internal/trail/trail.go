@@ -49,31 +49,20 @@ func Open(path string) (*Trail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit trail: %w", err)
 	}
-	t := &Trail{f: f, dir: filepath.Dir(path)}
-	if err := t.prepare(); err != nil {
+	if err := syncDir(filepath.Dir(path)); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("audit trail %s: %w", path, err)
 	}
-	return t, nil
+	return &Trail{f: f, dir: filepath.Dir(path)}, nil
 }
 
-// prepare makes the file's name as durable as its lines will be, and finds
-// where to begin to read.
-func (t *Trail) prepare() error {
-	dir, err := os.Open(filepath.Dir(t.f.Name()))
+// syncDir makes a file's name as durable as its lines will be.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
-		return err
-	}
-	info, err := t.f.Stat()
-	if err != nil {
-		return err
-	}
-	// A first line that the start cuts is no event and passed over.
-	t.read = max(0, info.Size()-tailSize)
-	return nil
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Read reads the newest events of the trail at path without opening it for
@@ -124,7 +113,7 @@ func (t *Trail) Append(events ...remediate.Event) error {
 		return fmt.Errorf("audit trail: %w", err)
 	}
 	if err := t.f.Sync(); err != nil {
-		return fmt.Errorf("audit trail %s: %w", t.f.Name(), err)
+		return fmt.Errorf("audit trail: %w", err)
 	}
 	return nil
 }
@@ -162,6 +151,7 @@ func (t *Trail) History() (remediate.History, error) {
 		if info.Size() < t.read {
 			t.read = 0
 		}
+		// A first line that the start cuts is no event and passed over.
 		t.read = max(t.read, info.Size()-tailSize)
 		lines, err := io.ReadAll(io.NewSectionReader(t.f, t.read, math.MaxInt64-t.read))
 		if err != nil {
