@@ -161,9 +161,5 @@ func exported(text []byte) bool {
 // own says whether a unit or a syslog identifier is qwatch's own. What qwatch
 // writes quotes what it read.
 func own(name string) bool {
-	switch name {
-	case "qwatch", "qwatch.service", "qwatch-audit.service":
-		return true
-	}
-	return false
+	return name == "qwatch" || name == "qwatch.service" || name == "qwatch-audit.service"
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -125,7 +126,5 @@ func (b *bench) connect(n int) {
 	}
 	fmt.Println("ready")
 	<-b.ctx.Done()
-	for _, c := range held {
-		c.Close()
-	}
+	runtime.KeepAlive(held)
 }

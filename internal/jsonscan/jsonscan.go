@@ -207,11 +207,8 @@ func AppendString(dst, value []byte) []byte {
 // hex is the value of the four hexadecimal digits that b begins with, -1 if it
 // does not.
 func hex(b []byte) rune {
-	if len(b) < 4 {
-		return -1
-	}
-	n, err := strconv.ParseUint(string(b[:4]), 16, 16)
-	if err != nil {
+	n, err := strconv.ParseUint(string(b[:min(4, len(b))]), 16, 16)
+	if err != nil || len(b) < 4 {
 		return -1
 	}
 	return rune(n)
