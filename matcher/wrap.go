@@ -64,11 +64,11 @@ var wrapperForms = []wrapperForm{
 	{tabbed, "", wrapper(`WORD_$`), begin},
 	// OpenWrt's logread.
 	{ctimeDate, ":", wrapper(`FACILITY(?:FACILITY)?TAG(?:\[(?:WORD)?\])?:_`), begin},
+	// RFC 5424: host, app, procid, msgid, structured data.
+	{zonedDate | long, "", wrapper(`HOST_(?P<tag>WORD)_(?:-|(?P<pid>\d+))_WORD_(?:- |(?:\[(?:[^"\]]|"(?:[^"\\]|\\.)*")*\])+_)`), begin},
 	// Syslog's files and journalctl. Heroku's pid is a word: "app[web.1]: ".
 	{zonedDate | otherDate, "]:", wrapper(`IDENT\[WORD\]:_`), begin},
-	// RFC 5424: host, app, procid, msgid, structured data.
-	{zonedDate | long, "", wrapper(`WORD_(?P<tag>WORD)_(?:-|(?P<pid>WORD))_WORD_(?:- |(?:\[(?:[^"\]]|"(?:[^"\\]|\\.)*")*\])+_)`), begin},
-	// Syslog's files without a pid; "user said: " would be one too.
+	// The same without a pid; "user said: " would be one too.
 	{zonedDate | otherDate, ":", wrapper(`IDENT(?:\[\])?:_`), unsure},
 	// Compose's "web-1  | ", swarm's "web.1.id@node | ", supervisor-stdout's "web stderr | ".
 	{begin | unsure, "|", wrapper(`NAME(?: std(?:out|err) |[ \t]*)\|(?: |$)`), begin},
