@@ -51,7 +51,7 @@ func (d *Daemon) keepServing(ctx context.Context, s service, again retry) error 
 		}
 		w.Header().Set("Content-Type", kind)
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // else the server's holds
-		_, _ = w.Write(body) // an error is a client that has gone
+		_, _ = w.Write(body)                                                          // an error is a client that has gone
 	})
 	said := false
 	for wait := again.first; ; wait = min(2*wait, again.last) {
