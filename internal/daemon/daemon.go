@@ -88,6 +88,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		defer close(sourcesDone)
 		return d.follow(ctx)
 	})
+	g.Go(func() error { return d.core.report.tally.run(ctx) })
 	g.Go(func() error { return d.watchConfig(ctx) })
 	g.Go(func() error { return d.watchdog(ctx) })
 	g.Go(func() error { return d.tellSystemd(ctx) })

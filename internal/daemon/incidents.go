@@ -43,6 +43,10 @@ type openCase struct {
 	uid  int                     // who runs the uWSGI, -1 where there is none
 	said map[remediate.Code]bool // plans that were logged since the last action
 	held time.Time               // no plan before: the trail took no word of the last one
+	// opener is the record that opened it; proven says that the kernel has
+	// confirmed it, and told that it was told of.
+	opener       matcher.Hit
+	proven, told bool
 }
 
 // found is the socket of a hit, or why there is none.
@@ -138,7 +142,8 @@ func (c *core) enter(f found, h matcher.Hit, now time.Time) (opened bool) {
 	case matcher.Opened:
 		oc := &openCase{incident: incident, found: f, uid: uid, said: map[remediate.Code]bool{}}
 		c.open[incident.ID] = oc
-		c.report.opened(oc, c.view.snapshot, h)
+		oc.opener, oc.proven = h, c.evidence(oc, now).Corroborates()
+		c.report.opened(oc, c.view.snapshot)
 		return true
 	case matcher.Updated:
 		oc := c.open[incident.ID]
@@ -192,10 +197,12 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 		return
 	}
 	var about []*openCase
+	var proven []bool
 	cases := func(some []*openCase) (out []remediate.Case) {
 		for _, oc := range inTurn(some, c.raises) {
-			about = append(about, oc)
-			out = append(out, c.caseOf(oc, now))
+			cs := c.caseOf(oc, now)
+			about, proven = append(about, oc), append(proven, cs.Evidence.Corroborates())
+			out = append(out, cs)
 		}
 		return out
 	}
@@ -210,13 +217,13 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 	for i, plan := range remediate.DecidePass(c.settings.policy, cases(open), join, c.view.history, now) {
 		oc := about[i]
 		if plan.Verdict != remediate.Act {
-			c.report.plan(oc, plan)
+			c.report.plan(oc, plan, c.view.snapshot, proven[i])
 			continue
 		}
 		c.lastPlan[oc.incident.ID] = plan.ID
 		c.raises[oc.uid]++
 		clear(oc.said)
-		c.report.plan(oc, plan)
+		c.report.plan(oc, plan, c.view.snapshot, proven[i])
 		// After a raise it is no news that the queue is not full, nor that
 		// the next raise must wait.
 		oc.said[remediate.CodeUncorroborated], oc.said[remediate.CodeCooldown] = true, true
@@ -272,6 +279,20 @@ func (c *core) join(now time.Time) (joined []*openCase) {
 	return joined
 }
 
+// evidence is what the kernel shows of the incident's socket; nothing where
+// there is none.
+func (c *core) evidence(oc *openCase, now time.Time) facts.Evidence {
+	socket, ok := c.view.snapshot.Find(oc.id)
+	if oc.lost != nil || !ok {
+		return facts.Evidence{}
+	}
+	since := now.Add(-evidenceSpan)
+	if last, ok := c.view.history.LastRaise(socket); ok && last.After(since) && !last.After(now) {
+		since = last
+	}
+	return facts.Weigh(socket, c.record.Samples(), since)
+}
+
 // caseOf is an incident with all that is known of it.
 func (c *core) caseOf(oc *openCase, now time.Time) remediate.Case {
 	snapshot := c.view.snapshot
@@ -281,11 +302,7 @@ func (c *core) caseOf(oc *openCase, now time.Time) remediate.Case {
 		if cs.Socket, ok = snapshot.Find(oc.id); !ok {
 			cs.Lost = fmt.Errorf("%s is no longer listened on", oc.incident.Socket)
 		}
-		since := now.Add(-evidenceSpan)
-		if last, ok := c.view.history.LastRaise(cs.Socket); ok && last.After(since) && !last.After(now) {
-			since = last
-		}
-		cs.Evidence = facts.Weigh(cs.Socket, c.record.Samples(), since)
+		cs.Evidence = c.evidence(oc, now)
 		cs.Diagnosis = c.record.Diagnose(snapshot, cs.Socket, c.settings.policy.Bounds(cs.Socket), oc.incident.Peak == 0)
 	}
 	return cs

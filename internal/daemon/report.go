@@ -12,7 +12,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"qwatch/internal/text"
-	"qwatch/matcher"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
 	"qwatch/systemd"
@@ -26,10 +25,18 @@ type report struct {
 	// changed holds a token when something happened that a status line tells.
 	changed chan struct{}
 	said    map[string]string // the newest words about a subject
+	// What strangers cause goes through tally, by its origin.
+	tally   *tally
+	origins *origins
+	// refusals are the newest words about each uWSGI that would not start.
+	refusals map[string]string
 }
 
 func newReport(log zerolog.Logger) report {
-	return report{log: log, counts: newCounts(), changed: make(chan struct{}, 1), said: map[string]string{}}
+	return report{
+		log: log, counts: newCounts(), changed: make(chan struct{}, 1), said: map[string]string{},
+		tally: newTally(log), origins: &origins{known: map[string]origin{}}, refusals: map[string]string{},
+	}
 }
 
 // maxSaid bounds what is remembered of what was said.
@@ -100,9 +107,34 @@ func (r *report) event(level zerolog.Level, name string, oc *openCase, s facts.S
 	return e.Int("length", oc.incident.Peak).Int("limit", oc.incident.Limit)
 }
 
-func (r *report) opened(oc *openCase, s facts.Snapshot, h matcher.Hit) {
+// opened tells of a new incident: of each one that the kernel confirms, but for
+// more of one user than a host has at a time; of the others only the first from
+// each source.
+func (r *report) opened(oc *openCase, s facts.Snapshot) {
 	r.refresh()
 	r.counts.incidents.Inc()
+	r.maybeTell(oc, s)
+}
+
+func (r *report) maybeTell(oc *openCase, s facts.Snapshot) {
+	most, what := 1, topic{r.origins.remembered(oc.opener.Source), "records say that a queue is full, and the kernel does not confirm it", systemd.EventIncidentOpened}
+	switch {
+	case oc.proven:
+		most, what.source, what.kind = maxTold, fmt.Sprintf("uWSGI of user %d", oc.uid), "a queue is full"
+	case oc.lost != nil:
+		what.kind = "records of a full queue fit no socket"
+	}
+	if r.tally.among(most, what, oc.incident.Socket) {
+		r.tellOpened(oc, s)
+	}
+}
+
+// maxTold is how many incidents of one user are told of at a time.
+const maxTold = 32
+
+func (r *report) tellOpened(oc *openCase, s facts.Snapshot) {
+	h := oc.opener
+	oc.told = true
 	r.event(zerolog.WarnLevel, systemd.EventIncidentOpened, oc, s).Int("hits", oc.incident.Hits).Str("source", h.Source).
 		Msgf("listen queue of %s is full: %s so, the last one %d of %d",
 			oc.incident.Socket, text.Plural(oc.incident.Hits, "record says", "records say"), h.Length, h.Limit)
@@ -110,19 +142,35 @@ func (r *report) opened(oc *openCase, s facts.Snapshot, h matcher.Hit) {
 
 func (r *report) closed(oc *openCase, s facts.Snapshot) {
 	r.refresh()
+	if !oc.told {
+		return
+	}
 	i := oc.incident
 	r.event(zerolog.InfoLevel, systemd.EventIncidentClosed, oc, s).Int("hits", i.Hits).
 		Msgf("incident at %s is over: %s in %s, longest queue %d", i.Socket, text.Plural(i.Hits, "record", "records"), i.Last.Sub(i.First).Round(time.Second), i.Peak)
 }
 
 // plan says what was decided, each kind of answer once for each action taken:
-// an incident brings a hit each second, and the same answer to each.
-func (r *report) plan(oc *openCase, plan remediate.Plan) {
+// an incident brings a hit each second, and the same answer to each. What was
+// not told of is told now, where something is done about it or the kernel has
+// come to confirm it.
+func (r *report) plan(oc *openCase, plan remediate.Plan, s facts.Snapshot, proven bool) {
 	if oc.said[plan.Code] {
 		return
 	}
 	oc.said[plan.Code] = true
 	r.counts.plans.WithLabelValues(string(plan.Verdict), string(plan.Code)).Inc()
+	switch {
+	case oc.told:
+	case plan.Verdict == remediate.Act:
+		r.tellOpened(oc, s)
+	case proven && !oc.proven:
+		oc.proven = true
+		r.maybeTell(oc, s)
+	}
+	if !oc.told {
+		return
+	}
 	level, name := zerolog.InfoLevel, ""
 	switch {
 	case plan.Code == remediate.CodeGaveUp:
@@ -142,7 +190,13 @@ func (r *report) kept(plan remediate.Plan) {
 }
 
 func (r *report) startRefused(source string, plan remediate.Plan) {
-	if r.news("start of "+plan.Name, plan.Reason) || plan.Verdict == remediate.Act {
+	known := r.refusals[plan.Name] == plan.Reason
+	if len(r.refusals) >= maxRefused {
+		clear(r.refusals)
+	}
+	r.refusals[plan.Name] = plan.Reason
+	what := topic{r.origins.remembered(source), "a uWSGI says that it would not start", systemd.EventStartRefused}
+	if plan.Verdict == remediate.Act || !known && r.tally.first(what, plan.Name) {
 		r.told(r.log.Error().Str(eventField, systemd.EventStartRefused).Str("plan", plan.ID).Str("source", source), plan)
 	}
 }

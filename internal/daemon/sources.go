@@ -27,6 +27,9 @@ type sources struct {
 	out   chan<- matcher.Hit
 	marks chan<- matcher.Mark
 	log   zerolog.Logger
+	// What is told of files goes through tally.
+	tally   *tally
+	origins *origins
 
 	mu   sync.Mutex
 	list []tailer.Source
@@ -34,7 +37,10 @@ type sources struct {
 }
 
 func newSources(c *core, log zerolog.Logger) *sources {
-	return &sources{out: c.in.hits, marks: c.in.marks, log: log, hits: map[string]uint64{}}
+	return &sources{
+		out: c.in.hits, marks: c.in.marks, log: log, tally: c.report.tally, origins: c.report.origins,
+		hits: map[string]uint64{},
+	}
 }
 
 func (s *sources) all() []tailer.Source {
@@ -68,6 +74,7 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 			}
 		}
 	}
+	s.origins.configure(globs)
 	if len(globs) > 0 {
 		files, err := file.New(file.Options{
 			Globs: globs, FromStart: opts.FromStart, StateFile: state("positions.json"),
@@ -118,26 +125,39 @@ func (s *sources) run(ctx context.Context) error {
 func (s *sources) handle(c tailer.Chunk) {
 	meta := matcher.Meta{Source: c.Source, Read: c.Time, PID: c.PID, Unit: c.Unit, Continued: c.Middle}
 	matcher.Scan(c.Text, meta, func(h matcher.Hit) {
+		s.origins.of(c.Source) // the core remembers it, and may not look
 		s.mu.Lock()
 		s.hits[c.Name]++
 		s.mu.Unlock()
 		s.out <- h
 	})
-	matcher.ScanMarks(c.Text, meta, func(m matcher.Mark) { s.marks <- m })
+	matcher.ScanMarks(c.Text, meta, func(m matcher.Mark) {
+		s.origins.of(c.Source)
+		s.marks <- m
+	})
 }
 
 // fileEvent logs what the follower of files tells.
 func (s *sources) fileEvent(e file.Event) {
-	var log *zerolog.Event
+	words, event := fileEventWords[e.Kind], ""
+	log := s.log.Debug()
 	switch e.Kind {
 	case file.Truncated, file.Lost:
-		log = s.log.Warn().Str(eventField, systemd.EventLinesLost)
+		event = systemd.EventLinesLost
 	case file.Unreadable:
-		log = s.log.Warn().Str(eventField, systemd.EventSourceUnreadable)
+		event = systemd.EventSourceUnreadable
 	case file.Polling, file.Unsaved:
-		log = s.log.Warn()
 	default:
-		log = s.log.Debug()
+		words = ""
+	}
+	if words != "" {
+		if !s.tally.first(topic{s.origins.of(e.Source), words, event}, e.Source) {
+			return
+		}
+		log = s.log.Warn()
+	}
+	if event != "" {
+		log = log.Str(eventField, event)
 	}
 	if e.Err != nil {
 		log = log.Err(e.Err)
@@ -163,6 +183,9 @@ func (s *sources) journalTrouble(err error) {
 	event := systemd.EventSourceUnreadable
 	if errors.Is(err, journal.ErrGap) {
 		event = systemd.EventLinesLost
+	}
+	if !s.tally.first(topic{"journal", "trouble with the journal", event}, err.Error()) {
+		return
 	}
 	s.log.Warn().Str(eventField, event).Str("source", "journal").Err(err).Msg("trouble with the journal; it is tried again")
 }

@@ -220,3 +220,50 @@ func TestOnlyTheFullOne(t *testing.T) {
 		}
 	}
 }
+
+// Who may write a log cannot fill qwatch's: what he causes is said once, and
+// then counted.
+func TestMessagesOfAStranger(t *testing.T) {
+	fresh(t, "root")
+	u := uwsgi(t, testbed.Options{})
+	logs := t.TempDir()
+	const files = 100
+	record := "*** uWSGI listen queue of socket \"127.0.0.1:%d\" (fd: 3) full !!! (65/64) ***\n"
+	for i := range files {
+		path := filepath.Join(logs, fmt.Sprint("loop", i, ".log"))
+		if err := errors.Join(os.Symlink(path, path), os.Lchown(path, 12345, 12345)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := start(t, settings{Source: filepath.Join(logs, "*.log"), Quiet: "200ms"})
+	for i := range files {
+		path := filepath.Join(logs, fmt.Sprint("forged", i, ".log"))
+		text := fmt.Sprintf(record, 1+i) + "Listen queue size is greater than the system max net.core.somaxconn (128).\n"
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o644), os.Chown(path, 12345, 12345)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, port, _ := strings.Cut(u.Address, ":")
+	unconfirmed := filepath.Join(logs, "unconfirmed.log")
+	if err := os.WriteFile(unconfirmed, []byte(strings.Replace(record, "%d", port, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	q.waitFor("the kernel does not show what the log says")
+	q.stop(syscall.SIGTERM)
+	for words, most := range map[string]int{
+		"cannot be read":     2,
+		"the socket was not": 1,
+		"fit no socket":      1,
+		"is full: ":          2, // one of them of root's file
+		"would not start":    2,
+		"":                   20,
+	} {
+		if said := q.lines(words); len(said) > most {
+			t.Errorf("%q is said %d times:\n%v", words, len(said), said)
+		}
+	}
+	want := fmt.Sprintf("*.log, files of user 12345: %d more within a minute: cannot be read", files-1)
+	if !q.said(want) {
+		t.Errorf("no %q:\n%s", want, q.text())
+	}
+}

@@ -197,7 +197,7 @@ func (m *machine) install() {
 	m.says("systemctl is-enabled qwatch-audit", "enabled")
 	m.says("systemctl is-enabled qwatch", "disabled")
 	m.says("systemctl show -p StatusText qwatch-audit", "dry run; ")
-	for unit, most := range map[string]string{"qwatch-audit": "10", "qwatch": "25"} {
+	for unit, most := range map[string]string{"qwatch-audit": "10", "qwatch": "23"} {
 		out, err := m.try("systemd-analyze --no-pager security --threshold=" + most + " " + unit + ".service")
 		m.is(err == nil, fmt.Sprintf("systemd-analyze security %s is at most %s tenths: %s", unit, most, out[strings.LastIndex(out, "\n")+1:]), out)
 	}
