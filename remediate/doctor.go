@@ -63,6 +63,8 @@ func (p Policy) Wants(s facts.Step, journal bool) bool {
 		return p.Relisten
 	case facts.StepReload:
 		return p.Reload != Never
+	case facts.StepContainers:
+		return p.Containers
 	}
 	return journal
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/daemon"
-	"qwatch/remediate"
 )
 
 func newStatus(e env) *cobra.Command {
@@ -59,10 +60,8 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 		return json.NewEncoder(w).Encode(s)
 	}
 	fmt.Fprintf(w, "qwatch %s since %s: %s\n", s.Version, s.Started.Local().Format(time.DateTime), s.Summary())
-	for _, step := range remediate.Steps() {
-		if why, is := s.Cannot[step]; is {
-			fmt.Fprintf(w, "cannot do %s here: %s\n", step, why)
-		}
+	for _, step := range slices.Sorted(maps.Keys(s.Cannot)) {
+		fmt.Fprintf(w, "cannot do %s here: %s\n", step, s.Cannot[step])
 	}
 	table := func(head string, rows int, row func(i int) string) {
 		if rows == 0 {

@@ -2,12 +2,12 @@ package daemon
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/rs/zerolog"
 
 	"qwatch/internal/config"
-	"qwatch/remediate"
 	"qwatch/remediate/facts"
 )
 
@@ -20,9 +20,9 @@ func (d *Daemon) tellRights(ctx context.Context) error {
 	}
 	cannot := d.opts.Cannot(ctx)
 	cfg := d.opts.Config
-	for _, step := range remediate.Steps() {
-		why, is := cannot[step]
-		if !is || ctx.Err() != nil || !wants(cfg, step) {
+	for _, step := range slices.Sorted(maps.Keys(cannot)) {
+		why := cannot[step]
+		if ctx.Err() != nil || !wants(cfg, step) {
 			continue
 		}
 		level, words := zerolog.WarnLevel, "qwatch cannot do %s here: %s"
@@ -48,15 +48,16 @@ func followsJournal(cfg *config.Config) bool {
 // cannotDo is what a status tells of the rights: the newest trial of those steps
 // that are made use of.
 func (c *core) cannotDo() map[facts.Step]string {
-	newest := c.cannot
+	out := maps.Clone(c.cannot)
 	if !c.settings.policy.DryRun && !c.view.snapshot.At.IsZero() {
-		newest = c.view.snapshot.Cannot
-	}
-	out := map[facts.Step]string{}
-	for step, why := range newest {
-		if c.settings.policy.Wants(step, c.settings.journal) {
-			out[step] = why
+		containers, is := c.cannot[facts.StepContainers] // which no look tries
+		if out = maps.Clone(c.view.snapshot.Cannot); is {
+			out[facts.StepContainers] = containers
 		}
+	}
+	maps.DeleteFunc(out, func(step facts.Step, _ string) bool { return !c.settings.policy.Wants(step, c.settings.journal) })
+	if out == nil {
+		return map[facts.Step]string{}
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -44,6 +45,8 @@ func (r *rights) try(step facts.Step) error {
 	case facts.StepReload:
 		_, filtered := kernel.MayCallPidfd()
 		return cmp.Or(filtered, anyOf(r.targets, func(t target) error { return kernel.MaySignal(t.pid) }))
+	case facts.StepContainers:
+		return kernel.InNetNSOf(os.Getpid(), func() error { return nil })
 	}
 	return mayReadJournal()
 }
@@ -61,7 +64,7 @@ func (h *Host) triedRights() *rights {
 // answer in time is not possible either.
 func (h *Host) Cannot(ctx context.Context) map[facts.Step]string {
 	cannot := make(map[facts.Step]string)
-	for _, step := range h.triedRights().steps() {
+	for _, step := range append(h.triedRights().steps(), facts.StepContainers) {
 		if _, err := h.lookups.own.One(ctx, step); err != nil {
 			cannot[step] = err.Error()
 		}

@@ -227,6 +227,9 @@ const (
 	StepRelisten   Step = "relisten"
 	StepReload     Step = "reload"
 	StepJournal    Step = "journal"
+	// StepContainers is entering other network namespaces. No doctor reports
+	// it: what it cannot see there stands in Snapshot.Unseen.
+	StepContainers Step = "containers"
 )
 
 // Find returns the socket with this identity.

@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
+
+	"qwatch/internal/config"
+	"qwatch/internal/trail"
+	"qwatch/remediate"
+	"qwatch/remediate/facts"
+)
+
+// What this process may not do is said at the start and stands in the status,
+// as far as the configuration makes use of it; in a dry run it is no warning.
+func TestRightsAreTold(t *testing.T) {
+	for dryRun, want := range map[bool]string{
+		true:  "this process could not do relisten, which a dry run does not: no listen",
+		false: "qwatch cannot do relisten here: no listen",
+	} {
+		var log bytes.Buffer
+		cfg := config.Default()
+		cfg.Probe.Interval, cfg.Policy.DryRun = 0, dryRun
+		cfg.Policy.Reload = remediate.Never
+		h := newCrowd(1)
+		h.snapshot.Cannot = map[facts.Step]string{}
+		if !dryRun {
+			h.snapshot.Cannot[facts.StepRelisten] = "no listen"
+		}
+		d := New(Options{
+			Config: cfg, Host: h, Trail: &trail.Trail{}, Log: zerolog.New(&log),
+			Configure: func(*config.Config) remediate.Actor { return refused{} },
+			Cannot: func(context.Context) map[facts.Step]string {
+				return map[facts.Step]string{facts.StepRelisten: "no listen", facts.StepReload: "no kill", facts.StepContainers: "no setns"}
+			},
+		})
+		done, ended := make(chan struct{}), make(chan error)
+		go d.core.observer.run(t.Context())
+		go func() { ended <- d.core.loop(t.Context(), done) }()
+		if err := d.tellRights(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s, err := d.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[facts.Step]string{facts.StepRelisten: "no listen"}, s.Cannot); diff != "" {
+			t.Errorf("dry run %v: (-want +got)\n%s", dryRun, diff)
+		}
+		close(done)
+		<-ended
+		if diff := cmp.Diff([]string{want}, messages(t, &log)); diff != "" {
+			t.Errorf("dry run %v: (-want +got)\n%s", dryRun, diff)
+		}
+	}
+}
