@@ -26,7 +26,8 @@ func (d *Daemon) tellRights(ctx context.Context) error {
 			continue
 		}
 		level, words := zerolog.WarnLevel, "qwatch cannot do %s here: %s"
-		if cfg.Policy.DryRun {
+		// To see is what a dry run does, too.
+		if cfg.Policy.DryRun && step != facts.StepJournal && step != facts.StepContainers {
 			level, words = zerolog.InfoLevel, "this process could not do %s, which a dry run does not: %s"
 		}
 		d.log.WithLevel(level).Str("action", string(step)).Msgf(words, step, why)
