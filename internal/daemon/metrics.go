@@ -182,7 +182,7 @@ func (d *Daemon) serveMetrics(ctx context.Context, address string) error {
 			l, err := net.Listen("tcp", address)
 			switch {
 			case errors.Is(err, unix.EAFNOSUPPORT):
-				return nil, fmt.Errorf("it may not use IP (RestrictAddressFamilies=): %w", errNever)
+				return nil, never("this service may not use IP (RestrictAddressFamilies=)")
 			case errors.Is(err, unix.EADDRINUSE) && d.opts.Holder != nil:
 				return nil, fmt.Errorf("%w by %s", err, d.opts.Holder(address))
 			}

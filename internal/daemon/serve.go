@@ -32,8 +32,11 @@ type retry struct{ first, last time.Duration }
 
 var serviceRetry = retry{5 * time.Second, time.Minute}
 
-// errNever is the error of a service that cannot work in this process.
-var errNever = errors.New("not in this service")
+// never is why a service cannot work in this process.
+type never string
+
+// Error is the text itself.
+func (n never) Error() string { return string(n) }
 
 // keepServing serves until ctx ends. Without it qwatch does its work all the
 // same: what stands against it is said once, and it is tried again.
@@ -63,10 +66,11 @@ func (d *Daemon) keepServing(ctx context.Context, s service, again retry) error 
 			said, wait = false, again.first
 			err = serve(ctx, l, mux)
 		}
+		var forEver never
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, errNever):
+		case errors.As(err, &forEver):
 			d.log.Info().Msgf("no %s: %v", s.name, err)
 			return nil
 		case !said:
