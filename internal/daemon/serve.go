@@ -43,7 +43,8 @@ func (n never) Error() string { return string(n) }
 func (d *Daemon) keepServing(ctx context.Context, s service, again retry) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+s.path, func(w http.ResponseWriter, r *http.Request) {
-		kind, body, err := "", []byte(nil), error(nil)
+		var kind string
+		var body []byte
 		now, err := d.readings.get(r.Context())
 		if err == nil {
 			kind, body, err = s.page(now)
@@ -53,8 +54,10 @@ func (d *Daemon) keepServing(ctx context.Context, s service, again retry) error 
 			return
 		}
 		w.Header().Set("Content-Type", kind)
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // else the server's holds
-		_, _ = w.Write(body)                                                          // an error is a client that has gone
+		// Without this deadline the server's holds; a client that has gone is no
+		// error.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+		_, _ = w.Write(body)
 	})
 	said := false
 	for wait := again.first; ; wait = min(2*wait, again.last) {
@@ -63,8 +66,10 @@ func (d *Daemon) keepServing(ctx context.Context, s service, again retry) error 
 			if said {
 				d.log.Info().Msgf("%s: served now at %s", s.name, l.Addr())
 			}
-			said, wait = false, again.first
-			err = serve(ctx, l, mux)
+			began := time.Now()
+			if err = serve(ctx, l, mux); time.Since(began) > again.last {
+				said, wait = false, again.first
+			}
 		}
 		var forEver never
 		switch {
