@@ -160,12 +160,13 @@ func (d *decision) atCeiling() bool {
 			return true
 		}
 	}
-	if !p.Sysctl && s.Somaxconn > 0 {
-		target = min(target, s.Somaxconn)
+	live, known := s.Somaxconn.Get()
+	if !p.Sysctl && known {
+		target = min(target, live)
 	}
 	if target <= s.Limit {
 		d.Advice = advice.Capacity(s)
-		d.say(Refuse, codeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, s.Somaxconn)
+		d.say(Refuse, codeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, live)
 		return true
 	}
 	d.Target = target
@@ -182,8 +183,8 @@ func (d *decision) raise() Plan {
 		cannot, code := d.whyNoSysctl(s)
 		if cannot == "" {
 			soon = d.raiseSysctls(s, d.Target, reason)
-		} else if s.Somaxconn < d.Target {
-			return d.say(Refuse, code, "somaxconn is %d and not raised to %d: %s", s.Somaxconn, d.Target, cannot)
+		} else if now, known := soon.Get(); known && now < d.Target {
+			return d.say(Refuse, code, "somaxconn is %d and not raised to %d: %s", now, d.Target, cannot)
 		}
 	}
 	failed := d.history.relistenFailed(d.Name, d.Incident, s.Master)
@@ -227,7 +228,7 @@ func (d *decision) raise() Plan {
 // whyNoRelisten says why the running socket cannot be raised in place, "" if it
 // can. failed is how that ended within this incident, if it was tried.
 func (d *decision) whyNoRelisten(failed string) string {
-	switch cannot := d.facts.Cannot[facts.StepRelisten]; {
+	switch cannot := d.facts.WhyNot(facts.StepRelisten); {
 	case !d.policy.Relisten:
 		return "policy.relisten is off"
 	case cannot != "":
@@ -241,9 +242,9 @@ func (d *decision) whyNoRelisten(failed string) string {
 // whyNoReload says why a raise of the socket goes without a reload, "" if it
 // goes with one. What applies it refuses for the same reasons, should they come
 // up in between.
-func (d *decision) whyNoReload(s facts.Socket, somaxconn int) string {
+func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int]) string {
 	p, master, harm := d.policy, s.Master, s.WhyNoReload(somaxconn)
-	cannot := d.facts.Cannot[facts.StepReload]
+	cannot := d.facts.WhyNot(facts.StepReload)
 	last, reloaded := d.history.lastReload(master)
 	reloads := d.history.reloads()
 	all := reloads.recent(d.now, func(Event) bool { return true })
@@ -257,9 +258,11 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn int) string {
 		return harm
 	case len(s.Workers) == 0:
 		return fmt.Sprintf("uWSGI %d has no workers: the end of a reload could not be seen", master.PID)
-	case p.ReloadHow.Method == MethodSystemd && master.Unit == "":
+	case master.Unit.Unseen() != "" && (p.ReloadHow.Method == MethodSystemd || p.ReloadHow.Method == MethodAuto):
+		return fmt.Sprintf("it is not known to which systemd unit uWSGI %d belongs (%s), and so not how it is reloaded", master.PID, master.Unit.Unseen())
+	case p.ReloadHow.Method == MethodSystemd && master.Unit.IsAbsent():
 		return fmt.Sprintf("uWSGI %d belongs to no systemd unit, and policy.reload.how is systemd", master.PID)
-	case cannot != "" && (p.ReloadHow.Method == MethodSignal || p.ReloadHow.Method == MethodAuto && master.Unit == ""):
+	case cannot != "" && (p.ReloadHow.Method == MethodSignal || p.ReloadHow.Method == MethodAuto && master.Unit.IsAbsent()):
 		return cannot
 	case reloaded && last.Result == Started:
 		return fmt.Sprintf("a reload of %s is under way", master)

@@ -36,21 +36,29 @@ func defaults() Policy {
 func full() Case {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
-		Length: 129, Limit: 128, FD: 3, Somaxconn: 128,
-		Master:     facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: "app.service"},
-		Workers:    make([]facts.Worker, 4),
-		Configured: 128, ConfiguredAt: "/etc/uwsgi/app.ini:3",
+		Length: 129, Limit: 128, FD: 3, Somaxconn: facts.Known(128),
+		Master:  facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
+		Workers: make([]facts.Worker, 4),
+		Config:  facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
+		Unit:    facts.Absent[facts.SocketUnit](),
 	}
 	return Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},
 		Facts: facts.Snapshot{
-			At: now, Sockets: []facts.Socket{s}, Cannot: map[facts.Step]string{},
+			At: now, Sockets: []facts.Socket{s}, Cannot: facts.Allowed(),
 			Sysctl: map[string]int{"net.core.somaxconn": 128, "net.core.netdev_max_backlog": 1000, "net.ipv4.tcp_max_syn_backlog": 512},
 			File:   map[string]int{},
 		},
 		Socket:   s,
 		Evidence: facts.Evidence{Samples: 4, Full: 3, Peak: 129, Limit: 128, Overflows: 37, OthersCalm: true, Over: 900 * time.Millisecond},
 	}
+}
+
+// but is what is allowed where one step is not.
+func but(step facts.Step, why string) map[facts.Step]facts.Fact[string] {
+	all := facts.Allowed()
+	all[step] = facts.Known(why)
+	return all
 }
 
 // past is an event about the socket of full, ago before now.
@@ -123,7 +131,7 @@ var (
 	wholeRaise = []string{setSomaxconn, setNetdev, setSyn, relist}
 	capacity   = []string{adviceSeconds, adviceWorkers, adviceHarakiri}
 	withReload = func(why string) []string { return append(slices.Clone(wholeRaise), reloadAuto+why) }
-	noRelisten = map[facts.Step]string{facts.StepRelisten: "needs CAP_SYS_PTRACE"}
+	noRelisten = but(facts.StepRelisten, "needs CAP_SYS_PTRACE")
 )
 
 // limit sets the socket's limit, and the queue one over it.
@@ -134,7 +142,7 @@ func (c *Case) limit(n int) {
 
 // raised says that the kernel parameters are as a former raise left them.
 func (c *Case) raised(somaxconn int) {
-	c.Socket.Somaxconn = somaxconn
+	c.Socket.Somaxconn = facts.Known(somaxconn)
 	c.Facts.Sysctl = map[string]int{"net.core.somaxconn": somaxconn, "net.core.netdev_max_backlog": 16384, "net.ipv4.tcp_max_syn_backlog": 8192}
 }
 
@@ -187,7 +195,7 @@ func TestDecideEvidence(t *testing.T) {
 			p.Corroborate = false
 			c.Socket.Length = 5
 			c.Evidence = facts.Evidence{Samples: 1, Peak: 5, Limit: 128, OthersCalm: true}
-		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 sample over 0s found the queue full (longest 5, limit 128), no overflows; raise it to 1024", wholeRaise...)},
+		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 sample over 0s found the queue full (longest 5, limit 128); raise it to 1024", wholeRaise...)},
 		{"overflows while half full and alone", func(p *Policy, c *Case, h *History) {
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
 		}, act("the accept queue of 127.0.0.1:5000 holds 64 of 128 and 0 of 4 samples over 900ms found the queue full (longest 64, limit 128), 37 overflows in its network namespace; raise it to 1024", wholeRaise...)},
@@ -205,7 +213,7 @@ func TestDecideEvidence(t *testing.T) {
 				{ID: c.Socket.ID, At: now, Length: 64, Limit: 128}, {ID: c.Socket.ID, At: now.Add(time.Second), Limit: 128, Overflows: 37},
 			}, time.Time{})
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
-			Reason: "the kernel does not show what the log says: 0 of 2 samples over 1s found the queue full (longest 64, limit 128), no overflows"}},
+			Reason: "the kernel does not show what the log says: 0 of 2 samples over 1s found the queue full (longest 64, limit 128)"}},
 		{"garbage in the log", func(p *Policy, c *Case, h *History) {
 			c.Incident.Peak = 0
 			c.Evidence = facts.Evidence{Samples: 4, Limit: 64, OthersCalm: true, Over: time.Second}
@@ -224,7 +232,7 @@ func TestDecideEvidence(t *testing.T) {
 			p.Corroborate = false
 			c.Incident, c.Evidence = matcher.Incident{}, facts.Evidence{Samples: 1, Limit: 128, OthersCalm: true}
 		}, decided{Verdict: Nothing, Code: codeNotFull,
-			Reason: "the queue is not full: 0 of 1 sample over 0s found the queue full (longest 0, limit 128), no overflows"}},
+			Reason: "the queue is not full: 0 of 1 sample over 0s found the queue full (longest 0, limit 128)"}},
 	})
 }
 
@@ -308,7 +316,7 @@ func TestDecideTarget(t *testing.T) {
 				Advice: append(slices.Clone(capacity), "set `listen = 8192` in /etc/uwsgi/app.ini:3 (now 128), or a restart brings 128 back")}},
 		{"a limit over the ceiling is not lowered", func(p *Policy, c *Case, h *History) {
 			c.limit(16384)
-			c.Socket.Configured = 16384
+			c.Socket.Config.Listen.Value.Listen = 16384
 		}, decided{Verdict: Refuse, Code: codeCeiling, Reason: "the limit is 16384, and policy.max_backlog allows no more than 8192", Advice: capacity}},
 	})
 }
@@ -317,11 +325,11 @@ func TestDecideSysctls(t *testing.T) {
 	testDecide(t, []row{
 		{"sysctl off, somaxconn has room", func(p *Policy, c *Case, h *History) {
 			p.Sysctl = false
-			c.Socket.Somaxconn = 4096
+			c.Socket.Somaxconn = facts.Known(4096)
 		}, act(fullReason, relist)},
 		{"sysctl off, somaxconn is the target", func(p *Policy, c *Case, h *History) {
 			p.Sysctl = false
-			c.Socket.Somaxconn = 500
+			c.Socket.Somaxconn = facts.Known(500)
 		}, decided{Verdict: Act, Code: codeFull, Target: 500, Reason: strings.Replace(fullReason, "to 1024", "to 500", 1),
 			Actions: []string{strings.Replace(relist, "1024", "500", 1)}}},
 		{"sysctl off, somaxconn has no room", func(p *Policy, c *Case, h *History) { p.Sysctl = false },
@@ -329,17 +337,26 @@ func TestDecideSysctls(t *testing.T) {
 		{"sysctl off, somaxconn unknown, ceiling", func(p *Policy, c *Case, h *History) {
 			p.Sysctl = false
 			c.limit(8192)
-			c.Socket.Somaxconn, c.Socket.Configured = 0, 0
+			c.Socket.Somaxconn, c.Socket.Config.Listen = facts.Unknown[int]("permission denied"), facts.Unknown[facts.Setting]("permission denied")
+			c.Socket.Config.File = "/etc/uwsgi/app.ini"
 		}, decided{Verdict: Refuse, Code: codeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192", Advice: capacity}},
-		{"sysctl not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[facts.StepSysctl] = "needs CAP_NET_ADMIN" },
+		{"nothing known: the raise goes on", func(p *Policy, c *Case, h *History) {
+			c.Socket.Somaxconn, c.Facts.Sysctl, c.Facts.Cannot = facts.Fact[int]{}, nil, but(facts.StepSysctl, "x")
+			c.Socket.Config, c.Socket.Unit, c.Socket.Master.Unit = facts.Config{}, facts.Fact[facts.SocketUnit]{}, facts.Fact[string]{}
+		}, act(fullReason, relist)},
+		{"sysctl not permitted", func(p *Policy, c *Case, h *History) {
+			c.Facts.Cannot[facts.StepSysctl] = facts.Known("needs CAP_NET_ADMIN")
+		},
 			decided{Verdict: Refuse, Code: codePowerless, Target: 1024,
 				Reason: "somaxconn is 128 and not raised to 1024: needs CAP_NET_ADMIN"}},
-		{"sysctl file not permitted", func(p *Policy, c *Case, h *History) { c.Facts.Cannot[facts.StepSysctlFile] = "read-only file system" },
+		{"sysctl file not permitted", func(p *Policy, c *Case, h *History) {
+			c.Facts.Cannot[facts.StepSysctlFile] = facts.Known("read-only file system")
+		},
 			decided{Verdict: Refuse, Code: codePowerless, Target: 1024,
 				Reason: "somaxconn is 128 and not raised to 1024: read-only file system"}},
 		{"sysctl not permitted, but not needed", func(p *Policy, c *Case, h *History) {
-			c.Facts.Cannot[facts.StepSysctl] = "needs CAP_NET_ADMIN"
-			c.Socket.Somaxconn = 1024
+			c.Facts.Cannot[facts.StepSysctl] = facts.Known("needs CAP_NET_ADMIN")
+			c.Socket.Somaxconn = facts.Known(1024)
 		}, act(fullReason, relist)},
 		{"companions that this kernel lacks, or that are higher", func(p *Policy, c *Case, h *History) {
 			c.Facts.Sysctl = map[string]int{"net.core.somaxconn": 128, "net.ipv4.tcp_max_syn_backlog": 8192}
@@ -403,27 +420,27 @@ func TestDecideReload(t *testing.T) {
 		}, act(fullReason, withReload("policy.reload.when is always")...)},
 		{"systemd holds the socket", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
-			c.Socket.SocketUnit = "app.socket"
+			c.Socket.Unit = facts.Known(facts.SocketUnit{Name: "app.socket"})
 		}, act(fullReason+"; no reload: systemd holds the socket (app.socket), and uWSGI does not find it again after a reload", wholeRaise...)},
 		{"configured listen above what somaxconn will be", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
-			c.Socket.Configured = 1025
+			c.Socket.Config.Listen.Value.Listen = 1025
 		}, act(fullReason+"; no reload: uWSGI is configured to listen = 1025 (/etc/uwsgi/app.ini:3), and with somaxconn 1024 it would not come up again", wholeRaise...)},
 		{"configured listen is what somaxconn will be", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
-			c.Socket.Configured = 1024
+			c.Socket.Config.Listen.Value.Listen = 1024
 		}, act(fullReason, withReload("policy.reload.when is always")...)},
 		{"the configuration could not be read: no reload on a guess", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
-			c.Socket.Configured, c.Socket.ConfiguredAt, c.Socket.Unread = 0, "", "command line: reading /etc/uwsgi/app.ini: open /etc/uwsgi/app.ini: permission denied"
+			c.Socket.Config.Listen, c.Socket.Config.ReloadEnds = facts.Unknown[facts.Setting]("command line: reading /etc/uwsgi/app.ini: open /etc/uwsgi/app.ini: permission denied"), facts.Unknown[string]("command line: reading /etc/uwsgi/app.ini: open /etc/uwsgi/app.ini: permission denied")
 		}, act(fullReason+"; no reload: uWSGI's configuration is not known (command line: reading /etc/uwsgi/app.ini: open /etc/uwsgi/app.ini: permission denied), and exit-on-reload or a listen over somaxconn in it would make the reload its end", wholeRaise...)},
 		{"listen is known, but not all of the configuration", func(p *Policy, c *Case, h *History) {
-			p.Reload, c.Socket.Unread = Always, "/etc/uwsgi/app.ini:1: reading common.ini: function not implemented"
+			p.Reload, c.Socket.Config.ReloadEnds = Always, facts.Unknown[string]("/etc/uwsgi/app.ini:1: reading common.ini: function not implemented")
 		}, act(fullReason+"; no reload: uWSGI's configuration is not known (/etc/uwsgi/app.ini:1: reading common.ini: function not implemented), and exit-on-reload or a listen over somaxconn in it would make the reload its end", wholeRaise...)},
 		{"configured listen, and somaxconn cannot be read: no reload on a guess", func(p *Policy, c *Case, h *History) {
 			p.Reload = Always
-			c.Socket.Somaxconn, c.Facts.Sysctl = 0, nil
-		}, act(fullReason+"; no reload: uWSGI is configured to listen = 128 (/etc/uwsgi/app.ini:3), and with somaxconn 0 it would not come up again", relist)},
+			c.Socket.Somaxconn, c.Facts.Sysctl = facts.Unknown[int]("permission denied"), nil
+		}, act(fullReason+"; no reload: somaxconn is not known (permission denied), and with one below uWSGI's listen = 128 (/etc/uwsgi/app.ini:3) it would not come up again", relist)},
 	})
 }
 
@@ -437,7 +454,7 @@ func TestDecideNotInPlace(t *testing.T) {
 		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
 			Reason: "nothing qwatch may do changes the running socket: no raise in place (policy.relisten is off), no reload (a reload does not change the limit of a running socket, and policy.reload.when is needed)"}},
 		{"relisten off, systemd holds the socket", func(p *Policy, c *Case, h *History) {
-			p.Relisten, p.Reload, c.Socket.SocketUnit = false, Always, "app.socket"
+			p.Relisten, p.Reload, c.Socket.Unit = false, Always, facts.Known(facts.SocketUnit{Name: "app.socket"})
 		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024,
 			Reason: "nothing qwatch may do changes the running socket: no raise in place (policy.relisten is off), no reload (systemd holds the socket (app.socket), and uWSGI does not find it again after a reload)",
 			Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket` and restart that unit with its service: a running socket keeps its limit"}}},
@@ -642,7 +659,7 @@ func TestDecideNeverLowers(t *testing.T) {
 		p.MinBacklog = min(p.MaxBacklog, max(1, pick(sizes...)))
 		p.Reload = []When{Needed, Always, Never}[r.IntN(3)]
 		c.limit(pick(sizes...))
-		c.Socket.Somaxconn, c.Socket.Configured = pick(sizes...), pick(sizes...)
+		c.Socket.Somaxconn, c.Socket.Config.Listen.Value.Listen = facts.Known(pick(sizes...)), pick(sizes...)
 		c.Incident.Peak = pick(sizes...)
 		c.Evidence.Full, c.Evidence.OthersCalm = r.IntN(2), coin()
 		if coin() {
@@ -656,7 +673,7 @@ func TestDecideNeverLowers(t *testing.T) {
 		}
 		for _, step := range []facts.Step{facts.StepSysctl, facts.StepSysctlFile, facts.StepRelisten} {
 			if r.IntN(4) == 0 {
-				c.Facts.Cannot[step] = "no"
+				c.Facts.Cannot[step] = facts.Known("no")
 			}
 		}
 		var h History
@@ -690,14 +707,14 @@ func TestDecideNeverLowers(t *testing.T) {
 			}
 			order = place
 			if d.Kind == "reload" {
-				somaxconn := c.Socket.Somaxconn
+				somaxconn := c.Socket.Somaxconn.Value
 				for _, before := range plan.Actions {
 					if s, ok := before.(SetSysctl); ok && s.Key == "net.core.somaxconn" {
 						somaxconn = s.To
 					}
 				}
-				if c.Socket.Configured > somaxconn {
-					t.Fatalf("reload with listen = %d and somaxconn %d", c.Socket.Configured, somaxconn)
+				if c.Socket.Config.Listen.Value.Listen > somaxconn {
+					t.Fatalf("reload with listen = %d and somaxconn %d", c.Socket.Config.Listen.Value.Listen, somaxconn)
 				}
 			}
 		}
@@ -732,28 +749,40 @@ func TestDecideReloadGuards(t *testing.T) {
 		want string
 	}{
 		{"policy", func(p *Policy, c *Case) { p.Reload = Needed }, ""}, // the raise in place says enough
-		{"systemd's socket", func(p *Policy, c *Case) { c.Socket.SocketUnit = "app.socket" },
+		{"systemd's socket", func(p *Policy, c *Case) { c.Socket.Unit = facts.Known(facts.SocketUnit{Name: "app.socket"}) },
 			"systemd holds the socket (app.socket), and uWSGI does not find it again after a reload"},
-		{"perhaps systemd's socket", func(p *Policy, c *Case) { c.Socket.UnitUnknown = "systemd has not answered for 1s" },
+		{"perhaps systemd's socket", func(p *Policy, c *Case) {
+			c.Socket.Unit = facts.Unknown[facts.SocketUnit]("systemd has not answered for 1s")
+		},
 			"it is not known whether systemd holds the socket (systemd has not answered for 1s), and then uWSGI would not find it again after a reload"},
-		{"exit-on-reload", func(p *Policy, c *Case) { c.Socket.ReloadEnds = "exit-on-reload (/etc/uwsgi/app.ini:4)" },
+		{"exit-on-reload", func(p *Policy, c *Case) {
+			c.Socket.Config.ReloadEnds = facts.Known("exit-on-reload (/etc/uwsgi/app.ini:4)")
+		},
 			"it would end uWSGI: exit-on-reload (/etc/uwsgi/app.ini:4)"},
-		{"no master", func(p *Policy, c *Case) { c.Socket.ReloadEnds = "it runs without a master process" },
+		{"no master", func(p *Policy, c *Case) { c.Socket.Config.ReloadEnds = facts.Known("it runs without a master process") },
 			"it would end uWSGI: it runs without a master process"},
-		{"unread", func(p *Policy, c *Case) { c.Socket.Unread = "function not implemented" },
+		{"unread", func(p *Policy, c *Case) {
+			c.Socket.Config.ReloadEnds = facts.Unknown[string]("function not implemented")
+		},
 			"uWSGI's configuration is not known (function not implemented), and exit-on-reload or a listen over somaxconn in it would make the reload its end"},
-		{"listen over somaxconn", func(p *Policy, c *Case) { c.Socket.Configured = 1025 },
+		{"listen over somaxconn", func(p *Policy, c *Case) { c.Socket.Config.Listen.Value.Listen = 1025 },
 			"uWSGI is configured to listen = 1025 (/etc/uwsgi/app.ini:3), and with somaxconn 1024 it would not come up again"},
+		{"nobody has looked", func(p *Policy, c *Case) { c.Socket.Unit = facts.Fact[facts.SocketUnit]{} },
+			"it is not known whether systemd holds the socket (it was not looked at), and then uWSGI would not find it again after a reload"},
+		{"nobody has read it", func(p *Policy, c *Case) { c.Socket.Config = facts.Config{} },
+			"uWSGI's configuration is not known (it was not looked at), and exit-on-reload or a listen over somaxconn in it would make the reload its end"},
+		{"systemd or a signal, who knows", func(p *Policy, c *Case) { c.Socket.Master.Unit = facts.Unknown[string]("permission denied") },
+			"it is not known to which systemd unit uWSGI 1234 belongs (permission denied), and so not how it is reloaded"},
 		{"no workers", func(p *Policy, c *Case) { c.Socket.Workers = nil },
 			"uWSGI 1234 has no workers: the end of a reload could not be seen"},
 		{"systemd asked for, no unit", func(p *Policy, c *Case) {
-			p.ReloadHow, c.Socket.Master.Unit = How{Method: MethodSystemd}, ""
+			p.ReloadHow, c.Socket.Master.Unit = How{Method: MethodSystemd}, facts.Absent[string]()
 		}, "uWSGI 1234 belongs to no systemd unit, and policy.reload.how is systemd"},
 		{"signal not permitted", func(p *Policy, c *Case) {
-			p.ReloadHow, c.Facts.Cannot[facts.StepReload] = How{Method: MethodSignal}, "needs CAP_KILL"
+			p.ReloadHow, c.Facts.Cannot[facts.StepReload] = How{Method: MethodSignal}, facts.Known("needs CAP_KILL")
 		}, "needs CAP_KILL"},
 		{"signal not permitted, and auto can be nothing else", func(p *Policy, c *Case) {
-			c.Facts.Cannot[facts.StepReload], c.Socket.Master.Unit = "needs CAP_KILL", ""
+			c.Facts.Cannot[facts.StepReload], c.Socket.Master.Unit = facts.Known("needs CAP_KILL"), facts.Absent[string]()
 		}, "needs CAP_KILL"},
 	}
 	for _, test := range tests {
@@ -774,7 +803,7 @@ func TestDecideReloadGuards(t *testing.T) {
 	// Where systemd may be the one that is asked, the right to a signal is not
 	// needed.
 	p, c := defaults(), full()
-	p.Reload, c.Facts.Cannot[facts.StepReload] = Always, "needs CAP_KILL"
+	p.Reload, c.Facts.Cannot[facts.StepReload] = Always, facts.Known("needs CAP_KILL")
 	if got := summary(Decide(p, c, nil, now)); len(got.Actions) != len(wholeRaise)+1 {
 		t.Errorf("%+v", got)
 	}
@@ -803,7 +832,7 @@ func TestUnseen(t *testing.T) {
 		plans := map[string]Plan{
 			"Decide": Decide(p, c, nil, now),
 			"keep":   PlanKeep(p, c.Facts, c.Socket, History{raised}, now),
-			"start":  PlanStart(p, c.Facts, Refusal{Unit: "app.service", Listen: 1024, At: "/a.ini:1"}, nil, now),
+			"start":  PlanStart(p, c.Facts, Refusal{Unit: "app.service", Listen: facts.Known(facts.Setting{Listen: 1024, At: "/a.ini:1"})}, nil, now),
 			"undo":   back,
 		}
 		if test.want != "" {

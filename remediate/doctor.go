@@ -13,20 +13,24 @@ import (
 // Report is what `qwatch doctor` shows: what binds each queue, what a cold
 // start and a reboot would give, what qwatch may do here, and what is wrong.
 type Report struct {
-	Somaxconn int                 `json:"somaxconn"`
+	Somaxconn *int                `json:"somaxconn"`
 	Boot      BootReport          `json:"boot"`
 	Sockets   []QueueReport       `json:"sockets"`
 	Can       map[facts.Step]bool `json:"can"`
 	// Problems are sentences, each with its cure, the worst first.
 	Problems []string `json:"problems"`
 	Unseen   []string `json:"unseen"`
+	// HiddenOwners is Snapshot.HiddenOwners.
+	HiddenOwners string `json:"-"`
 }
 
 // BootReport is what a reboot would set somaxconn to, and which file; no file
-// means that the kernel's own default holds.
+// means that the kernel's own default holds. What could not be seen is null, and
+// Unseen says why.
 type BootReport struct {
 	Somaxconn *int    `json:"somaxconn"`
 	File      *string `json:"file"`
+	Unseen    string  `json:"unseen,omitempty"`
 }
 
 // QueueReport is one accept queue in a Report.
@@ -46,11 +50,44 @@ type QueueReport struct {
 	State        diagnose.Kind `json:"state"`
 	Reasons      []string      `json:"reasons"`
 	Advice       []string      `json:"advice"`
+	// Known has a key for each fact that there is, null where it could not be
+	// seen, and Unseen says why for those. What is seen not to be is missing.
+	Known  map[string]any    `json:"known"`
+	Unseen map[string]string `json:"unseen"`
 }
 
-// Steps are those that a Report tells of, in the order of a remediation.
-func Steps() []facts.Step {
-	return []facts.Step{facts.StepSysctl, facts.StepSysctlFile, facts.StepRelisten, facts.StepReload, facts.StepJournal}
+// know adds a fact; show is what stands for its value.
+func know[T any](q *QueueReport, name string, f facts.Fact[T], show func(T) any) {
+	if v, ok := f.Get(); ok {
+		q.Known[name] = show(v)
+	} else if why := f.Unseen(); why != "" {
+		q.Known[name], q.Unseen[name] = nil, why
+	}
+}
+
+func itself[T any](v T) any { return v }
+
+// report is what the report of a host says of one socket.
+func report(s facts.Socket, d diagnose.Diagnosis) QueueReport {
+	q := QueueReport{
+		Socket: s.Name(), Family: s.Family, PID: s.Master.PID, Unit: ptr(s.Master.Unit.Value), Container: ptr(s.Master.Container),
+		NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Binds: d.Binds, Workers: len(s.Workers), State: d.Kind,
+		Reasons: append([]string{}, d.Reasons...), Advice: append([]string{}, d.Advice...),
+		Known: map[string]any{}, Unseen: map[string]string{},
+	}
+	if listen, ok := s.Config.Listen.Get(); ok {
+		q.Configured, q.ConfiguredAt = &listen.Listen, &listen.At
+	}
+	know(&q, "configured", s.Config.Listen, func(v facts.Setting) any { return v.Listen })
+	know(&q, "reload_ends", s.Config.ReloadEnds, itself)
+	know(&q, "socket_unit", s.Unit, func(v facts.SocketUnit) any { return v.Name })
+	if unit, ok := s.Unit.Get(); ok {
+		know(&q, "backlog", unit.Backlog, itself)
+	}
+	know(&q, "unit", s.Master.Unit, itself)
+	know(&q, "uid", s.Master.UID, itself)
+	know(&q, "somaxconn", s.Somaxconn, itself)
+	return q
 }
 
 // Wants reports whether the policy makes use of a step. journal says whether a
@@ -73,38 +110,36 @@ func (p Policy) Wants(s facts.Step, journal bool) bool {
 // of its sockets. journal says whether a journal is to be followed.
 func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnose.Diagnosis, journal bool) Report {
 	c := Report{
-		Somaxconn: f.Sysctl[somaxconn], Sockets: []QueueReport{}, Can: map[facts.Step]bool{},
-		Problems: []string{}, Unseen: append([]string{}, f.Unseen...),
+		Sockets: []QueueReport{}, Can: map[facts.Step]bool{},
+		Problems: []string{}, Unseen: append([]string{}, f.Unseen...), HiddenOwners: f.HiddenOwners,
 	}
-	boot, set := f.Boot[somaxconn]
-	if set {
-		c.Boot = BootReport{&boot.Value, &boot.File}
-	} else if f.DefaultSomaxconn > 0 {
-		boot.Value = f.DefaultSomaxconn
-		c.Boot.Somaxconn = &boot.Value
+	if live, seen := f.Sysctl[somaxconn]; seen {
+		c.Somaxconn = &live
+	}
+	boot := f.SomaxconnAtBoot()
+	if v, ok := boot.Get(); ok {
+		c.Boot = BootReport{Somaxconn: &v.Value, File: ptr(v.File)}
+	} else {
+		c.Boot.Unseen = boot.Unseen()
 	}
 	var full, risky []string
 	for _, s := range f.Sockets {
 		d := diagnoses[s.ID]
-		c.Sockets = append(c.Sockets, QueueReport{
-			Socket: s.Name(), Family: s.Family, PID: s.Master.PID, Unit: ptr(s.Master.Unit), Container: ptr(s.Master.Container),
-			NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Configured: ptr(s.Configured), ConfiguredAt: ptr(s.ConfiguredAt),
-			Binds: d.Binds, Workers: len(s.Workers), State: d.Kind, Reasons: append([]string{}, d.Reasons...), Advice: append([]string{}, d.Advice...),
-		})
+		c.Sockets = append(c.Sockets, report(s, d))
 		if d.Kind != diagnose.Idle && d.Kind != diagnose.FalseAlarm {
 			full = append(full, fmt.Sprintf("the accept queue of %s is full, %d of %d (%s): %s", s.Name(), s.Length, s.Limit, d.Kind,
 				slices.Concat(d.Advice, []string{"see qwatch plan"})[0]))
 		}
-		risky = append(risky, risks(s, boot.Value, p.SysctlFile)...)
+		risky = append(risky, risks(s, boot, p.SysctlFile)...)
 	}
 	c.Problems = append(append(c.Problems, full...), risky...)
 	for _, loss := range BootLosses(p, f) {
 		c.Problems = append(c.Problems, loss.String())
 	}
-	for _, step := range Steps() {
-		why, cannot := f.Cannot[step]
-		c.Can[step] = !cannot
-		if cannot && p.Wants(step, journal) {
+	for _, step := range facts.Steps() {
+		why := f.WhyNot(step)
+		c.Can[step] = why == ""
+		if why != "" && p.Wants(step, journal) {
 			c.Problems = append(c.Problems, fmt.Sprintf("qwatch cannot do %s here: %s", step, why))
 		}
 	}
@@ -112,14 +147,15 @@ func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnos
 }
 
 // risks tells what a cold start of the socket's uWSGI, or a reboot, would
-// bring. boot is somaxconn after a reboot, 0 if unknown.
-func risks(s facts.Socket, boot int, file string) []string {
+// bring.
+func risks(s facts.Socket, boot facts.Fact[facts.BootValue], file string) []string {
 	var out []string
+	listen, known := s.Config.Listen.Get()
 	if before := advice.BeforeRestart(s); before != "" {
 		out = append(out, fmt.Sprintf("%s: %s", s.Master, before))
-	} else if !s.OtherNetNS && boot > 0 && s.Configured > boot {
+	} else if known && !s.OtherNetNS && boot.State == facts.StateKnown && listen.Listen > boot.Value.Value {
 		out = append(out, fmt.Sprintf("after a reboot %s would not start: it is configured to listen = %d (%s), and somaxconn would be %d: %s",
-			s.Master, s.Configured, s.ConfiguredAt, boot, advice.Somaxconn(s, s.Configured, file)[0]))
+			s.Master, listen.Listen, listen.At, boot.Value.Value, advice.Somaxconn(s, listen.Listen, file)[0]))
 	}
 	for _, how := range advice.KeepLimit(s) {
 		out = append(out, fmt.Sprintf("the limit %d of %s holds until the next restart only: %s", s.Limit, s.Name(), how))
@@ -147,7 +183,7 @@ func (l BootLoss) String() string {
 func BootLosses(p Policy, f facts.Snapshot) []BootLoss {
 	var losses []BootLoss
 	for _, key := range slices.Sorted(maps.Keys(f.File)) {
-		if winner, ok := f.Boot[key]; ok && winner.Value < f.File[key] && winner.File != p.SysctlFile {
+		if winner, ok := f.Boot[key].Get(); ok && winner.Value < f.File[key] && winner.File != p.SysctlFile {
 			losses = append(losses, BootLoss{key, f.File[key], p.SysctlFile, winner, f.WinningFile})
 		}
 	}

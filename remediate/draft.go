@@ -58,18 +58,19 @@ func (d *draft) unseen() bool {
 
 // raiseSysctls adds the kernel parameters for a limit of target: somaxconn
 // first, since listen(2) is clamped to it, then its companions by name. It
-// returns what somaxconn will be. No file reaches another network namespace,
+// returns what somaxconn will be. One that is not known is left as it is. No file reaches another network namespace,
 // and its companions are the container's own affair.
-func (d *draft) raiseSysctls(s facts.Socket, target int, why string) (soon int) {
-	if s.OtherNetNS {
-		if s.Somaxconn < target {
-			d.Actions = append(d.Actions, SetSysctl{Key: somaxconn, From: s.Somaxconn, To: target, NetNSOf: s.Master, Why: why})
-		}
-		return max(s.Somaxconn, target)
-	}
+func (d *draft) raiseSysctls(s facts.Socket, target int, why string) (soon facts.Fact[int]) {
 	soon = s.Somaxconn
+	if s.OtherNetNS {
+		if now, ok := soon.Get(); ok && now < target {
+			d.Actions = append(d.Actions, SetSysctl{Key: somaxconn, From: now, To: target, NetNSOf: s.Master, Why: why})
+			soon = facts.Known(target)
+		}
+		return soon
+	}
 	if d.raiseSysctl(somaxconn, target, false, why) {
-		soon = target
+		soon = facts.Known(target)
 	}
 	for _, key := range slices.Sorted(maps.Keys(d.policy.Also)) {
 		d.raiseSysctl(key, d.policy.Also[key], true, "raised with somaxconn (policy.sysctl.also)")
@@ -99,7 +100,7 @@ func (d *draft) whyNoSysctl(s facts.Socket) (string, Code) {
 	if s.OtherNetNS {
 		return "", "" // only trying can tell
 	}
-	if cannot := cmp.Or(d.facts.Cannot[facts.StepSysctl], d.facts.Cannot[facts.StepSysctlFile]); cannot != "" {
+	if cannot := cmp.Or(d.facts.WhyNot(facts.StepSysctl), d.facts.WhyNot(facts.StepSysctlFile)); cannot != "" {
 		return cannot, codePowerless
 	}
 	return d.steppedAside(somaxconn), codeSteppedAside

@@ -35,7 +35,7 @@ func eventOf(p Plan, a Action, at time.Time, o Outcome) Event {
 	}
 	e := Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
-		PID: socket.Master.PID, Start: socket.Master.Start, Unit: socket.Master.Unit, Inode: socket.ID.Inode,
+		PID: socket.Master.PID, Start: socket.Master.Start, Unit: socket.Master.Unit.Value, Inode: socket.ID.Inode,
 		Action: d.Kind, Target: d.Target, From: d.From, To: d.To, DryRun: p.DryRun,
 		Result: o.Result, Why: d.Why,
 	}

@@ -46,10 +46,10 @@ func (h History) reloads() (out History) {
 // of reports whether the event is about this unit's uWSGI, or this uWSGI where it
 // has none.
 func (e Event) of(master facts.Process) bool {
-	if master.Unit == "" {
+	if master.Unit.Value == "" {
 		return e.by(master)
 	}
-	return e.Unit == master.Unit
+	return e.Unit == master.Unit.Value
 }
 
 // within reports whether t lies less than span from now, before or after. A

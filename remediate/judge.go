@@ -26,14 +26,19 @@ func (p Plan) judged() bool { return p.Unit != "" || p.Socket.ID != (facts.Socke
 func judge(p Plan, after facts.Snapshot, e facts.Evidence) Judgement {
 	if p.Unit != "" {
 		for _, s := range after.Sockets {
-			if s.Master.Unit == p.Unit {
+			if s.Master.Unit.Value == p.Unit {
 				return Judgement{Fixed, s.Limit, nil, fmt.Sprintf("%s runs and listens on %s with %d", p.Unit, s.Name(), s.Limit)}
 			}
+		}
+		if after.HiddenOwners != "" {
+			return Judgement{NoEffect, 0, nil, fmt.Sprintf("%s is not seen to listen yet, but not every uWSGI could be looked into: %s", p.Unit, after.HiddenOwners)}
 		}
 		return Judgement{NoEffect, 0, nil, p.Unit + " does not listen yet"}
 	}
 	s, ok := p.successor(after)
 	switch {
+	case !ok && after.HiddenOwners != "":
+		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI is seen to listen on %s any more, but not all of them could be looked into: %s", p.Name, after.HiddenOwners)}
 	case !ok:
 		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI listens on %s any more", p.Name)}
 	case s.Limit < p.Socket.Limit:

@@ -20,7 +20,7 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	}
 	limit, raised := h.raisedTo(d.Name)
 	limit = min(limit, p.MaxBacklog)
-	if !p.Keep || !p.Relisten || limit <= s.Limit || s.OtherNetNS && !p.Containers || raised.Same(s.Master) || f.Cannot[facts.StepRelisten] != "" {
+	if !p.Keep || !p.Relisten || limit <= s.Limit || s.OtherNetNS && !p.Containers || raised.Same(s.Master) || f.WhyNot(facts.StepRelisten) != "" {
 		return d.say(Nothing, codeKept, "its limit is as it should be")
 	}
 	why := fmt.Sprintf("uWSGI was restarted and listens with %d again, after qwatch had raised it to %d", s.Limit, limit)
@@ -28,12 +28,14 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	if cannot, _ := d.whyNoSysctl(s); p.Sysctl && cannot == "" {
 		soon = d.raiseSysctls(s, limit, why)
 	}
-	d.Target = min(limit, soon)
+	if d.Target = limit; soon.State == facts.StateKnown {
+		d.Target = min(limit, soon.Value)
+	}
 	if d.Target <= s.Limit {
-		return d.say(Nothing, codeKept, "%s; somaxconn %d allows no more", why, s.Somaxconn)
+		return d.say(Nothing, codeKept, "%s; somaxconn %d allows no more", why, s.Somaxconn.Value)
 	}
 	d.Actions = append(d.Actions, Relisten{Socket: s, From: s.Limit, To: d.Target, Why: why})
-	if s.AfterRestart() < limit {
+	if next, known := s.AfterRestart().Get(); !known || next < limit {
 		d.Advice = []string{advice.Persist(s, limit)}
 	}
 	return d.say(Act, codeKept, "%s", why)

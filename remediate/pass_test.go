@@ -25,7 +25,7 @@ func several(n int) (cases []Case) {
 		c.Socket.ID.Inode += uint64(i)
 		c.Socket.Address = fmt.Sprintf("127.0.0.1:%d", 5000+i)
 		c.Socket.Master.PID += i
-		c.Socket.Master.Unit = fmt.Sprintf("app%d.service", i)
+		c.Socket.Master.Unit = facts.Known(fmt.Sprintf("app%d.service", i))
 		c.Socket.Limit = 500 << i
 		c.Socket.Length = c.Socket.Limit + 1
 		c.Incident = matcher.Incident{ID: fmt.Sprint("inc-", i), Socket: c.Socket.Address, Peak: c.Socket.Length}
@@ -62,7 +62,7 @@ func TestDecidePass(t *testing.T) {
 		for _, plan := range DecidePass(p, cases, none, nil, now) {
 			for _, a := range plan.Actions {
 				if r, ok := a.(Reload); ok {
-					units = append(units, r.Socket.Master.Unit)
+					units = append(units, r.Socket.Master.Unit.Value)
 				}
 			}
 		}
@@ -76,7 +76,7 @@ func TestDecidePass(t *testing.T) {
 		t.Errorf("reloads (-want +got)\n%s", diff)
 	}
 	for i := range cases {
-		cases[i].Socket.Master.Unit = "emperor.service"
+		cases[i].Socket.Master.Unit = facts.Known("emperor.service")
 	}
 	if got := reloads(p, cases); len(got) != 2 {
 		t.Errorf("reloads of one unit: %q", got)

@@ -364,7 +364,7 @@ func TestJudge(t *testing.T) {
 			facts.Weigh(facts.Socket{ID: plan.Socket.ID, Family: facts.Unix}, []facts.Sample{
 				{ID: plan.Socket.ID, At: now, Length: 600, Limit: 1024}, {ID: plan.Socket.ID, At: now.Add(2 * time.Second), Limit: 1024, Overflows: 9},
 			}, time.Time{}), Judgement{Fixed, 1024, nil,
-				"the limit is 1024 now, was 128; 0 of 2 samples over 2s found the queue full (longest 600, limit 1024), no overflows"}},
+				"the limit is 1024 now, was 128; 0 of 2 samples over 2s found the queue full (longest 600, limit 1024)"}},
 		{"gone", func(s *facts.Socket, f *facts.Snapshot) { f.Sockets = nil }, calm, Judgement{Worse, 0, nil, "no uWSGI listens on 127.0.0.1:5000 any more"}},
 		{"lower", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 100 }, calm, Judgement{Worse, 100, nil, "the limit fell from 128 to 100"}},
 		{"bound anew by the same master (http mode)", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024, nil,

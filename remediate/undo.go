@@ -90,16 +90,21 @@ func (u *undo) sysctl(c change) {
 // survivable reports whether every uWSGI here would start again under this
 // somaxconn.
 func (u *undo) survivable(value int) bool {
+	if hidden := u.facts.HiddenOwners; hidden != "" {
+		u.leave(somaxconn, "not every uWSGI here could be looked into (%s); under a somaxconn below its listen one would not come up again", hidden)
+		return false
+	}
 	floor := 0
 	for _, s := range u.facts.Sockets {
 		if s.OtherNetNS {
 			continue
 		}
-		if s.Unread != "" {
-			u.leave(somaxconn, "the configuration of %s is not known (%s); under a somaxconn below its listen it would not come up again", s.Master, s.Unread)
+		listen, ok := s.Config.Listen.Get()
+		if !ok {
+			u.leave(somaxconn, "the configuration of %s is not known (%s); under a somaxconn below its listen it would not come up again", s.Master, s.Config.Unread())
 			return false
 		}
-		floor = max(floor, s.Configured, u.limit[s.ID])
+		floor = max(floor, listen.Listen, u.limit[s.ID])
 	}
 	if value < floor {
 		u.leave(somaxconn, "a uWSGI here listens, or is configured to, with %d; under a somaxconn of %d it would not come up again", floor, value)

@@ -36,14 +36,17 @@ func TestUndo(t *testing.T) {
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
 			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
 		}, nil},
-		{"listen is configured higher", func(f *facts.Snapshot, h *History) { f.Sockets[0].Configured = 129 }, []string{
+		{"listen is configured higher", func(f *facts.Snapshot, h *History) { f.Sockets[0].Config.Listen.Value.Listen = 129 }, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
 		}, []LeftAlone{{key, "a uWSGI here listens, or is configured to, with 129; under a somaxconn of 128 it would not come up again"}}},
 		{"a configuration could not be read", func(f *facts.Snapshot, h *History) {
-			f.Sockets[0].Configured, f.Sockets[0].Unread = 0, "function not implemented"
+			f.Sockets[0].Config.Listen, f.Sockets[0].Config.ReloadEnds = facts.Unknown[facts.Setting]("function not implemented"), facts.Unknown[string]("function not implemented")
 		}, []string{
 			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
 		}, []LeftAlone{{key, "the configuration of uwsgi 1234 (app.service) is not known (function not implemented); under a somaxconn below its listen it would not come up again"}}},
+		{"not every uWSGI could be looked into", func(f *facts.Snapshot, h *History) { f.HiddenOwners = "needs CAP_SYS_PTRACE" }, []string{
+			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
+		}, []LeftAlone{{key, "not every uWSGI here could be looked into (needs CAP_SYS_PTRACE); under a somaxconn below its listen one would not come up again"}}},
 		{"somebody else changed both", func(f *facts.Snapshot, h *History) { f.Sockets[0].Limit, f.Sysctl[key] = 4096, 8192 }, nil, []LeftAlone{
 			{name, "its limit is 4096, not the 2048 that qwatch set: somebody else's change stays"},
 			{key, "it is 8192, not the 2048 that qwatch set: somebody else's change stays"},
@@ -128,7 +131,7 @@ func TestKeep(t *testing.T) {
 			Actions: []string{relist}, Advice: []string{"set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128), so that it outlasts a restart"}}},
 		{"systemd made its socket anew", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)
-			c.Socket.SocketUnit = "app.socket"
+			c.Socket.Unit = facts.Known(facts.SocketUnit{Name: "app.socket"})
 		}, decided{Verdict: Act, Code: codeKept, Target: 1024,
 			Reason:  "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024",
 			Actions: []string{relist}, Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket`, so that it outlasts a restart of that unit"}}},
@@ -157,10 +160,10 @@ func TestBootLosses(t *testing.T) {
 	f := facts.Snapshot{
 		WinningFile: "/etc/sysctl.d/99-zz-qwatch.conf",
 		File:        map[string]int{key: 1024, "net.core.netdev_max_backlog": 16384, "net.ipv4.tcp_max_syn_backlog": 8192, "net.core.other": 5},
-		Boot: map[string]facts.BootValue{
-			key:                           {Value: 128, File: "/etc/sysctl.d/99-sysctl.conf", Line: 7},
-			"net.core.netdev_max_backlog": {Value: 16384, File: "/etc/sysctl.d/90-qwatch.conf", Line: 3},
-			"net.core.other":              {Value: 9, File: "/etc/sysctl.d/99-sysctl.conf", Line: 8},
+		Boot: map[string]facts.Fact[facts.BootValue]{
+			key:                           facts.Known(facts.BootValue{Value: 128, File: "/etc/sysctl.d/99-sysctl.conf", Line: 7}),
+			"net.core.netdev_max_backlog": facts.Known(facts.BootValue{Value: 16384, File: "/etc/sysctl.d/90-qwatch.conf", Line: 3}),
+			"net.core.other":              facts.Known(facts.BootValue{Value: 9, File: "/etc/sysctl.d/99-sysctl.conf", Line: 8}),
 		},
 	}
 	losses := BootLosses(defaults(), f)

@@ -13,6 +13,7 @@ import (
 	"qwatch/internal/text"
 	"qwatch/remediate"
 	"qwatch/remediate/diagnose"
+	"qwatch/remediate/facts"
 )
 
 func newDoctor(e env) *cobra.Command {
@@ -62,17 +63,24 @@ func printReport(w io.Writer, c remediate.Report) error {
 	if len(c.Problems) > 0 {
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "somaxconn %d now", c.Somaxconn)
+	if b.WriteString("somaxconn"); c.Somaxconn != nil {
+		fmt.Fprintf(&b, " %d now", *c.Somaxconn)
+	} else {
+		b.WriteString(" could not be read")
+	}
 	switch {
 	case c.Boot.File != nil:
 		fmt.Fprintf(&b, ", %d after a reboot (%s)\n", *c.Boot.Somaxconn, *c.Boot.File)
 	case c.Boot.Somaxconn != nil:
 		fmt.Fprintf(&b, ", %d after a reboot (the kernel's default)\n", *c.Boot.Somaxconn)
 	default:
-		b.WriteString(", the kernel's default after a reboot\n")
+		fmt.Fprintf(&b, ", not known after a reboot: %s\n", c.Boot.Unseen)
 	}
-	if len(c.Sockets) == 0 {
+	switch {
+	case len(c.Sockets) == 0 && c.HiddenOwners == "":
 		b.WriteString("\nno uWSGI has a listening socket here\n")
+	case len(c.Sockets) == 0:
+		fmt.Fprintf(&b, "\nno uWSGI is seen to have a listening socket here, but not all of them could be looked into: %s\n", c.HiddenOwners)
 	}
 	for _, s := range c.Sockets {
 		fmt.Fprintf(&b, "\n%s  %s %4d of %d\n", s.Socket, bar(s.Length, s.Limit), s.Length, s.Limit)
@@ -100,8 +108,12 @@ func printReport(w io.Writer, c remediate.Report) error {
 		}
 	}
 	b.WriteString("\nqwatch may here:")
-	for _, step := range remediate.Steps() {
-		fmt.Fprintf(&b, "  %s %s", step, map[bool]string{true: "yes", false: "no"}[c.Can[step]])
+	for _, step := range facts.Steps() {
+		mark := "yes"
+		if !c.Can[step] {
+			mark = "no"
+		}
+		fmt.Fprintf(&b, "  %s %s", step, mark)
 	}
 	b.WriteByte('\n')
 	for _, u := range c.Unseen {

@@ -72,8 +72,8 @@ func makePlans(ctx context.Context, h outside, cfg *config.Config, address strin
 	if address != "" {
 		lost = fmt.Errorf("no uWSGI listens on %s", address)
 	}
-	if len(snapshot.Unseen) > 0 {
-		lost = fmt.Errorf("%w that qwatch could see (%s)", lost, snapshot.Unseen[0])
+	if hidden := snapshot.HiddenOwners; hidden != "" {
+		lost = fmt.Errorf("%w that qwatch could see (%s)", lost, hidden)
 	}
 	return []remediate.Plan{remediate.Decide(cfg.Policy, remediate.Case{
 		Incident: matcher.Incident{Socket: address}, Facts: snapshot, Lost: lost, Serial: 1,

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/daemon"
+	"qwatch/remediate/facts"
 )
 
 func newStatus(e env) *cobra.Command {
@@ -60,8 +59,10 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 		return json.NewEncoder(w).Encode(s)
 	}
 	fmt.Fprintf(w, "qwatch %s since %s: %s\n", s.Version, s.Started.Local().Format(time.DateTime), s.Summary())
-	for _, step := range slices.Sorted(maps.Keys(s.Cannot)) {
-		fmt.Fprintf(w, "cannot do %s here: %s\n", step, s.Cannot[step])
+	for _, step := range facts.AllSteps() {
+		if why, is := s.Cannot[step]; is {
+			fmt.Fprintf(w, "cannot do %s here: %s\n", step, why)
+		}
 	}
 	table := func(head string, rows int, row func(i int) string) {
 		if rows == 0 {

@@ -34,7 +34,7 @@ type Applier struct {
 	units     Units
 
 	// What may lie on a file system that does not answer.
-	configs lookup.Table[uwsgi.Process, uwsgi.Config]
+	configs lookup.Table[uwsgi.Process, facts.Config]
 	opened  lookup.Table[openFile, bool]
 }
 
@@ -58,8 +58,8 @@ func New(processes []string, u Units) *Applier {
 	slots := lookup.NewSlots(maxHanging)
 	return &Applier{
 		processes: processes, units: u,
-		configs: lookup.Table[uwsgi.Process, uwsgi.Config]{Deadline: fileDeadline, Slots: slots,
-			Ask: func(_ context.Context, master uwsgi.Process) (uwsgi.Config, error) {
+		configs: lookup.Table[uwsgi.Process, facts.Config]{Deadline: fileDeadline, Slots: slots,
+			Ask: func(_ context.Context, master uwsgi.Process) (facts.Config, error) {
 				return uwsgi.Running(master, processes), nil
 			}},
 		opened: lookup.Table[openFile, bool]{Deadline: fileDeadline, Slots: slots,

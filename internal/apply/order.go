@@ -26,10 +26,10 @@ func (a *Applier) order(ctx context.Context, master int, r remediate.Reload) (ho
 		switch {
 		case a.units == nil:
 			return how, errNoUnits
-		case p.Unit == "":
+		case p.Unit.State != facts.StateKnown:
 			return how, fmt.Errorf("uWSGI %d belongs to no systemd unit", p.PID)
 		}
-		return how, a.units.Reload(ctx, p.Unit)
+		return how, a.units.Reload(ctx, p.Unit.Value)
 	case remediate.MethodSignal:
 		return how, hangUp(master, p.PID)
 	case remediate.MethodFIFO:
@@ -44,7 +44,7 @@ func (a *Applier) order(ctx context.Context, master int, r remediate.Reload) (ho
 // systemd knows of it. A vassal's unit is its emperor's: a reload of that would
 // reload all vassals.
 func (a *Applier) method(ctx context.Context, p facts.Process) remediate.Method {
-	if a.units == nil || p.Unit == "" {
+	if a.units == nil || p.Unit.State != facts.StateKnown {
 		return remediate.MethodSignal
 	}
 	st, err := kernel.ReadStat(p.PID)
@@ -54,7 +54,7 @@ func (a *Applier) method(ctx context.Context, p facts.Process) remediate.Method 
 	if vassal, _ := kernel.Named(st.PPID, a.processes); vassal {
 		return remediate.MethodSignal
 	}
-	if can, err := a.units.CanReload(ctx, p.Unit); err != nil || !can {
+	if can, err := a.units.CanReload(ctx, p.Unit.Value); err != nil || !can {
 		return remediate.MethodSignal
 	}
 	return remediate.MethodSystemd

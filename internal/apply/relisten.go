@@ -35,7 +35,7 @@ func relisten(a remediate.Relisten) remediate.Outcome {
 	if o, ok := compare("the limit of "+s.Name(), was, a.From, a.To, a.Undo); !ok {
 		return o
 	}
-	if most := netns.Somaxconn(); most < a.To {
+	if most, err := netns.Somaxconn(); err == nil && most < a.To {
 		return failed(was, fmt.Errorf("net.core.somaxconn of the socket's network namespace is %d: listen(2) would stop there instead of at %d; raise it first", most, a.To))
 	}
 	if err := unix.Listen(fd, a.To); err != nil {

@@ -84,17 +84,20 @@ func (a *Applier) mayReload(ctx context.Context, s facts.Socket) error {
 	defer cancel()
 	c, err := a.configs.One(ctx, uwsgi.ProcessOf(s.Master))
 	if err != nil {
-		c.Unread = err
+		c = uwsgi.Unseen(err)
 	}
-	c.Fill(&s)
-	somaxconn := 0
-	if s.Configured > 0 {
+	s.Config = c
+	somaxconn := facts.Unknown[int]("uWSGI's listen is not known either")
+	if c.Listen.State == facts.StateKnown {
 		netns, err := openNetNS(s)
 		if err != nil {
 			return err
 		}
 		defer netns.Close()
-		somaxconn = netns.Somaxconn()
+		v, err := netns.Somaxconn()
+		if somaxconn = facts.Known(v); err != nil {
+			somaxconn = facts.Unknown[int](err.Error())
+		}
 	}
 	if why := s.WhyNoReload(somaxconn); why != "" {
 		return fmt.Errorf("uWSGI %d is not reloaded: %s", pid, why)

@@ -234,10 +234,10 @@ func TestReloadOfHangingConfiguration(t *testing.T) {
 	defer close(hang)
 	a := New(names, nil)
 	asked := 0
-	a.configs.Ask = func(context.Context, uwsgi.Process) (uwsgi.Config, error) {
+	a.configs.Ask = func(context.Context, uwsgi.Process) (facts.Config, error) {
 		asked++
 		<-hang
-		return uwsgi.Config{}, nil
+		return facts.Config{}, nil
 	}
 	for range 2 {
 		r := a.Apply(t.Context(), remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
@@ -257,7 +257,7 @@ func TestReloadRights(t *testing.T) {
 	s := socketOf(t, u.Address)
 	act := func() remediate.Outcome {
 		a, read := New(names, nil), uwsgi.Running(uwsgi.ProcessOf(s.Master), names) // the rights are this thread's only
-		a.configs.Ask = func(context.Context, uwsgi.Process) (uwsgi.Config, error) { return read, nil }
+		a.configs.Ask = func(context.Context, uwsgi.Process) (facts.Config, error) { return read, nil }
 		return a.Apply(t.Context(), remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
 	}
 	// Whoever may not see how it is configured does not reload it.
@@ -313,7 +313,9 @@ func TestReloadSystemd(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5360"})
 			s := socketOf(t, u.Address)
-			s.Master.Unit = tt.unit
+			if s.Master.Unit = facts.Known(tt.unit); tt.unit == "" {
+				s.Master.Unit = facts.Absent[string]()
+			}
 			tt.units.master = u.Pid
 			wantResult(t, New(names, &tt.units).Apply(t.Context(), remediate.Reload{Socket: s, How: how(tt.how), Timeout: time.Minute}), tt.want)
 			if !slices.Equal(tt.units.log, tt.log) {
@@ -345,7 +347,7 @@ func TestReloadVassal(t *testing.T) {
 		}
 		return "no vassal"
 	})
-	s.Master.Unit = "emperor.service"
+	s.Master.Unit = facts.Known("emperor.service")
 	asked := &units{can: true}
 	r := New(names, asked).Apply(t.Context(), remediate.Reload{Socket: s, How: how("auto"), Timeout: time.Minute})
 	wantResult(t, r, "applied -1 (signal: 2 new workers")

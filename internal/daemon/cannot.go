@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"maps"
 	"slices"
 
 	"github.com/rs/zerolog"
@@ -20,9 +19,9 @@ func (d *Daemon) tellRights(ctx context.Context) error {
 	}
 	cannot := d.opts.Cannot(ctx)
 	cfg := d.opts.Config
-	for _, step := range slices.Sorted(maps.Keys(cannot)) {
-		why := cannot[step]
-		if ctx.Err() != nil || !wants(cfg, step) {
+	for _, step := range facts.AllSteps() {
+		why, is := cannot[step]
+		if !is || ctx.Err() != nil || !wants(cfg, step) {
 			continue
 		}
 		level, words := zerolog.WarnLevel, "qwatch cannot do %s here: %s"
@@ -49,16 +48,16 @@ func followsJournal(cfg *config.Config) bool {
 // cannotDo is what a status tells of the rights: the newest trial of those steps
 // that are made use of.
 func (c *core) cannotDo() map[facts.Step]string {
-	out := maps.Clone(c.cannot)
-	if !c.settings.policy.DryRun && !c.view.snapshot.At.IsZero() {
-		containers, is := c.cannot[facts.StepContainers] // which no look tries
-		if out = maps.Clone(c.view.snapshot.Cannot); is {
-			out[facts.StepContainers] = containers
+	looked := !c.settings.policy.DryRun && !c.view.snapshot.At.IsZero()
+	out := map[facts.Step]string{}
+	for _, step := range facts.AllSteps() {
+		why := c.cannot[step]
+		if looked && step != facts.StepContainers { // which no look tries
+			why = c.view.snapshot.WhyNot(step)
 		}
-	}
-	maps.DeleteFunc(out, func(step facts.Step, _ string) bool { return !c.settings.policy.Wants(step, c.settings.journal) })
-	if out == nil {
-		return map[facts.Step]string{}
+		if why != "" && c.settings.policy.Wants(step, c.settings.journal) {
+			out[step] = why
+		}
 	}
 	return out
 }

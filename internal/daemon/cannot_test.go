@@ -26,9 +26,9 @@ func TestRightsAreTold(t *testing.T) {
 		cfg.Probe.Interval, cfg.Policy.DryRun = 0, dryRun
 		cfg.Policy.Reload = remediate.Never
 		h := newCrowd(1)
-		h.snapshot.Cannot = map[facts.Step]string{}
+		h.snapshot.Cannot = facts.Allowed()
 		if !dryRun {
-			h.snapshot.Cannot[facts.StepRelisten] = "no listen"
+			h.snapshot.Cannot[facts.StepRelisten] = facts.Known("no listen")
 		}
 		d := New(Options{
 			Config: cfg, Host: h, Trail: &trail.Trail{}, Log: zerolog.New(&log),

@@ -39,7 +39,9 @@ type fakeHost struct {
 func socketAt(n int, address string, length int) facts.Socket {
 	return facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: uint64(n)}, Family: facts.TCP, Address: address, FD: 3,
-		Master: facts.Process{PID: n, Start: 1, Comm: "uwsgi"}, Length: length, Limit: 128,
+		Master: facts.Process{PID: n, Start: 1, Comm: "uwsgi", Unit: facts.Absent[string](), UID: facts.Known(0)}, Length: length, Limit: 128,
+		Config: facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "default"}), ReloadEnds: facts.Absent[string]()},
+		Unit:   facts.Absent[facts.SocketUnit](),
 	}
 }
 
@@ -58,9 +60,9 @@ func (h *fakeHost) Observe(context.Context) (facts.Snapshot, error) {
 	h.answers()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f := facts.Snapshot{At: time.Now(), Sockets: slices.Clone(h.sockets), Sysctl: map[string]int{"net.core.somaxconn": h.somaxconn}}
+	f := facts.Snapshot{At: time.Now(), Sockets: slices.Clone(h.sockets), Sysctl: map[string]int{"net.core.somaxconn": h.somaxconn}, Cannot: facts.Allowed()}
 	for i := range f.Sockets {
-		f.Sockets[i].Somaxconn = h.somaxconn
+		f.Sockets[i].Somaxconn = facts.Known(h.somaxconn)
 	}
 	return f, h.err
 }
@@ -76,8 +78,8 @@ func (h *fakeHost) Sample(context.Context) ([]facts.Sample, error) {
 	return readings, h.err
 }
 
-func (h *fakeHost) Refused(context.Context, string) (int, string, error) {
-	return 0, "", errors.New("unknown")
+func (h *fakeHost) Refused(context.Context, string) facts.Fact[facts.Setting] {
+	return facts.Unknown[facts.Setting]("unknown")
 }
 
 func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Outcome {

@@ -102,7 +102,7 @@ func (c *core) drain(now time.Time) (opened bool) {
 	hits := c.pending
 	c.pending = c.pending[:0]
 	for _, h := range hits {
-		socket, err := facts.Locate(h, c.view.snapshot.Sockets)
+		socket, err := c.view.snapshot.Locate(h)
 		// All records that fit no socket share one incident for each source:
 		// what strangers write must not fill the memory or the journal.
 		f := found{key: "lost/" + h.Source, lost: err}
@@ -128,7 +128,9 @@ func (c *core) enter(f found, h matcher.Hit, now time.Time) (opened bool) {
 	h.At = now
 	uid := -1
 	if s, ok := c.view.snapshot.Find(f.id); ok {
-		uid = s.Master.UID
+		if v, known := s.Master.UID.Get(); known {
+			uid = v
+		}
 	}
 	if !c.admit(uid, f.key, now) {
 		return false
@@ -266,7 +268,7 @@ func (c *core) join(now time.Time) (joined []*openCase) {
 		known[s.ID] = true
 		q := c.queues.get(s.ID)
 		q.silent = nil
-		hit := matcher.Hit{FD: -1, Length: sample.Length, Limit: sample.Limit, Source: "probe", Socket: s.Name(), PID: s.Master.PID, Unit: s.Master.Unit}
+		hit := matcher.Hit{FD: -1, Length: sample.Length, Limit: sample.Limit, Source: "probe", Socket: s.Name(), PID: s.Master.PID, Unit: s.Master.Unit.Value}
 		c.enter(found{key: s.Key(), id: s.ID, joins: true}, hit, now)
 		for _, oc := range c.open {
 			if oc.id == s.ID {
@@ -300,7 +302,7 @@ func (c *core) caseOf(oc *openCase, now time.Time) remediate.Case {
 	if oc.lost == nil {
 		var ok bool
 		if cs.Socket, ok = snapshot.Find(oc.id); !ok {
-			cs.Lost = fmt.Errorf("%s is no longer listened on", oc.incident.Socket)
+			cs.Lost = fmt.Errorf("no uWSGI is seen to listen on %s any more", oc.incident.Socket)
 		}
 		cs.Evidence = c.evidence(oc, now)
 		cs.Diagnosis = c.record.Diagnose(snapshot, cs.Socket, c.settings.policy.Bounds(cs.Socket), oc.incident.Peak == 0)

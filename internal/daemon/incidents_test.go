@@ -22,15 +22,15 @@ import (
 type crowd struct{ snapshot facts.Snapshot }
 
 func newCrowd(n int) crowd {
-	f := facts.Snapshot{At: time.Now(), Sysctl: map[string]int{"net.core.somaxconn": 4096}}
+	f := facts.Snapshot{At: time.Now(), Sysctl: map[string]int{"net.core.somaxconn": 4096}, Cannot: facts.Allowed()}
 	for i := range n + 1 {
-		master := facts.Process{PID: 1000 + i, Start: 1, Comm: "uwsgi", UID: 65534}
+		master := facts.Process{PID: 1000 + i, Start: 1, Comm: "uwsgi", UID: facts.Known(65534)}
 		if i == n {
-			master.UID = 33
+			master.UID = facts.Known(33)
 		}
 		f.Sockets = append(f.Sockets, facts.Socket{
 			ID: facts.SocketID{NetNS: 1, Inode: uint64(i + 1)}, Family: facts.Unix, Address: fmt.Sprintf("/run/%d.sock", i),
-			Length: 101, Limit: 100, Master: master, FD: 3, Somaxconn: 4096,
+			Length: 101, Limit: 100, Master: master, FD: 3, Somaxconn: facts.Known(4096),
 			Workers: []facts.Worker{{Process: facts.Process{PID: 5000 + i, Start: 1}, State: 'S'}},
 		})
 	}
@@ -50,8 +50,8 @@ func (h crowd) Sample(context.Context) ([]facts.Sample, error) {
 	return all, nil
 }
 
-func (h crowd) Refused(context.Context, string) (int, string, error) {
-	return 0, "", errors.New("none")
+func (h crowd) Refused(context.Context, string) facts.Fact[facts.Setting] {
+	return facts.Unknown[facts.Setting]("none")
 }
 
 // refused is an actor that can do nothing, and so needs no judge.

@@ -19,7 +19,7 @@ type Host interface {
 	Sample(ctx context.Context) ([]facts.Sample, error)
 	// Refused finds with which listen backlog a unit that is down would start,
 	// and where that is configured.
-	Refused(ctx context.Context, unit string) (listen int, at string, err error)
+	Refused(ctx context.Context, unit string) facts.Fact[facts.Setting]
 }
 
 // observation is one look at the host, and what was done to it before.

@@ -45,12 +45,12 @@ func (s *slowHost) Observe(ctx context.Context) (facts.Snapshot, error) {
 	return f, err
 }
 
-func (s *slowHost) Refused(_ context.Context, unit string) (int, string, error) {
+func (s *slowHost) Refused(_ context.Context, unit string) facts.Fact[facts.Setting] {
 	time.Sleep(10 * time.Millisecond)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused = append(s.refused, unit)
-	return 2048, "/etc/app.ini:1", nil
+	return facts.Known(facts.Setting{Listen: 2048, At: "/etc/app.ini:1"})
 }
 
 // slowTrail is a trail whose disk is slow, or fails.

@@ -83,7 +83,7 @@ func (c *core) probeHits(samples []facts.Sample, now time.Time) {
 		}
 		c.queues.probeHits++
 		q.hits++
-		h.Socket, h.PID, h.Unit = socket.Name(), socket.Master.PID, socket.Master.Unit
+		h.Socket, h.PID, h.Unit = socket.Name(), socket.Master.PID, socket.Master.Unit.Value
 		c.enter(found{key: socket.Key(), id: socket.ID}, h, now)
 	}
 	for _, s := range samples {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"qwatch/matcher"
@@ -90,9 +89,9 @@ func (c *core) nextStart(ctx context.Context) {
 func (c *core) findRefusal(ctx context.Context, m matcher.Mark) refusal {
 	ctx, cancel := context.WithTimeout(ctx, refusedWait)
 	defer cancel()
-	r := refusal{mark: m, refusal: remediate.Refusal{Unit: m.Unit, Lost: errors.New("the line names no systemd unit")}}
+	r := refusal{mark: m, refusal: remediate.Refusal{Unit: m.Unit, Listen: facts.Unknown[facts.Setting]("the line names no systemd unit")}}
 	if m.Unit != "" {
-		r.refusal.Listen, r.refusal.At, r.refusal.Lost = c.observer.host.Refused(ctx, m.Unit)
+		r.refusal.Listen = c.observer.host.Refused(ctx, m.Unit)
 	}
 	r.snapshot, r.err = c.observer.host.Observe(ctx)
 	r.history, r.historyErr = c.observer.trail.History()

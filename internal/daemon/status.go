@@ -91,7 +91,7 @@ func (c *core) status(s *Status) {
 			socket.Length, socket.Limit = sample.Length, sample.Limit
 		}
 		status := SocketStatus{
-			Socket: socket.Name(), PID: socket.Master.PID, Unit: orNull(socket.Master.Unit),
+			Socket: socket.Name(), PID: socket.Master.PID, Unit: orNull(socket.Master.Unit.Value),
 			Length: socket.Length, Limit: socket.Limit,
 		}
 		if q := c.queues.of[socket.ID]; q != nil {

@@ -43,14 +43,14 @@ const (
 // the lock of its memory or is in execve(2).
 type lookups struct {
 	args    lookup.Table[uwsgi.Process, []string]
-	config  lookup.Table[uwsgi.Process, uwsgi.Config]
+	config  lookup.Table[uwsgi.Process, facts.Config]
 	logs    lookup.Table[uwsgi.Process, []string]
 	threads lookup.Table[uwsgi.Process, threads]
 	unit    lookup.Table[unitKey, systemd.SocketUnit]
 	stats   lookup.Table[string, facts.Stats]
 	rights  lookup.Table[facts.Step, struct{}]
 	own     lookup.Table[facts.Step, struct{}] // of Cannot
-	refused lookup.Table[string, uwsgi.Config]
+	refused lookup.Table[string, facts.Config]
 
 	answeredBy map[string]statsSource // by the stats server's address
 }
@@ -81,8 +81,8 @@ func (l *lookups) init(h *Host) {
 	slots := lookup.NewSlots(maxHanging)
 	l.args = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots,
 		Ask: func(_ context.Context, p uwsgi.Process) ([]string, error) { return kernel.Args(p.PID) }}
-	l.config = lookup.Table[uwsgi.Process, uwsgi.Config]{Deadline: deadline, Slots: slots,
-		Ask: func(_ context.Context, p uwsgi.Process) (uwsgi.Config, error) {
+	l.config = lookup.Table[uwsgi.Process, facts.Config]{Deadline: deadline, Slots: slots,
+		Ask: func(_ context.Context, p uwsgi.Process) (facts.Config, error) {
 			return uwsgi.Running(p, h.options.Load().Processes), nil
 		}}
 	l.logs = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots,
@@ -113,7 +113,7 @@ func (l *lookups) init(h *Host) {
 	}
 	l.rights = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots, Ask: try}
 	l.own = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots, Ask: try}
-	l.refused = lookup.Table[string, uwsgi.Config]{Deadline: deadline, Slots: slots, Ask: h.askRefused}
+	l.refused = lookup.Table[string, facts.Config]{Deadline: deadline, Slots: slots, Ask: h.askRefused}
 }
 
 // forget drops all questions; those that can be are broken off.
@@ -170,7 +170,7 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 		for _, w := range socket.Workers {
 			workers = append(workers, uwsgi.ProcessOf(w.Process))
 		}
-		if options.SocketUnits != nil && socket.Master.Unit != "" {
+		if options.SocketUnits != nil && socket.Master.Unit.State == facts.StateKnown {
 			units = append(units, keyOf(socket))
 		}
 	}
@@ -188,9 +188,9 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	for i := range s.Sockets {
 		socket := &s.Sockets[i]
 		l.fillMaster(socket)
-		if socket.Unread != "" && !noted[socket.Master.PID] {
+		if unread := socket.Config.Unread(); unread != "" && !noted[socket.Master.PID] {
 			noted[socket.Master.PID] = true
-			note(s, fmt.Sprintf("the configuration of uWSGI %d", socket.Master.PID), errors.New(socket.Unread))
+			note(s, fmt.Sprintf("the configuration of uWSGI %d", socket.Master.PID), errors.New(unread))
 		}
 		for j := range socket.Workers {
 			w := &socket.Workers[j]
@@ -202,16 +202,9 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 				late++
 			}
 		}
-		if options.SocketUnits == nil || socket.Master.Unit == "" {
-			continue
+		if socket.Unit = l.socketUnit(options, socket); socket.Unit.Unseen() != "" {
+			note(s, "the .socket unit of "+socket.Name(), errors.New(socket.Unit.Unseen()))
 		}
-		unit := l.unit.Get(keyOf(socket))
-		if unit.Err != nil {
-			socket.UnitUnknown = unit.Err.Error()
-			note(s, "the .socket unit of "+socket.Name(), unit.Err)
-			continue
-		}
-		socket.SocketUnit, socket.UnitBacklog = unit.Value.Unit, int(unit.Value.Backlog)
 	}
 	if late > 0 {
 		s.Unseen = append(s.Unseen, "what "+text.Plural(late, "worker waits", "workers wait")+" for: /proc has not answered in time")
@@ -219,31 +212,53 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	l.fillStats(s, options.Stats)
 }
 
+// socketUnit is the .socket unit that holds a socket. Only a service has one.
+func (l *lookups) socketUnit(options *Options, s *facts.Socket) facts.Fact[facts.SocketUnit] {
+	if why := s.Master.Unit.Unseen(); why != "" {
+		return facts.Unknown[facts.SocketUnit](why)
+	}
+	if options.SocketUnits == nil || s.Master.Unit.IsAbsent() {
+		return facts.Absent[facts.SocketUnit]()
+	}
+	a := l.unit.Get(keyOf(s))
+	switch {
+	case a.Err != nil:
+		return facts.Unknown[facts.SocketUnit](a.Err.Error())
+	case a.Value.Unit == "":
+		return facts.Absent[facts.SocketUnit]()
+	}
+	backlog := facts.Unknown[int]("systemd did not tell it")
+	if a.Value.Backlog > 0 {
+		backlog = facts.Known(int(a.Value.Backlog))
+	}
+	return facts.Known(facts.SocketUnit{Name: a.Value.Unit, Backlog: backlog})
+}
+
 // cannot says why those of the steps that are not possible are not.
-func (l *lookups) cannot(steps []facts.Step) map[facts.Step]string {
-	cannot := make(map[facts.Step]string)
+func (l *lookups) cannot(steps []facts.Step) map[facts.Step]facts.Fact[string] {
+	cannot := facts.Allowed()
 	for _, step := range steps {
 		switch a := l.rights.Get(step); {
 		case a.Within(fileAge):
 		case a.Late:
-			cannot[step] = fmt.Sprintf("it is not known whether qwatch may: %v", a.Err)
+			cannot[step] = facts.Unknown[string](a.Err.Error())
 		default:
-			cannot[step] = a.Err.Error()
+			cannot[step] = facts.Known(a.Err.Error())
 		}
 	}
 	return cannot
 }
 
-func keyOf(s *facts.Socket) unitKey { return unitKey{s.ID, s.Bound(), s.Master.Unit} }
+func keyOf(s *facts.Socket) unitKey { return unitKey{s.ID, s.Bound(), s.Master.Unit.Value} }
 
 // fillMaster adds what the socket's master has configured and open.
 func (l *lookups) fillMaster(s *facts.Socket) {
 	master := uwsgi.ProcessOf(s.Master)
 	config := l.config.Get(master)
 	if !config.Within(fileAge) {
-		config.Value = uwsgi.Config{Unread: config.Err}
+		config.Value = uwsgi.Unseen(config.Err)
 	}
-	config.Value.Fill(s)
+	s.Config = config.Value
 	if logs := l.logs.Get(master); logs.Within(fileAge) {
 		s.Logs = logs.Value
 	}
@@ -270,7 +285,7 @@ func (l *lookups) fillStats(s *facts.Snapshot, addresses []string) {
 		}
 		server := slices.IndexFunc(s.Sockets, func(s facts.Socket) bool { return !s.OtherNetNS && s.AnswersTo(plain) })
 		if server < 0 {
-			note(s, "whose numbers "+address+" gives", errors.New("no uWSGI master listens there"))
+			note(s, "whose numbers "+address+" gives", errors.New("no uWSGI master is seen to listen there"))
 			continue
 		}
 		source := statsSource{a.At, s.Sockets[server].Master}

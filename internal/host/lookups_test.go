@@ -47,13 +47,20 @@ func (f *fakeSystemd) Service(context.Context, string) (systemd.Service, error) 
 	return systemd.Service{Active: "failed", Args: []string{"/usr/bin/uwsgi_python3", "--listen", "300"}, Environ: []string{"A=b"}}, nil
 }
 
+func unitFact(unit string) facts.Fact[string] {
+	if unit == "" {
+		return facts.Absent[string]()
+	}
+	return facts.Known(unit)
+}
+
 func TestSocketUnits(t *testing.T) {
 	f := &fakeSystemd{}
 	o := options
 	o.SocketUnits, o.AssumeRights = f, true
 	h := newHost(t, o)
 	socket := func(inode uint64, unit string, family facts.Family, address string) facts.Socket {
-		return facts.Socket{ID: facts.SocketID{Inode: inode}, Family: family, Address: address, Master: facts.Process{PID: 1 << 22, Unit: unit}}
+		return facts.Socket{ID: facts.SocketID{Inode: inode}, Family: family, Address: address, Master: facts.Process{PID: 1 << 22, Unit: unitFact(unit)}}
 	}
 	for _, asked := range []int32{5, 7} { // the second time the failed ones only
 		snapshot := facts.Snapshot{Sockets: []facts.Socket{
@@ -67,7 +74,7 @@ func TestSocketUnits(t *testing.T) {
 		h.fill(t.Context(), &o, &budget{time.Minute}, &snapshot)
 		var got []string
 		for _, s := range snapshot.Sockets {
-			got = append(got, fmt.Sprintf("%s %d %s", s.SocketUnit, s.UnitBacklog, s.UnitUnknown))
+			got = append(got, fmt.Sprintf("%s %d %s", s.Unit.Value.Name, s.Unit.Value.Backlog.Value, s.Unit.Unseen()))
 		}
 		bad := systemd.ErrNoManager.Error()
 		if diff := cmp.Diff([]string{"app.socket 128 ", " 0 ", " 0 ", " 0 " + bad, "app.socket 128 ", " 0 " + bad}, got); diff != "" {
@@ -110,12 +117,12 @@ func TestSilentHost(t *testing.T) {
 	o.Patience = 50 * time.Millisecond
 	h := newHost(t, o)
 	var read atomic.Int32
-	h.lookups.config.Ask = func(_ context.Context, p uwsgi.Process) (uwsgi.Config, error) {
+	h.lookups.config.Ask = func(_ context.Context, p uwsgi.Process) (facts.Config, error) {
 		if p.PID == u.Pid {
 			read.Add(1)
 		}
 		<-hang
-		return uwsgi.Config{}, nil
+		return facts.Config{}, nil
 	}
 	h.lookups.rights.Ask = func(_ context.Context, step facts.Step) (struct{}, error) {
 		if step == facts.StepRelisten {
@@ -129,11 +136,11 @@ func TestSilentHost(t *testing.T) {
 		if len(s.Sockets) != 1 || s.Sockets[0].Limit != 100 || len(s.Sockets[0].Workers) != 2 {
 			t.Fatalf("sockets: %+v", s.Sockets)
 		}
-		s.Sockets[0].Master.Unit = "app.service" // there is no systemd here
+		s.Sockets[0].Master.Unit = facts.Known("app.service") // there is no systemd here
 		began := time.Now()
 		h.fill(t.Context(), &o, &budget{o.Patience}, &s)
 		took := time.Since(began)
-		if len(s.Cannot) != 1 || !strings.HasPrefix(s.Cannot[facts.StepRelisten], "it is not known whether qwatch may: it has not answered for ") {
+		if !strings.HasPrefix(s.WhyNot(facts.StepRelisten), "it is not known whether qwatch may: it has not answered for ") {
 			t.Errorf("cannot %v", s.Cannot)
 		}
 		return s.Sockets[0], s.Unseen, took
@@ -146,13 +153,13 @@ func TestSilentHost(t *testing.T) {
 		if took > most+statsDeadline/2 {
 			t.Errorf("look %d took %s", i, took)
 		}
-		for what, got := range map[string]string{"Unread": socket.Unread, "UnitUnknown": socket.UnitUnknown} {
+		for what, got := range map[string]string{"listen": socket.Config.Listen.Unseen(), "reload": socket.Config.ReloadEnds.Unseen(), "unit": socket.Unit.Unseen()} {
 			if !strings.HasPrefix(got, "it has not answered for ") {
 				t.Errorf("look %d: %s %q", i, what, got)
 			}
 		}
-		if socket.Configured != 0 || socket.Stats != nil {
-			t.Errorf("look %d: configured %d, stats %v", i, socket.Configured, socket.Stats)
+		if socket.Stats != nil {
+			t.Errorf("look %d: stats %v", i, socket.Stats)
 		}
 		if diff := cmp.Diff([]string{u.LogFile}, socket.Logs); diff != "" {
 			t.Errorf("look %d: what does answer is missing: %s", i, diff)
@@ -180,21 +187,21 @@ func TestSilentHost(t *testing.T) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.Configure(o)
-	if _, _, err := h.Refused(t.Context(), "app.service"); err == nil || !strings.HasPrefix(err.Error(), "how app.service starts: it has not answered for ") {
-		t.Errorf("refused: %v", err)
+	if got := h.Refused(t.Context(), "app.service"); !strings.HasPrefix(got.Unseen(), "how app.service starts: it has not answered for ") {
+		t.Errorf("refused: %v", got)
 	}
 }
 
 func TestRefused(t *testing.T) {
 	o := options
 	h := newHost(t, o)
-	if _, _, err := h.Refused(t.Context(), "app.service"); err == nil || err.Error() != "how app.service starts: no systemd runs here" {
-		t.Errorf("without systemd: %v", err)
+	if got := h.Refused(t.Context(), "app.service"); got.Unseen() != "how app.service starts: no systemd runs here" {
+		t.Errorf("without systemd: %v", got)
 	}
 	o.Services = &fakeSystemd{}
 	h.Configure(o)
-	if listen, at, err := h.Refused(t.Context(), "app.service"); listen != 300 || at != "command line" || err != nil {
-		t.Errorf("got %d, %q, %v", listen, at, err)
+	if got := h.Refused(t.Context(), "app.service"); got != facts.Known(facts.Setting{Listen: 300, At: "command line"}) {
+		t.Errorf("got %v", got)
 	}
 }
 

@@ -45,10 +45,14 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 
 		DefaultSomaxconn: defaultSomaxconn(),
 		Unseen:           append(slices.Clone(h.walked.unseen), unseen...),
+		HiddenOwners:     h.walked.hidden,
 	}
 	settings(&s, options)
 	for _, v := range views {
 		s.Sockets = append(s.Sockets, h.sockets(v)...)
+	}
+	if s.HiddenOwners != "" {
+		s.Ownerless = h.ownerless(views)
 	}
 	h.rights.Store(&rights{h.walked.targets(), options.SysctlFile})
 	h.fill(ctx, options, wait, &s)
@@ -64,7 +68,7 @@ func (h *Host) sockets(v view) (sockets []facts.Socket) {
 			tcp++
 		}
 	}
-	somaxconn := v.netns.Somaxconn()
+	somaxconn := known(v.netns.Somaxconn())
 	for _, l := range v.listeners {
 		o, ok := h.walked.owned[l.Inode]
 		if !ok {
@@ -94,6 +98,26 @@ func (h *Host) sockets(v view) (sockets []facts.Socket) {
 	return sockets
 }
 
+// ownerless are the listening sockets that no uWSGI is seen to hold.
+func (h *Host) ownerless(views []view) (found []facts.Address) {
+	for _, v := range views {
+		for _, l := range v.listeners {
+			if _, ok := h.walked.owned[l.Inode]; !ok {
+				found = append(found, facts.Address{Family: facts.Family(l.Family), Text: l.Address()})
+			}
+		}
+	}
+	return found
+}
+
+// known is a number that was read, or why it could not be.
+func known(v int, err error) facts.Fact[int] {
+	if err != nil {
+		return facts.Unknown[int](err.Error())
+	}
+	return facts.Known(v)
+}
+
 // booted is when the kernel started, zero if it does not say.
 func booted() time.Time {
 	var since unix.Timespec
@@ -104,20 +128,19 @@ func booted() time.Time {
 }
 
 // defaultSomaxconn is SOMAXCONN of the running kernel (include/linux/socket.h;
-// 19f92a030ca6 in Linux 5.4), 0 if it does not say which it is.
-func defaultSomaxconn() int {
+// 19f92a030ca6 in Linux 5.4).
+func defaultSomaxconn() facts.Fact[int] {
 	var name unix.Utsname
-	if unix.Uname(&name) != nil {
-		return 0
-	}
+	_ = unix.Uname(&name) // it does not fail
+	release := unix.ByteSliceToString(name.Release[:])
 	var major, minor int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
-		return 0
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return facts.Unknown[int](fmt.Sprintf("the kernel calls its version %q", release))
 	}
 	if major > 5 || major == 5 && minor >= 4 {
-		return 4096
+		return facts.Known(4096)
 	}
-	return 128
+	return facts.Known(128)
 }
 
 // note adds what could not be looked at, if there is an error.
@@ -132,8 +155,11 @@ func note(snapshot *facts.Snapshot, what string, err error) {
 func settings(s *facts.Snapshot, options *Options) {
 	s.Sysctl = make(map[string]int)
 	for _, key := range options.Sysctls {
-		if v, err := kernel.Sysctl(sysctld.Path(key)); err == nil {
+		v, err := kernel.Sysctl(sysctld.Path(key))
+		if err == nil {
 			s.Sysctl[key] = v
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			note(s, key, err)
 		}
 	}
 	var err error
@@ -162,22 +188,26 @@ func valuesIn(path string) (map[string]int, error) {
 }
 
 // boot tells what the next boot would set the keys of the options to, and which
-// file would win for all of them. The error names files that could not be
-// read; the rest is good.
-func boot(options *Options) (values map[string]facts.BootValue, winning string, err error) {
+// file would win for all of them. The error names files that could not be read: one
+// of them may set any key to anything.
+func boot(options *Options) (values map[string]facts.Fact[facts.BootValue], winning string, err error) {
 	loaded, err := sysctld.Load(os.DirFS("/"))
 	reader := sysctld.Procps
 	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
 		reader = sysctld.Systemd
 	}
-	values = make(map[string]facts.BootValue)
+	values = make(map[string]facts.Fact[facts.BootValue])
 	for _, key := range options.Sysctls {
-		s, ok := loaded.Winner(reader, key)
-		if !ok {
-			continue
-		}
-		if v, ok := s.Int(); ok {
-			values[key] = facts.BootValue{Value: v, File: s.File, Line: s.Number}
+		s, set := loaded.Winner(reader, key)
+		switch v, ok := s.Int(); {
+		case err != nil:
+			values[key] = facts.Unknown[facts.BootValue](err.Error())
+		case !set:
+			values[key] = facts.Absent[facts.BootValue]()
+		case !ok:
+			values[key] = facts.Unknown[facts.BootValue](fmt.Sprintf("%s:%d sets it to no one number", s.File, s.Number))
+		default:
+			values[key] = facts.Known(facts.BootValue{Value: v, File: s.File, Line: s.Number})
 		}
 	}
 	if file := options.SysctlFile; file != "" {

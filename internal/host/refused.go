@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"qwatch/internal/uwsgi"
+	"qwatch/remediate/facts"
 	"qwatch/systemd"
 )
 
@@ -16,31 +17,34 @@ type Services interface {
 
 // Refused finds the listen backlog with which the uWSGI of a unit that is not
 // running would start, and where that is configured. The log's word that it
-// did not come up is not taken: a unit that runs is an error, as is one that
+// did not come up is not taken: of a unit that runs it is unknown, as of one that
 // starts no uWSGI. It takes a second at most.
-func (h *Host) Refused(ctx context.Context, unit string) (listen int, at string, err error) {
+func (h *Host) Refused(ctx context.Context, unit string) facts.Fact[facts.Setting] {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	c, err := h.lookups.refused.One(ctx, unit)
 	if err != nil {
-		return 0, "", fmt.Errorf("how %s starts: %w", unit, err)
+		return facts.Unknown[facts.Setting](fmt.Sprintf("how %s starts: %v", unit, err))
 	}
-	return c.Listen, c.At, nil
+	return c.Listen
 }
 
 // askRefused is the question of Refused.
-func (h *Host) askRefused(ctx context.Context, unit string) (uwsgi.Config, error) {
+func (h *Host) askRefused(ctx context.Context, unit string) (facts.Config, error) {
 	options := h.options.Load()
 	if options.Services == nil {
-		return uwsgi.Config{}, errNoSystemd
+		return facts.Config{}, errNoSystemd
 	}
 	s, err := options.Services.Service(ctx, unit)
 	switch {
 	case err != nil:
-		return uwsgi.Config{}, err
+		return facts.Config{}, err
 	case s.Active == "active" || s.Active == "reloading":
-		return uwsgi.Config{}, errors.New("it is " + s.Active)
+		return facts.Config{}, errors.New("it is " + s.Active)
 	}
 	c := uwsgi.Command(s.Args, s.Environ, s.Dir, options.Processes)
-	return c, c.Unread
+	if unread := c.Unread(); unread != "" {
+		return c, errors.New(unread)
+	}
+	return c, nil
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type walk struct {
 	owned   map[uint64]owner // by the socket's inode
 	known   map[uint64]bool  // all inodes that were listening then, owned or not
 	unseen  []string
+	hidden  string // why a uWSGI may hold a socket that is not in owned, "" where none can
 }
 
 // stale reports whether the owners must be looked up again. Sockets that were
@@ -42,6 +44,12 @@ func (w *walk) stale(options *Options, views []view, now time.Time) bool {
 
 func (w *walk) note(err error) { w.unseen = append(w.unseen, err.Error()) }
 
+// hide notes why the owners of sockets are not seen.
+func (w *walk) hide(err error) {
+	w.note(err)
+	w.hidden = cmp.Or(w.hidden, err.Error())
+}
+
 // walk finds the uWSGI processes, opens the namespaces in which they live, and
 // tells the owners of the sockets. views is what was listening just before: a
 // socket that appears during the walk is new to the next Sample.
@@ -52,7 +60,7 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	}
 	w := walk{options: options, at: time.Now(), procs: procs, owned: owners(procs), known: make(map[uint64]bool)}
 	if hidden {
-		w.note(kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")))
+		w.hide(kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")))
 	}
 	h.openNetNS(&w)
 	args := h.lookups.arguments(ctx, wait, procs)
@@ -70,7 +78,7 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	}
 	// A zombie has lost its descriptors, whatever right there is.
 	for _, p := range roots(procs, func(p *kernel.Process) bool { return p.Denied != nil && p.State != 'Z' }) {
-		w.note(kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), p.Denied))
+		w.hide(kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), p.Denied))
 	}
 	h.walked = w
 	return nil
@@ -96,12 +104,12 @@ func (h *Host) openNetNS(w *walk) {
 			name += " in " + c
 		}
 		if p.NetNS == 0 {
-			w.note(kernel.Explain(kernel.EnterNetNS, name, kernel.Hidden("it lives in another network namespace")))
+			w.hide(kernel.Explain(kernel.EnterNetNS, name, kernel.Hidden("it lives in another network namespace")))
 			continue
 		}
 		if len(h.netns) > maxNetNS {
 			failed[p.NetNS] = true
-			w.unseen = append(w.unseen, fmt.Sprintf("%s: more than %d network namespaces hold a uWSGI", name, maxNetNS))
+			w.hide(fmt.Errorf("%s: more than %d network namespaces hold a uWSGI", name, maxNetNS))
 			continue
 		}
 		n, err := kernel.OpenNetNSOf(p.PID)
@@ -110,7 +118,7 @@ func (h *Host) openNetNS(w *walk) {
 		}
 		if err != nil {
 			failed[p.NetNS] = true
-			w.unseen = append(w.unseen, fmt.Sprintf("%s: its network namespace %d: %v", name, p.NetNS, err))
+			w.hide(fmt.Errorf("%s: its network namespace %d: %w", name, p.NetNS, err))
 			continue
 		}
 		h.netns = append(h.netns, n)
@@ -124,8 +132,19 @@ func (h *Host) closeNetNS(n *kernel.NetNS) {
 
 // identity names a process as facts do.
 func identity(p *kernel.Process) facts.Process {
-	f := facts.Process{PID: p.PID, Start: p.Start, Comm: p.Comm, UID: p.UID}
-	f.Unit, f.Container = systemd.UnitOfCgroup(p.Cgroup)
+	f := facts.Process{PID: p.PID, Start: p.Start, Comm: p.Comm, UID: facts.Unknown[int]("/proc does not show it")}
+	if p.UID >= 0 {
+		f.UID = facts.Known(p.UID)
+	}
+	var unit string
+	switch unit, f.Container = systemd.UnitOfCgroup(p.Cgroup); {
+	case p.CgroupErr != nil:
+		f.Unit = facts.Unknown[string](p.CgroupErr.Error())
+	case unit == "":
+		f.Unit = facts.Absent[string]()
+	default:
+		f.Unit = facts.Known(unit)
+	}
 	return f
 }
 

@@ -25,6 +25,7 @@ type NetNS struct {
 	netstatInode uint64 // each namespace has its own
 	snmp         *os.File
 	somaxconn    *os.File // nil where it could not be opened
+	noSomaxconn  error    // why
 }
 
 // OpenNetNS opens the network namespace of the calling thread.
@@ -52,7 +53,7 @@ func OpenNetNS() (n *NetNS, err error) {
 		return n, err
 	}
 	// Without it a namespace can still be watched.
-	n.somaxconn, _ = os.Open(SysctlDir + "net/core/somaxconn")
+	n.somaxconn, n.noSomaxconn = os.Open(SysctlDir + "net/core/somaxconn")
 	return n, nil
 }
 
@@ -172,14 +173,16 @@ func (n *NetNS) Counters() (overflows, opens uint64, err error) {
 	return overflows, counter(b, "Tcp:", "PassiveOpens"), nil
 }
 
-// Somaxconn reads net.core.somaxconn, 0 where it cannot be read.
-func (n *NetNS) Somaxconn() int {
+// Somaxconn reads net.core.somaxconn.
+func (n *NetNS) Somaxconn() (int, error) {
 	if n.somaxconn == nil {
-		return 0
+		return 0, n.noSomaxconn
 	}
-	b, _ := readAt0(int(n.somaxconn.Fd()), n.somaxconn.Name())
-	v, _ := strconv.Atoi(string(bytes.TrimSpace(b)))
-	return v
+	b, err := readAt0(int(n.somaxconn.Fd()), n.somaxconn.Name())
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(bytes.TrimSpace(b)))
 }
 
 // counter finds a value in the text of /proc/net/netstat or snmp: lines in

@@ -34,6 +34,8 @@ type Process struct {
 	Stat
 	UID    int    // the effective one, -1 where it is not shown
 	Cgroup string // /proc/PID/cgroup, "" where the kernel has none
+	// CgroupErr says why Cgroup could not be read, nil where it was.
+	CgroupErr error
 
 	NetNS uint64 // the inode of its network namespace, 0 where it may not be known
 	// Sockets are the sockets that it holds: inode to lowest descriptor.
@@ -141,8 +143,10 @@ func readProcess(pid int, own *NetNS) (Process, error) {
 		return Process{}, err
 	}
 	p.UID = effectiveUID(status)
-	cgroup, _ := read(procPath(pid, "cgroup")) // a kernel may have none
-	p.Cgroup = string(cgroup)
+	cgroup, err := read(procPath(pid, "cgroup"))
+	if p.Cgroup = string(cgroup); !errors.Is(err, fs.ErrNotExist) { // a kernel may have none
+		p.CgroupErr = err
+	}
 	p.NetNS = netnsOf(pid, own)
 	p.Sockets, p.Denied = Sockets(pid)
 

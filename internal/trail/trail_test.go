@@ -38,14 +38,15 @@ func defaults() remediate.Policy {
 func full() remediate.Case {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
-		Length: 129, Limit: 128, FD: 3, Somaxconn: 128,
-		Master:     facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: "app.service"},
-		Workers:    make([]facts.Worker, 4),
-		Configured: 128, ConfiguredAt: "/etc/uwsgi/app.ini:3",
+		Length: 129, Limit: 128, FD: 3, Somaxconn: facts.Known(128),
+		Master:  facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
+		Workers: make([]facts.Worker, 4),
+		Config:  facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
+		Unit:    facts.Absent[facts.SocketUnit](),
 	}
 	return remediate.Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},
-		Facts:    facts.Snapshot{At: now, Sockets: []facts.Socket{s}, Sysctl: map[string]int{"net.core.somaxconn": 128}},
+		Facts:    facts.Snapshot{At: now, Sockets: []facts.Socket{s}, Sysctl: map[string]int{"net.core.somaxconn": 128}, Cannot: facts.Allowed()},
 		Socket:   s,
 		Evidence: facts.Evidence{Samples: 4, Full: 3, Peak: 129, Limit: 128},
 	}

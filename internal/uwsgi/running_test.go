@@ -13,6 +13,7 @@ import (
 
 	"qwatch/internal/kernel"
 	"qwatch/internal/testbed"
+	"qwatch/remediate/facts"
 )
 
 func TestMain(m *testing.M) { testbed.Main(m) }
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) { testbed.Main(m) }
 var names = []string{"uwsgi", "uwsgi-core"}
 
 // running reads the configuration of a real uWSGI.
-func running(t *testing.T, u *testbed.UWSGI) Config {
+func running(t *testing.T, u *testbed.UWSGI) facts.Config {
 	t.Helper()
 	st, err := kernel.ReadStat(u.Pid)
 	if err != nil {
@@ -39,7 +40,7 @@ func TestRunningWithoutOpenat2(t *testing.T) {
 	}
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5326", Args: []string{"--ini", ini}})
 	withoutOpenat2(t, func() {
-		want := Config{Listen: 90, At: ini + ":3", File: ini, ReloadEnds: "exit-on-reload (" + ini + ":2)"}
+		want := facts.Config{Listen: facts.Known(facts.Setting{Listen: 90, At: ini + ":3"}), File: ini, ReloadEnds: facts.Known("exit-on-reload (" + ini + ":2)")}
 		if got := running(t, u); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -86,11 +87,11 @@ func TestRunningWithoutMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5327", Workers: 2, Args: []string{"--ini", ini}})
-	want := Config{Listen: 100, At: "default", File: ini, ReloadEnds: "it runs without a master process"}
+	want := facts.Config{Listen: facts.Known(facts.Setting{Listen: 100, At: "default"}), File: ini, ReloadEnds: facts.Known("it runs without a master process")}
 	if got := running(t, u); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := Running(Process{PID: 1 << 22}, names); got.Unread == nil || got.Listen != 0 {
+	if got := Running(Process{PID: 1 << 22}, names); got.ReloadEnds.Unseen() == "" || got.Listen.Unseen() == "" {
 		t.Errorf("of no process: %+v", got)
 	}
 }
@@ -126,7 +127,7 @@ func TestRunningUnderTitle(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	for i, title := range []string{"uwsgi", "uwsgi master", "a title of its own"} {
 		u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5330+i), Args: []string{"--procname-master", title}})
-		if got := running(t, u); got.Listen != 0 || fmt.Sprint(got.Unread) != "its command line is overwritten (procname, setproctitle)" {
+		if got := running(t, u); got.Listen.Unseen() != got.Unread() || got.Unread() != "its command line is overwritten (procname, setproctitle)" {
 			t.Errorf("%s: %+v", title, got)
 		}
 	}
@@ -148,7 +149,7 @@ func TestCommand(t *testing.T) {
 		{nil, 0, true},
 	} {
 		got := Command(c.args, []string{"A=b"}, dir, names)
-		if got.Listen != c.listen || (got.Unread != nil) != c.unread {
+		if got.Listen.Value.Listen != c.listen || (got.Unread() != "") != c.unread {
 			t.Errorf("%q: got %+v", c.args, got)
 		}
 	}

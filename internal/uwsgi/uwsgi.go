@@ -18,26 +18,9 @@ import (
 	"qwatch/remediate/facts"
 )
 
-// Config is what a uWSGI is configured to, as its next start would read it.
-type Config struct {
-	// Listen is the listen backlog, 0 where it is not known, and At where it
-	// stands ("/etc/uwsgi/app.ini:12", "command line", "default").
-	Listen int
-	At     string
-	// File is the first file that an option was read from, "" where none was.
-	File string
-	// ReloadEnds says why a reload would end it, "" where nothing says so.
-	ReloadEnds string
-	// Unread says what of all this is not known, nil where all is.
-	Unread error
-}
-
-// Fill puts what is known into the facts of a socket.
-func (c Config) Fill(s *facts.Socket) {
-	s.Configured, s.ConfiguredAt, s.ConfigFile, s.ReloadEnds, s.Unread = c.Listen, c.At, c.File, c.ReloadEnds, ""
-	if c.Unread != nil {
-		s.Unread = c.Unread.Error()
-	}
+// Unseen is a configuration of which nothing is known, and why.
+func Unseen(why error) facts.Config {
+	return facts.Config{Listen: facts.Unknown[facts.Setting](why.Error()), ReloadEnds: facts.Unknown[string](why.Error())}
 }
 
 // Process names a running uWSGI. Contained says that it runs in a container.
@@ -56,7 +39,8 @@ func ProcessOf(master facts.Process) Process {
 // Running reads the configuration of a running master; names are those of
 // uWSGI's executable. It blocks while a file system, or the process' memory,
 // does not answer.
-func Running(master Process, names []string) (c Config) {
+func Running(master Process, names []string) facts.Config {
+	c := reading{Config: facts.Config{ReloadEnds: facts.Absent[string]()}}
 	// A master ends all on SIGQUIT (core/master.c, master_loop). A worker, or a
 	// uWSGI without a master, ignores it, and SIGHUP ends it.
 	isMaster, err := kernel.Catches(master.PID, unix.SIGQUIT)
@@ -64,17 +48,17 @@ func Running(master Process, names []string) (c Config) {
 	case err != nil:
 		c.unread(fmt.Errorf("whether it is a master process: %w", err))
 	case !isMaster:
-		c.ReloadEnds = "it runs without a master process"
+		c.ends("it runs without a master process")
 	}
 	args, err := kernel.Args(master.PID)
 	if err != nil {
 		c.unread(err)
-		return c
+		return c.Config
 	}
 	st, _ := kernel.ReadStat(master.PID)
 	if st.ArgsSize > size(args) || overwritten(args, names, kernel.Executable(master.PID)) {
 		c.unread(errors.New("its command line is overwritten (procname, setproctitle)"))
-		return c
+		return c.Config
 	}
 	in := uwsgiconf.Input{Args: args}
 	in.Environ, err = kernel.Environ(master.PID)
@@ -96,23 +80,26 @@ func Running(master Process, names []string) (c Config) {
 		root, err = kernel.OpenRoot()
 	}
 	c.read(in, root, err)
-	return c
+	return c.Config
 }
+
+// reading is a configuration as far as it was read.
+type reading struct{ facts.Config }
 
 // Command reads the configuration with which a command would start a uWSGI on
 // this host; dir is its working directory. It blocks as Running does.
-func Command(args, environ []string, dir string, names []string) (c Config) {
+func Command(args, environ []string, dir string, names []string) facts.Config {
 	if overwritten(args, names, "") {
-		c.Unread = errors.New("it does not start a uWSGI itself")
-		return c
+		return Unseen(errors.New("it does not start a uWSGI itself"))
 	}
+	c := reading{Config: facts.Config{ReloadEnds: facts.Absent[string]()}}
 	root, err := kernel.OpenRoot()
 	c.read(uwsgiconf.Input{Args: args, Environ: environ, Dirs: []string{filepath.Join("/", dir)}}, root, err)
-	return c
+	return c.Config
 }
 
 // read follows the configuration. rootErr says why there is no root.
-func (c *Config) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
+func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
 	in.Read = root.ReadFile
 	if rootErr != nil {
 		in.Read = func(string) ([]byte, error) { return nil, rootErr }
@@ -122,7 +109,9 @@ func (c *Config) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
 	in.Hostname, _ = os.Hostname() // uname(2) does not fail
 	setting, err := uwsgiconf.Find(in)
 	if err == nil {
-		c.Listen, c.At = setting.Listen, setting.At
+		c.Listen = facts.Known(facts.Setting{Listen: setting.Listen, At: setting.At})
+	} else {
+		c.unread(err)
 	}
 	c.unread(setting.Unread)
 	for _, o := range setting.Options {
@@ -130,15 +119,29 @@ func (c *Config) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
 			c.File = o.At[:i]
 		}
 	}
-	if at := exitOnReload(setting.Options); at != "" && c.ReloadEnds == "" {
-		c.ReloadEnds = "exit-on-reload (" + at + ")"
+	if at := exitOnReload(setting.Options); at != "" {
+		c.ends("exit-on-reload (" + at + ")")
 	}
 }
 
-// unread keeps the first reason.
-func (c *Config) unread(err error) {
-	if c.Unread == nil {
-		c.Unread = err
+// ends keeps the first reason why a reload ends it, which holds whatever else
+// is not known.
+func (c *reading) ends(why string) {
+	if c.ReloadEnds.State != facts.StateKnown {
+		c.ReloadEnds = facts.Known(why)
+	}
+}
+
+// unread keeps the first reason why something is not known.
+func (c *reading) unread(err error) {
+	switch {
+	case err == nil:
+		return
+	case c.ReloadEnds.IsAbsent():
+		c.ReloadEnds = facts.Unknown[string](err.Error())
+	}
+	if c.Listen == (facts.Fact[facts.Setting]{}) {
+		c.Listen = facts.Unknown[facts.Setting](err.Error())
 	}
 }
 

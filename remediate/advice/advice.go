@@ -31,7 +31,7 @@ func Capacity(s facts.Socket) []string {
 // KeepLimit says how the limit that the socket has outlasts a restart, if it
 // does not.
 func KeepLimit(s facts.Socket) []string {
-	if next := s.AfterRestart(); next > 0 && next < s.Limit {
+	if next, known := s.AfterRestart().Get(); known && next < s.Limit {
 		return []string{Persist(s, s.Limit)}
 	}
 	return nil
@@ -62,19 +62,20 @@ func StatsServer(s facts.Socket) string {
 // SetListen says how uWSGI is given this listen.
 func SetListen(s facts.Socket, listen int) string {
 	n := strconv.Itoa(listen)
-	if s.Configured == 0 || s.ConfiguredAt == "" || s.ConfiguredAt == "default" {
+	now, known := s.Config.Listen.Get()
+	if !known || now.At == "default" {
 		return set(s, "listen", n)
 	}
-	return fmt.Sprintf("%s (now %d)", setAt(s.ConfiguredAt, "listen", n), s.Configured)
+	return fmt.Sprintf("%s (now %d)", setAt(now.At, "listen", n), now.Listen)
 }
 
 // Persist says how the socket comes up with this limit the next time.
 func Persist(s facts.Socket, limit int) string {
 	how, restart := setEither(s, limit), "a restart"
-	if s.SocketUnit != "" {
-		how, restart = setBacklog(s, limit), "a restart of that unit" // one of the service changes nothing
+	if unit, ok := s.Unit.Get(); ok {
+		how, restart = setBacklog(unit, limit), "a restart of that unit" // one of the service changes nothing
 	}
-	if next := s.AfterRestart(); next > 0 && next < s.Limit {
+	if next, known := s.AfterRestart().Get(); known && next < s.Limit {
 		return fmt.Sprintf("%s, or %s brings %d back", how, restart, next)
 	}
 	return how + ", so that it outlasts " + restart
@@ -82,18 +83,19 @@ func Persist(s facts.Socket, limit int) string {
 
 // Restart says how a socket gets this limit that it cannot get while it runs.
 func Restart(s facts.Socket, limit int) string {
-	switch {
-	case s.SocketUnit != "" && s.UnitBacklog >= limit:
-		return fmt.Sprintf("restart %s with its service to get the Backlog=%d that it has: a running socket keeps its limit", s.SocketUnit, s.UnitBacklog)
-	case s.SocketUnit != "":
-		return setBacklog(s, limit) + " and restart that unit with its service: a running socket keeps its limit"
-	case s.Configured >= limit:
-		return fmt.Sprintf("restart uWSGI to get the listen = %d that it is configured to: a reload does not do it, and before 2.0.18 `socket = :0` ignored it", s.Configured)
+	unit, isUnits := s.Unit.Get()
+	switch next := s.AfterRestart(); {
+	case isUnits && next.Value >= limit:
+		return fmt.Sprintf("restart %s with its service to get the Backlog=%d that it has: a running socket keeps its limit", unit.Name, next.Value)
+	case isUnits:
+		return setBacklog(unit, limit) + " and restart that unit with its service: a running socket keeps its limit"
+	case next.Value >= limit:
+		return fmt.Sprintf("restart uWSGI to get the listen = %d that it is configured to: a reload does not do it, and before 2.0.18 `socket = :0` ignored it", next.Value)
 	}
 	how := setEither(s, limit)
 	switch {
 	case strings.HasPrefix(how, "start "):
-	case s.UnitUnknown != "":
+	case s.Unit.Unseen() != "":
 		how += ", and restart uWSGI"
 	default:
 		how += " and restart uWSGI"
@@ -101,13 +103,13 @@ func Restart(s facts.Socket, limit int) string {
 	return how + ": a running socket keeps its limit, also over most reloads"
 }
 
-func setBacklog(s facts.Socket, limit int) string {
-	return fmt.Sprintf("set Backlog=%d under [Socket] by `systemctl edit %s`", limit, s.SocketUnit)
+func setBacklog(unit facts.SocketUnit, limit int) string {
+	return fmt.Sprintf("set Backlog=%d under [Socket] by `systemctl edit %s`", limit, unit.Name)
 }
 
 // setEither is SetListen, and the other way where it may be the right one.
 func setEither(s facts.Socket, limit int) string {
-	if s.UnitUnknown != "" {
+	if s.Unit.Unseen() != "" {
 		return fmt.Sprintf("%s, or Backlog=%d under [Socket] if a .socket unit holds it", SetListen(s, limit), limit)
 	}
 	return SetListen(s, limit)
@@ -131,33 +133,35 @@ func Somaxconn(s facts.Socket, value int, file string) []string {
 }
 
 // BeforeRestart says what a uWSGI needs before it can start again, "" where it
-// can: it makes no socket while listen is over somaxconn (core/socket.c,
+// can or that is not known: it makes no socket while listen is over somaxconn (core/socket.c,
 // create_server_socket), and ends.
 func BeforeRestart(s facts.Socket) string {
-	if s.Somaxconn == 0 || s.Configured <= s.Somaxconn {
+	listen, known := s.Config.Listen.Get()
+	somaxconn, seen := s.Somaxconn.Get()
+	if !known || !seen || listen.Listen <= somaxconn {
 		return ""
 	}
 	what := "uWSGI refuses to start"
-	if s.SocketUnit != "" {
+	if s.Unit.State == facts.StateKnown {
 		what += " if it makes any socket of its own (stats, http)"
 	}
-	return fmt.Sprintf("raise somaxconn to %d before any restart: with %d and listen = %d (%s) %s", s.Configured, s.Somaxconn, s.Configured, s.ConfiguredAt, what)
+	return fmt.Sprintf("raise somaxconn to %d before any restart: with %d and listen = %d (%s) %s", listen.Listen, somaxconn, listen.Listen, listen.At, what)
 }
 
 // set says how uWSGI is given an option, where the rest of its configuration
 // stands.
 func set(s facts.Socket, option, value string) string {
-	at := s.ConfiguredAt
+	at := s.Config.Listen.Value.At
 	if i := strings.LastIndexByte(at, ':'); i >= 0 {
 		at = at[:i] // without the line, which is listen's
 	}
-	if s.ConfigFile != "" || at == "default" {
-		at = s.ConfigFile
+	if s.Config.File != "" || at == "default" {
+		at = s.Config.File
 	}
 	return setAt(at, option, value)
 }
 
-// setAt says how uWSGI is given an option where facts.Socket.ConfiguredAt says,
+// setAt says how uWSGI is given an option where facts.Setting.At says,
 // or in a file; "" is somewhere.
 func setAt(at, option, value string) string {
 	switch {

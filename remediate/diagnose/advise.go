@@ -63,8 +63,8 @@ func (m measured) unstick() (list []string) {
 	switch master := m.socket.Master; {
 	case master.Container != "":
 		how = "the container " + master.Container
-	case master.Unit != "":
-		how += ": systemctl restart " + master.Unit
+	case master.Unit.Value != "":
+		how += ": systemctl restart " + master.Unit.Value
 	}
 	list = append(list, fmt.Sprintf("restart %s (a graceful reload would wait for the stuck workers)", how))
 	return append(append(list, m.harakiri()...), "a longer queue would only let more clients wait for nothing")
@@ -135,11 +135,11 @@ func (m measured) moreWorkers() string {
 // lengthen says how to give the socket this limit for good.
 func (m measured) lengthen(target int) (list []string) {
 	s := m.socket
-	if s.Somaxconn > 0 && s.Somaxconn < target {
-		list = advice.Somaxconn(s, max(target, s.Configured), m.Bounds.SysctlFile)
+	if now, known := s.Somaxconn.Get(); known && now < target {
+		list = advice.Somaxconn(s, max(target, s.Config.Listen.Value.Listen), m.Bounds.SysctlFile)
 	}
-	switch next := s.AfterRestart(); {
-	case next < target:
+	switch next, known := s.AfterRestart().Get(); {
+	case !known || next < target:
 		list = append(list, advice.Persist(s, target))
 	case s.Limit < next:
 		list = append(list, advice.Restart(s, target))

@@ -32,9 +32,10 @@ var update = flag.Bool("update", false, "write testdata anew")
 func input(over time.Duration, length, limit int, change ...func(*Input)) Input {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
-		Length: length, Limit: limit, Somaxconn: 4096, SoleListener: true,
-		Master:     facts.Process{PID: 10, Start: 100, Comm: "uwsgi", Unit: "app.service"},
-		Configured: limit, ConfiguredAt: "/etc/uwsgi/app.ini:12",
+		Length: length, Limit: limit, Somaxconn: facts.Known(4096), SoleListener: true,
+		Master: facts.Process{PID: 10, Start: 100, Comm: "uwsgi", Unit: facts.Known("app.service")},
+		Config: facts.Config{Listen: facts.Known(facts.Setting{Listen: limit, At: "/etc/uwsgi/app.ini:12"}), ReloadEnds: facts.Absent[string]()},
+		Unit:   facts.Absent[facts.SocketUnit](),
 	}
 	for i := range 4 {
 		s.Workers = append(s.Workers, facts.Worker{Process: facts.Process{PID: 11 + i, Start: 200, Comm: "uwsgi"}, State: 'S', Ticks: 5000, Switches: 900})
@@ -116,7 +117,7 @@ func counted(requests uint64, response time.Duration) func(*Input) {
 }
 
 func container(s *facts.Socket) {
-	s.OtherNetNS, s.Master.Container, s.Master.Unit = true, "web-1", ""
+	s.OtherNetNS, s.Master.Container, s.Master.Unit = true, "web-1", facts.Absent[string]()
 }
 
 // complaints are what people with a full listen queue reported, as far as a
@@ -127,23 +128,29 @@ var complaints = []struct {
 	in   Input
 }{
 	{"Stack Overflow 12340047: backlog limited to 100, at 99 % of the capacity", input(20*time.Second, 101, 100,
-		socket(func(s *facts.Socket) { s.ConfiguredAt = "default" }), accepting(20, 1), earlier(10*time.Second, 0.97))},
+		socket(func(s *facts.Socket) { s.Config.Listen.Value.At = "default" }), accepting(20, 1), earlier(10*time.Second, 0.97))},
 	{"--listen 2048, yet (129/128)", input(3*time.Second, 129, 128,
-		socket(func(s *facts.Socket) { s.Configured, s.ConfiguredAt, s.Somaxconn = 2048, "command line", 128 }))},
+		socket(func(s *facts.Socket) {
+			s.Config.Listen.Value.Listen, s.Config.Listen.Value.At, s.Somaxconn = 2048, "command line", facts.Known(128)
+		}))},
 	{"unbit/uwsgi#378: the next start will be refused", input(3*time.Second, 0, 1024,
-		socket(func(s *facts.Socket) { s.Somaxconn = 128 }), marked(matcher.MarkNoStart), func(g *Input) { g.Marks[0].Limit = 128 })},
+		socket(func(s *facts.Socket) { s.Somaxconn = facts.Known(128) }), marked(matcher.MarkNoStart), func(g *Input) { g.Marks[0].Limit = 128 })},
 	{"alerta/docker-alerta#341, redimp/otterwiki#342, docker/for-linux#1068, OpenShift: somaxconn of the container", input(3*time.Second, 129, 128,
-		socket(func(s *facts.Socket) { s.Configured, s.Somaxconn = 128, 128 }), socket(container))},
+		socket(func(s *facts.Socket) { s.Config.Listen.Value.Listen, s.Somaxconn = 128, facts.Known(128) }), socket(container))},
 	{"unbit/uwsgi#2235: workers respawn together", input(20*time.Second, 129, 128, born(4*time.Second), accepting(30, 0))},
 	{"unbit/uwsgi#1647: UNIX socket, stuck workers", input(20*time.Second, 101, 100,
 		socket(func(s *facts.Socket) { s.Family, s.Address = facts.Unix, "/run/app.sock" }), earlier(20*time.Second, 0))},
 	{"getsentry/self-hosted#1573: slow requests", input(30*time.Second, 101, 100,
-		socket(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 100, "/etc/sentry/uwsgi.yml:3" }),
+		socket(func(s *facts.Socket) {
+			s.Config.Listen.Value.Listen, s.Config.Listen.Value.At = 100, "/etc/sentry/uwsgi.yml:3"
+		}),
 		func(g *Input) { g.Now.Socket.SoleListener = false }, earlier(30*time.Second, 0.05), counted(20, 6*time.Second))},
 	{"getsentry/self-hosted#3404: raised as far as it may be, and still full", input(3*time.Second, 8193, 8192,
-		socket(func(s *facts.Socket) { s.Configured, s.Somaxconn = 500, 8192 }))},
+		socket(func(s *facts.Socket) { s.Config.Listen.Value.Listen, s.Somaxconn = 500, facts.Known(8192) }))},
 	{"datopian/giftless#184: 1024 helped for a while", input(60*time.Second, 1025, 1024,
-		socket(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 100, "/app/uwsgi.json:4" }), accepting(8, 4), marked(matcher.MarkHarakiri))},
+		socket(func(s *facts.Socket) {
+			s.Config.Listen.Value.Listen, s.Config.Listen.Value.At = 100, "/app/uwsgi.json:4"
+		}), accepting(8, 4), marked(matcher.MarkHarakiri))},
 	{"unbit/uwsgi#2444: workers asleep", input(16*time.Second, 129, 128, earlier(16*time.Second, 0))},
 	{"unbit/uwsgi#1369: full right after a reload", input(9*time.Second, 101, 100, born(8*time.Second), marked(matcher.MarkReloaded),
 		func(g *Input) {
@@ -161,31 +168,41 @@ var complaints = []struct {
 	{"PennyDreadful#5798: slow start", input(6*time.Second, 101, 100, socket(func(s *facts.Socket) {
 		s.Workers, s.Master.Start = nil, uint64((time.Hour-8*time.Second)/clockTick)
 	}))},
-	{"unbit/uwsgi#1822: listen is ignored", input(3*time.Second, 101, 100, socket(func(s *facts.Socket) { s.Configured = 1024 }))},
+	{"unbit/uwsgi#1822: listen is ignored", input(3*time.Second, 101, 100, socket(func(s *facts.Socket) { s.Config.Listen.Value.Listen = 1024 }))},
 	{"unbit/uwsgi#1804: bursts under a second", input(3*time.Second, 90, 100,
-		socket(func(s *facts.Socket) { s.ConfiguredAt = "default" }), accepting(200, 3))},
+		socket(func(s *facts.Socket) { s.Config.Listen.Value.At = "default" }), accepting(200, 3))},
 	{"betagouv/mrs#1207: stepwise", input(20*time.Second, 1025, 1024,
-		socket(func(s *facts.Socket) { s.Configured, s.ConfiguredAt = 128, "/etc/uwsgi/app.xml:4" }), accepting(300, 0))},
+		socket(func(s *facts.Socket) {
+			s.Config.Listen.Value.Listen, s.Config.Listen.Value.At = 128, "/etc/uwsgi/app.xml:4"
+		}), accepting(300, 0))},
 	{"the same behind a proxy on one host, without a stats server", input(20*time.Second, 1025, 1024,
 		accepting(300, 0), earlier(10*time.Second, 0.7), func(g *Input) { g.Now.Socket.SoleListener = false })},
 	{"cnblogs 11238862: replies slowed by a firewall", input(30*time.Second, 101, 100, accepting(2, 0.5), earlier(10*time.Second, 0.01))},
 	{"systemd#4629: Backlog= of the socket unit", input(3*time.Second, 129, 128,
-		socket(func(s *facts.Socket) { s.SocketUnit, s.UnitBacklog, s.Configured = "app.socket", 128, 1024 }))},
+		socket(func(s *facts.Socket) {
+			s.Unit, s.Config.Listen.Value.Listen = facts.Known(facts.SocketUnit{Name: "app.socket", Backlog: facts.Known(128)}), 1024
+		}))},
 	{"systemd PR#28018: Backlog= cut by somaxconn", input(3*time.Second, 129, 128,
 		socket(func(s *facts.Socket) {
-			s.SocketUnit, s.UnitBacklog, s.Configured, s.Somaxconn = "app.socket", 4096, 1024, 128
+			s.Unit, s.Config.Listen.Value.Listen, s.Somaxconn = facts.Known(facts.SocketUnit{Name: "app.socket", Backlog: facts.Known(4096)}), 1024, facts.Known(128)
 		}))},
 	{"Backlog=128, and the socket is raised", input(3*time.Second, 1025, 1024,
-		socket(func(s *facts.Socket) { s.SocketUnit, s.UnitBacklog, s.Configured = "app.socket", 128, 0 }))},
+		socket(func(s *facts.Socket) {
+			s.Unit, s.Config.Listen = facts.Known(facts.SocketUnit{Name: "app.socket", Backlog: facts.Known(128)}), facts.Unknown[facts.Setting]("permission denied")
+		}))},
 	{"Backlog= is enough, but not that of the socket that is open", input(3*time.Second, 129, 128,
-		socket(func(s *facts.Socket) { s.SocketUnit, s.UnitBacklog, s.Configured = "app.socket", 2048, 0 }))},
+		socket(func(s *facts.Socket) {
+			s.Unit, s.Config.Listen = facts.Known(facts.SocketUnit{Name: "app.socket", Backlog: facts.Known(2048)}), facts.Unknown[facts.Setting]("permission denied")
+		}))},
 	{"Backlog= is not known", input(3*time.Second, 129, 128,
-		socket(func(s *facts.Socket) { s.SocketUnit, s.Configured = "app.socket", 1024 }))},
+		socket(func(s *facts.Socket) {
+			s.Unit, s.Config.Listen.Value.Listen = facts.Known(facts.SocketUnit{Name: "app.socket"}), 1024
+		}))},
 	{"systemd does not answer", input(3*time.Second, 129, 128,
-		socket(func(s *facts.Socket) { s.UnitUnknown = "systemd has not answered for 1s" }))},
+		socket(func(s *facts.Socket) { s.Unit = facts.Unknown[facts.SocketUnit]("systemd has not answered for 1s") }))},
 	{"a YAML user whose file sets no listen", input(20*time.Second, 101, 100, accepting(2, 0), earlier(10*time.Second, 0.01),
 		socket(func(s *facts.Socket) {
-			s.Configured, s.ConfiguredAt, s.ConfigFile, s.SoleListener = 100, "default", "/etc/uwsgi/app.yaml", false
+			s.Config.Listen.Value.Listen, s.Config.Listen.Value.At, s.Config.File, s.SoleListener = 100, "default", "/etc/uwsgi/app.yaml", false
 		}))},
 }
 
@@ -359,7 +376,7 @@ func FuzzDiagnose(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seconds uint8, length, limit, configured, somaxconn int, state byte, ticks, opens uint64, alone bool) {
 		g := input(time.Duration(seconds)*time.Second, length, limit, each(func(w *facts.Worker) { w.State = state }), earlier(time.Duration(seconds)*time.Second, 0))
 		g.Now.Socket.SoleListener = alone
-		g.Now.Socket.Configured, g.Now.Socket.Somaxconn = configured, somaxconn
+		g.Now.Socket.Config.Listen.Value.Listen, g.Now.Socket.Somaxconn = configured, facts.Known(somaxconn)
 		g.Now.Socket.Workers[0].Ticks = ticks
 		g.Samples[len(g.Samples)-1].Opens = opens
 		d := Diagnose(g)

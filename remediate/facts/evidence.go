@@ -14,6 +14,8 @@ type Evidence struct {
 	Peak      int // longest queue
 	Limit     int // the limit at the newest sample
 	Overflows uint64
+	// Uncounted is true where nothing counts the overflows of such a socket.
+	Uncounted bool
 	// OthersCalm is true where no other uWSGI socket of the namespace was found
 	// at least half full, so that the namespace's overflows are likely this
 	// one's.
@@ -29,7 +31,7 @@ type Evidence struct {
 // refuses connect(2) itself (net/unix/af_unix.c unix_stream_connect), so for
 // one there are none.
 func Weigh(s Socket, samples []Sample, since time.Time) Evidence {
-	e := Evidence{OthersCalm: true, SoleListener: s.SoleListener}
+	e := Evidence{OthersCalm: true, SoleListener: s.SoleListener, Uncounted: s.Family == Unix}
 	var first, last Sample
 	for _, r := range samples {
 		switch {
@@ -53,7 +55,7 @@ func Weigh(s Socket, samples []Sample, since time.Time) Evidence {
 	if e.Samples > 0 {
 		e.Limit = last.Limit
 		e.Over = last.At.Sub(first.At)
-		if last.Overflows > first.Overflows && s.Family != Unix {
+		if last.Overflows > first.Overflows && !e.Uncounted {
 			e.Overflows = last.Overflows - first.Overflows
 		}
 	}
@@ -79,8 +81,11 @@ func (e Evidence) String() string {
 	}
 	s := fmt.Sprintf("%d of %s over %s found the queue full (longest %d, limit %d)",
 		e.Full, text.Plural(e.Samples, "sample", "samples"), e.Over.Round(100*time.Millisecond), e.Peak, e.Limit)
-	if e.Overflows > 0 {
+	switch {
+	case e.Overflows > 0:
 		return s + ", " + text.Plural(int(e.Overflows), "overflow", "overflows") + " in its network namespace"
+	case e.Samples == 1 || e.Uncounted: // whether there were any was not seen
+		return s
 	}
 	return s + ", no overflows"
 }

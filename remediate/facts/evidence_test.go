@@ -23,10 +23,10 @@ func TestWeigh(t *testing.T) {
 		{"nothing", nil, 0, Evidence{OthersCalm: true}, false, "the kernel was not looked at"},
 		{"full once", []Sample{{ID: a, At: at(0), Length: 129, Limit: 128}}, 0,
 			Evidence{Samples: 1, Full: 1, Peak: 129, Limit: 128, OthersCalm: true}, true,
-			"1 of 1 sample over 0s found the queue full (longest 129, limit 128), no overflows"},
+			"1 of 1 sample over 0s found the queue full (longest 129, limit 128)"},
 		{"at the limit is not over it", []Sample{{ID: a, At: at(0), Length: 128, Limit: 128}}, 0,
 			Evidence{Samples: 1, Peak: 128, Limit: 128, OthersCalm: true}, false,
-			"0 of 1 sample over 0s found the queue full (longest 128, limit 128), no overflows"},
+			"0 of 1 sample over 0s found the queue full (longest 128, limit 128)"},
 		{"full before since", []Sample{
 			{ID: a, At: at(0), Length: 129, Limit: 128, Overflows: 5}, {ID: a, At: at(1), Length: 3, Limit: 1024, Overflows: 9}, {ID: a, At: at(3), Length: 4, Limit: 1024, Overflows: 9},
 		}, 1, Evidence{Samples: 2, Peak: 4, Limit: 1024, OthersCalm: true, Over: 2 * time.Second}, false,
@@ -37,7 +37,7 @@ func TestWeigh(t *testing.T) {
 			"0 of 2 samples over 1s found the queue full (longest 64, limit 128), 4 overflows in its network namespace"},
 		{"overflows long ago", []Sample{{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5e9}}, 0,
 			Evidence{Samples: 1, Peak: 64, Limit: 128, OthersCalm: true}, false,
-			"0 of 1 sample over 0s found the queue full (longest 64, limit 128), no overflows"},
+			"0 of 1 sample over 0s found the queue full (longest 64, limit 128)"},
 		{"a counter that began anew", []Sample{
 			{ID: a, At: at(0), Length: 64, Limit: 128, Overflows: 5}, {ID: a, At: at(1), Limit: 128},
 		}, 0, Evidence{Samples: 2, Peak: 64, Limit: 128, OthersCalm: true, Over: time.Second}, false,

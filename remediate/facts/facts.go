@@ -5,6 +5,7 @@
 package facts
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -25,10 +26,11 @@ type Process struct {
 	PID   int
 	Start uint64 // clock ticks from boot to the start, /proc/PID/stat field 22
 	Comm  string
-	UID   int
-	// Unit is the systemd unit and Container the container (its name or
-	// shortened id) in whose cgroup the process runs; "" where there is none.
-	Unit      string
+	UID   Fact[int] // the effective one
+	// Unit is the systemd unit in whose cgroup the process runs, and Container
+	// the container (its name or shortened id), "" where there is none or the
+	// cgroup is unknown.
+	Unit      Fact[string]
 	Container string
 }
 
@@ -38,8 +40,8 @@ func (p Process) String() string {
 	switch {
 	case p.Container != "":
 		return s + " (" + text.Line(p.Container) + ")"
-	case p.Unit != "":
-		return s + " (" + p.Unit + ")"
+	case p.Unit.Value != "":
+		return s + " (" + p.Unit.Value + ")"
 	}
 	return s
 }
@@ -108,37 +110,43 @@ type Socket struct {
 	// OtherNetNS is true where the socket lives in another network namespace
 	// than qwatch.
 	OtherNetNS bool
-	// Somaxconn is net.core.somaxconn of the socket's namespace, 0 if it
-	// could not be read.
-	Somaxconn int
-
-	// Configured is the listen backlog that uWSGI's configuration asks for,
-	// 0 where it could not be found; ConfiguredAt says where it stands
-	// ("/etc/uwsgi/app.ini:12", "command line", "default").
-	Configured   int
-	ConfiguredAt string
-	// ConfigFile is the first file of that configuration, "" where there is
-	// none or it is not known.
-	ConfigFile string
-	// Unread says why the master's configuration is not known, or not all of
-	// it; "" where all was read. What a reload or a start of this uWSGI would
-	// do cannot be told then.
-	Unread string
-	// ReloadEnds says why a reload would end this uWSGI ("exit-on-reload
-	// (/etc/uwsgi/app.ini:3)", "it runs without a master process"), "" where
-	// nothing says so.
-	ReloadEnds string
+	// Somaxconn is net.core.somaxconn of the socket's namespace.
+	Somaxconn Fact[int]
+	// Config is what uWSGI's configuration says.
+	Config Config
 	// Stats is what the master's stats server says, nil where none is
 	// configured or it does not answer.
 	Stats *Stats
-	// SocketUnit is the systemd .socket unit that holds the socket, "" if
-	// none does.
-	SocketUnit string
-	// UnitBacklog is Backlog= of that unit, 0 where it is not known.
-	UnitBacklog int
-	// UnitUnknown says why it is not known whether a .socket unit holds the
-	// socket, "" where it is.
-	UnitUnknown string
+	// Unit is the systemd .socket unit that holds the socket.
+	Unit Fact[SocketUnit]
+}
+
+// Config is what a uWSGI is configured to, as its next start would read it.
+type Config struct {
+	// Listen is the listen backlog, absent never: there is a default.
+	Listen Fact[Setting]
+	// ReloadEnds is why a reload would end this uWSGI ("exit-on-reload
+	// (/etc/uwsgi/app.ini:3)", "it runs without a master process"), absent
+	// where the whole configuration was read and nothing in it says so.
+	ReloadEnds Fact[string]
+	// File is the first file of it, "" where there is none or none is known.
+	File string
+}
+
+// Unread says what of the configuration could not be seen, "" where all was.
+func (c Config) Unread() string { return cmp.Or(c.Listen.Unseen(), c.ReloadEnds.Unseen()) }
+
+// Setting is a listen backlog and where it stands ("/etc/uwsgi/app.ini:12",
+// "command line", "default").
+type Setting struct {
+	Listen int
+	At     string
+}
+
+// SocketUnit is a systemd .socket unit, and its Backlog=.
+type SocketUnit struct {
+	Name    string
+	Backlog Fact[int]
 }
 
 // Full reports whether the kernel refuses the next connection: it drops when
@@ -146,16 +154,19 @@ type Socket struct {
 func (s Socket) Full() bool { return s.Length > s.Limit }
 
 // AfterRestart is the listen backlog with which the socket is made the next time:
-// by systemd if a .socket unit holds it, else by uWSGI. It is 0 where that is
-// not known, and the kernel cuts it to somaxconn.
-func (s Socket) AfterRestart() int {
-	switch {
-	case s.UnitUnknown != "":
-		return 0
-	case s.SocketUnit != "":
-		return s.UnitBacklog
+// by systemd if a .socket unit holds it, else by uWSGI. The kernel cuts it to
+// somaxconn.
+func (s Socket) AfterRestart() Fact[int] {
+	if s.Unit.Unseen() != "" {
+		return Unknown[int](s.Unit.Unseen())
 	}
-	return s.Configured
+	if u, ok := s.Unit.Get(); ok {
+		return u.Backlog
+	}
+	if l, ok := s.Config.Listen.Get(); ok {
+		return Known(l.Listen)
+	}
+	return Unknown[int](s.Config.Listen.Unseen())
 }
 
 // Name is how the socket is called in plans, logs and the audit trail: its
@@ -195,17 +206,23 @@ type Snapshot struct {
 	// File holds what the configured sysctl.d file sets now; nil if there is
 	// no such file.
 	File map[string]int
-	// Boot tells for each key what a reboot would set.
-	Boot map[string]BootValue
+	// Boot tells for each key what a reboot would set; absent where no file
+	// sets it.
+	Boot map[string]Fact[BootValue]
 	// DefaultSomaxconn is what this kernel begins with, before any file: 4096,
-	// and 128 before Linux 5.4; 0 if unknown.
-	DefaultSomaxconn int
+	// and 128 before Linux 5.4.
+	DefaultSomaxconn Fact[int]
 	// WinningFile is a path for qwatch's own file that would win at boot.
 	WinningFile string
-	// Cannot says, for each step that is not possible here, why: "sysctl",
-	// "sysctl_file", "relisten", "reload", "journal". The rights are tried,
-	// not guessed.
-	Cannot map[Step]string
+	// Cannot is, for each step that is not possible here, why: "sysctl",
+	// "sysctl_file", "relisten", "reload", "journal"; absent for one that is
+	// possible. The rights are tried, not guessed.
+	Cannot map[Step]Fact[string]
+	// Ownerless are the listening sockets of which it could not be seen whether
+	// a uWSGI holds them, and HiddenOwners says why there may be some, "" where
+	// every uWSGI could be looked into.
+	Ownerless    []Address
+	HiddenOwners string
 	// Unseen says what could not be looked at, each with its reason.
 	Unseen []string
 }
@@ -215,6 +232,49 @@ type BootValue struct {
 	Value int
 	File  string
 	Line  int
+}
+
+// WhyNot says why a step is not possible here, "" where it is. One that was not
+// tried, or whose trial has not ended, counts as not possible.
+func (f Snapshot) WhyNot(step Step) string {
+	switch cannot := f.Cannot[step]; {
+	case cannot.IsAbsent():
+		return ""
+	case cannot.Unseen() != "":
+		return "it is not known whether qwatch may: " + cannot.Unseen()
+	default:
+		return cannot.Value
+	}
+}
+
+// SomaxconnAtBoot is what a reboot would set net.core.somaxconn to; it has no
+// File where that is the kernel's default.
+func (f Snapshot) SomaxconnAtBoot() Fact[BootValue] {
+	boot := f.Boot["net.core.somaxconn"]
+	if !boot.IsAbsent() {
+		return boot
+	}
+	if v, ok := f.DefaultSomaxconn.Get(); ok {
+		return Known(BootValue{Value: v})
+	}
+	return Unknown[BootValue]("no file sets it, and this kernel's default is not known")
+}
+
+// Steps are all of them, in the order of a remediation.
+func Steps() []Step {
+	return []Step{StepSysctl, StepSysctlFile, StepRelisten, StepReload, StepJournal}
+}
+
+// AllSteps are Steps and those that no doctor reports.
+func AllSteps() []Step { return append(Steps(), StepContainers) }
+
+// Allowed is Snapshot.Cannot where every step is possible.
+func Allowed() map[Step]Fact[string] {
+	all := make(map[Step]Fact[string])
+	for _, step := range Steps() {
+		all[step] = Absent[string]()
+	}
+	return all
 }
 
 // Step names what may be possible or not on a host.

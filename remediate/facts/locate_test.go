@@ -14,8 +14,8 @@ import (
 func TestLocate(t *testing.T) {
 	worker := func(pid int) []Worker { return []Worker{{Process: Process{PID: pid}}} }
 	var (
-		a     = Socket{ID: SocketID{1, 1}, Address: "0.0.0.0:5000", Family: TCP, FD: 3, Master: Process{PID: 10, Unit: "a.service"}, Workers: worker(11), Logs: []string{"/var/log/a.log"}}
-		b     = Socket{ID: SocketID{1, 2}, Address: "[::]:5000", Family: TCP6, FD: 3, Master: Process{PID: 20, Unit: "b.service"}, Workers: worker(21), Logs: []string{"/var/log/b.log"}}
+		a     = Socket{ID: SocketID{1, 1}, Address: "0.0.0.0:5000", Family: TCP, FD: 3, Master: Process{PID: 10, Unit: Known("a.service")}, Workers: worker(11), Logs: []string{"/var/log/a.log"}}
+		b     = Socket{ID: SocketID{1, 2}, Address: "[::]:5000", Family: TCP6, FD: 3, Master: Process{PID: 20, Unit: Known("b.service")}, Workers: worker(21), Logs: []string{"/var/log/b.log"}}
 		c     = Socket{ID: SocketID{2, 3}, Address: "0.0.0.0:5000", Family: TCP, FD: 4, Master: Process{PID: 30}, OtherNetNS: true}
 		share = Socket{ID: SocketID{1, 4}, Address: "127.0.0.1:80", Family: TCP, FD: 5, Master: Process{PID: 40}}
 		twin  = Socket{ID: SocketID{1, 5}, Address: "127.0.0.1:80", Family: TCP, FD: 6, Master: Process{PID: 40}}
@@ -59,7 +59,7 @@ func TestLocate(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s, err := Locate(test.hit, test.sockets)
+			s, err := Snapshot{Sockets: test.sockets}.Locate(test.hit)
 			got := fmt.Sprint(s.ID.Inode)
 			if err != nil {
 				got = err.Error()
@@ -71,9 +71,26 @@ func TestLocate(t *testing.T) {
 	}
 }
 
+// Where an owner could not be seen, nobody says that there is none.
+func TestLocateHidden(t *testing.T) {
+	f := Snapshot{HiddenOwners: "needs CAP_SYS_PTRACE", Ownerless: []Address{{TCP, "127.0.0.1:5001"}}}
+	for _, test := range []struct {
+		hit  matcher.Hit
+		want string
+	}{
+		{matcher.Hit{Socket: ":5001"}, `no uWSGI is seen to listen on ":5001", but not all of them could be looked into: needs CAP_SYS_PTRACE`},
+		{matcher.Hit{Socket: "127.0.0.1:5001"}, `somebody listens on "127.0.0.1:5001", and it could not be seen whether that is a uWSGI: needs CAP_SYS_PTRACE`},
+		{matcher.Hit{Old: true, Socket: "4"}, "no uWSGI master is seen to have a listening socket with descriptor 4, but not all of them could be looked into: needs CAP_SYS_PTRACE"},
+	} {
+		if _, err := f.Locate(test.hit); err == nil || err.Error() != test.want {
+			t.Errorf("%v, want %s", err, test.want)
+		}
+	}
+}
+
 // A descriptor that is not known answers to no number.
 func TestLocateUnknownDescriptor(t *testing.T) {
-	s, err := Locate(matcher.Hit{Old: true, Socket: "-1", FD: -1}, []Socket{{ID: SocketID{1, 1}, Address: "@app", FD: -1}})
+	s, err := Snapshot{Sockets: []Socket{{ID: SocketID{1, 1}, Address: "@app", FD: -1}}}.Locate(matcher.Hit{Old: true, Socket: "-1", FD: -1})
 	if err == nil {
 		t.Errorf("found %+v", s)
 	}
@@ -92,7 +109,7 @@ func FuzzLocate(f *testing.F) {
 			{ID: SocketID{1, 4}, Family: TCP6, Address: "[::1]:80", FD: 5, Master: Process{PID: 30}, OtherNetNS: true},
 		}
 		hit := matcher.Hit{Socket: name, FD: fd, PID: pid, Old: old}
-		s, err := Locate(hit, sockets)
+		s, err := Snapshot{Sockets: sockets}.Locate(hit)
 		if err != nil {
 			// What a stranger wrote cannot begin a line of its own. (The number
 			// of the old format is all digits.)
@@ -108,7 +125,7 @@ func FuzzLocate(f *testing.F) {
 		if !old && !s.AnswersTo(name) || old && fmt.Sprint(s.FD) != name {
 			t.Errorf("%+v does not answer to %q", s, name)
 		}
-		if again, err := Locate(hit, []Socket{s}); err != nil || again.ID != s.ID {
+		if again, err := (Snapshot{Sockets: []Socket{s}}).Locate(hit); err != nil || again.ID != s.ID {
 			t.Errorf("alone: %+v, %v", again, err)
 		}
 	})
