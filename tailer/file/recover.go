@@ -84,7 +84,7 @@ func (f *Files) passShortCopies(in *inode) {
 	s := in.src
 	short := func(fd int) bool {
 		st, err := statFD(fd)
-		return err == nil && st.size < in.off && in.head.begins(fd)
+		return err == nil && in.head.At < st.size && st.size < in.off && in.head.begins(fd)
 	}
 	var passed []*inode
 	for _, c := range f.inodes {
