@@ -280,3 +280,15 @@ func TestCutFits(t *testing.T) {
 		t.Errorf("matcher.LongLine is %d, a pipe's buffer %d", matcher.LongLine, pipeSize)
 	}
 }
+
+// A file that is born right after the start is younger than it.
+func TestBornAfterStart(t *testing.T) {
+	for range 20 {
+		since := beforeNow()
+		path := filepath.Join(t.TempDir(), "app.log")
+		write(t, path, "new\n")
+		if st, err := statPath(path); err != nil || st.since() <= since {
+			t.Fatalf("start %d, birth %d, %v", since, st.since(), err)
+		}
+	}
+}

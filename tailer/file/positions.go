@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // checkpoint is the state file.
@@ -131,11 +132,21 @@ func (p *past) finish(id identity, at position) {
 	}
 }
 
+// beforeNow is older than every file that is born from now on. Births come from
+// a clock that ticks a few hundred times a second (CLOCK_REALTIME_COARSE).
+func beforeNow() int64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+		return time.Now().Add(-gatherTime).UnixNano() // longer than a tick
+	}
+	return now.Nano() - 1
+}
+
 // load reads the positions of the run before.
 func (f *Files) load() {
 	p := &f.past
 	p.first = true
-	p.since = time.Now().UnixNano()
+	p.since = beforeNow()
 	f.store = newStore(f.opt.StateFile, f.opt.Events)
 	data, err := os.ReadFile(f.opt.StateFile)
 	if errors.Is(err, fs.ErrNotExist) {
