@@ -182,6 +182,8 @@ type Service struct {
 	Args    []string // argv of the first ExecStart=
 	Environ []string // Environment=, without that of EnvironmentFile=
 	Dir     string   // WorkingDirectory=, "" for the root
+	User    string   // User=, "" for root
+	Group   string   // Group=, "" for the user's
 }
 
 // Service asks for a service.
@@ -198,6 +200,8 @@ func (m *Manager) Service(ctx context.Context, unit string) (Service, error) {
 	s.Active, _ = p["ActiveState"].(string)
 	s.Environ, _ = q["Environment"].([]string)
 	s.Dir, _ = q["WorkingDirectory"].(string)
+	s.User, _ = q["User"].(string)
+	s.Group, _ = q["Group"].(string)
 	// a(sasbttttuii): path, argv and what became of it.
 	if commands, _ := q["ExecStart"].([][]any); len(commands) > 0 && len(commands[0]) > 1 {
 		s.Args, _ = commands[0][1].([]string)

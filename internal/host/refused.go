@@ -42,7 +42,7 @@ func (h *Host) askRefused(ctx context.Context, unit string) (facts.Config, error
 	case s.Active == "active" || s.Active == "reloading":
 		return facts.Config{}, errors.New("it is " + s.Active)
 	}
-	c := uwsgi.Command(s.Args, s.Environ, s.Dir, options.Processes)
+	c := uwsgi.Starting(uwsgi.Command{Args: s.Args, Environ: s.Environ, Dir: s.Dir, User: s.User, Group: s.Group}, options.Processes)
 	if unread := c.Unread(); unread != "" {
 		return c, errors.New(unread)
 	}

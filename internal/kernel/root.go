@@ -1,17 +1,24 @@
 package kernel
 
 import (
-	"cmp"
 	"errors"
-	"io"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/bounded"
 )
 
 // Root is the directory that a process, or qwatch itself, takes for /.
-type Root struct{ fd int }
+type Root struct {
+	fd int
+	as *Credentials // whose rights count, nil for qwatch's
+}
+
+// As is the root as a process with these rights sees it: what that process may
+// not read itself, nobody reads for it.
+func (r Root) As(c Credentials) Root { return Root{r.fd, &c} }
 
 // OpenRoot opens qwatch's own root.
 func OpenRoot() (Root, error) { return openRoot("/") }
@@ -26,9 +33,9 @@ func OpenRootOf(pid int) (Root, error) {
 func openRoot(path string) (Root, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return Root{-1}, &os.PathError{Op: "open", Path: path, Err: err}
+		return Root{fd: -1}, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	return Root{fd}, nil
+	return Root{fd: fd}, nil
 }
 
 // Close gives the root back.
@@ -42,20 +49,17 @@ const maxFile = 1 << 20
 // host's files, or wait on a FIFO. It blocks while the file system does not
 // answer.
 func (r Root) ReadFile(path string) ([]byte, error) {
-	fd, err := openBelow(r.fd, path)
+	fd, err := r.open(path)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
-	info, err := f.Stat()
+	b, err := bounded.ReadAll(f, maxFile)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "read", Path: path, Err: err}
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("not a regular file of a configuration's size")}
-	}
-	return io.ReadAll(io.LimitReader(f, maxFile))
+	return b, nil
 }
 
 const (
@@ -66,18 +70,22 @@ const (
 	maxNested = 128
 )
 
-// openBelow opens a regular file for reading. It walks the path by components
+// open opens a regular file for reading. It walks the path by components
 // and follows links by itself, so that an absolute link and ".." stay below
 // root. openat2(2) would do that in one call, but systemd answers it with ENOSYS
 // in a unit with RestrictSUIDSGID= (src/shared/seccomp-util.c).
-func openBelow(root int, path string) (int, error) {
+func (r Root) open(path string) (int, error) {
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	dirs := []int{root} // from root to where the walk is
+	dirs := []int{r.fd} // from root to where the walk is
 	defer func() {
 		for _, fd := range dirs[1:] {
 			unix.Close(fd)
 		}
 	}()
+	var st unix.Stat_t
+	if err := r.check(r.fd, &st); err != nil {
+		return -1, err
+	}
 	links := 0
 	for left := strings.Split(path, "/"); len(left) > 0; {
 		name, here := left[0], dirs[len(dirs)-1]
@@ -99,8 +107,7 @@ func openBelow(root int, path string) (int, error) {
 		if dirs = append(dirs, fd); len(dirs) > maxNested {
 			return -1, unix.ENAMETOOLONG
 		}
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
+		if err := r.check(fd, &st); err != nil {
 			return -1, err
 		}
 		switch st.Mode & unix.S_IFMT {
@@ -109,7 +116,7 @@ func openBelow(root int, path string) (int, error) {
 			if len(left) > 0 {
 				return -1, unix.ENOTDIR
 			}
-			return reopen(here, name, st)
+			return bounded.Reopen(fd)
 		case unix.S_IFLNK:
 			if links++; links > maxLinks {
 				return -1, unix.ELOOP
@@ -129,25 +136,43 @@ func openBelow(root int, path string) (int, error) {
 			}
 			left = append(strings.Split(string(to[:n]), "/"), left...)
 		default:
-			return -1, errNotRegular
+			return -1, bounded.ErrNotRegular
 		}
 	}
 	return -1, unix.EISDIR
 }
 
-var errNotRegular = errors.New("not a regular file")
+// check looks at what the walk has come to: whether the process may search, or
+// read it, and whether it is a file at all. A link needs no right.
+func (r Root) check(fd int, st *unix.Stat_t) error {
+	if err := unix.Fstat(fd, st); err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return err
+	}
+	if kernelsOwn[int64(fs.Type)] {
+		return errKernelsOwn
+	}
+	switch kind := st.Mode & unix.S_IFMT; {
+	case r.as == nil || kind == unix.S_IFLNK:
+		return nil
+	case kind == unix.S_IFDIR:
+		return r.as.may(toSearch, fd, st)
+	default:
+		return r.as.may(toRead, fd, st)
+	}
+}
 
-// reopen opens for reading what was found as name in a directory. What has that
-// name by now may be something else.
-func reopen(dir int, name string, found unix.Stat_t) (int, error) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Dev != found.Dev || st.Ino != found.Ino {
-		unix.Close(fd)
-		return -1, cmp.Or(err, error(unix.ESTALE))
-	}
-	return fd, nil
+var errKernelsOwn = errors.New("it lies on a file system that the kernel writes, as /proc")
+
+// kernelsOwn are the types of file systems whose files are the kernel's answers,
+// some of which differ with who asks: no configuration is on them
+// (include/uapi/linux/magic.h).
+var kernelsOwn = map[int64]bool{
+	unix.PROC_SUPER_MAGIC: true, unix.SYSFS_MAGIC: true, unix.DEBUGFS_MAGIC: true, unix.TRACEFS_MAGIC: true,
+	unix.SECURITYFS_MAGIC: true, unix.CGROUP_SUPER_MAGIC: true, unix.CGROUP2_SUPER_MAGIC: true, unix.BPF_FS_MAGIC: true,
+	unix.SELINUX_MAGIC: true, unix.SMACK_MAGIC: true, unix.EFIVARFS_MAGIC: true, unix.PSTOREFS_MAGIC: true,
+	unix.BINFMTFS_MAGIC: true, unix.DEVPTS_SUPER_MAGIC: true, unix.NSFS_MAGIC: true, 0x62656570: true, // configfs
 }

@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -106,7 +110,9 @@ func TestOverwritten(t *testing.T) {
 		{[]string{"/usr/bin/uwsgi-core", "app.ini"}, "", false},
 		{[]string{"uwsgi_python3", "app.ini"}, "/usr/bin/uwsgi-core", false}, // Debian's other names
 		{[]string{"/opt/shop/server", "--master"}, "/opt/shop/server", false},
-		{[]string{"/opt/shop/server", "--master"}, "", true}, // not known to be one
+		{[]string{"/opt/shop/server", "--master"}, "", true},             // not known to be one
+		{[]string{"shop", "--master"}, "/opt/shop/uwsgi_python3", false}, // by a link, or exec -a
+		{[]string{"/usr/bin/python3", "-m", "pyuwsgi"}, "/usr/bin/python3.11", true},
 		{[]string{"/opt/my shop/uwsgi", "app.ini"}, "", false},
 		{[]string{"uwsgi"}, "", false}, // configured by its environment
 		{[]string{"uWSGI master"}, "/usr/bin/uwsgi", true},
@@ -148,9 +154,119 @@ func TestCommand(t *testing.T) {
 		{[]string{"/bin/sh", "-c", "uwsgi app.ini"}, 0, true},
 		{nil, 0, true},
 	} {
-		got := Command(c.args, []string{"A=b"}, dir, names)
+		got := Starting(Command{Args: c.args, Environ: []string{"A=b"}, Dir: dir}, names)
 		if got.Listen.Value.Listen != c.listen || (got.Unread() != "") != c.unread {
 			t.Errorf("%q: got %+v", c.args, got)
+		}
+	}
+}
+
+// A vassal's path begins in its emperor's folder, wherever the vassal has gone.
+func TestRunningVassal(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	vassals, away := t.TempDir(), t.TempDir()
+	ini := "[uwsgi]\nhttp-socket = 127.0.0.1:5336\nmaster = true\nprocesses = 1\nneed-app = false\nexit-on-reload = true\nlisten = 70\nchdir = " + away + "\n"
+	for path, text := range map[string]string{filepath.Join(vassals, "web.ini"): ini, filepath.Join(away, "web.ini"): "[uwsgi]\nlisten = 3\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	emperor := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5335", Args: []string{"--emperor", vassals}})
+	want := facts.Config{
+		Listen: facts.Known(facts.Setting{Listen: 70, At: filepath.Join(vassals, "web.ini") + ":7"}), File: filepath.Join(vassals, "web.ini"),
+		ReloadEnds: facts.Known("exit-on-reload (" + filepath.Join(vassals, "web.ini") + ":6)"),
+	}
+	var got facts.Config
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		for _, pid := range below(t, emperor.Pid) {
+			st, err := kernel.ReadStat(pid)
+			args, _ := kernel.Args(pid)
+			if err != nil || !slices.Contains(args, "web.ini") {
+				continue
+			}
+			if cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); cwd != away {
+				continue // it is not there yet
+			}
+			if got = Running(Process{PID: pid, Start: st.Start}, names); got == want {
+				return
+			}
+		}
+	}
+	t.Errorf("got %+v, want %+v", got, want)
+}
+
+// below are the uWSGI processes below one, at any depth.
+func below(t *testing.T, pid int) (pids []int) {
+	children, err := kernel.Children(pid, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range children {
+		pids = append(append(pids, c.PID), below(t, c.PID)...)
+	}
+	return pids
+}
+
+// What a uWSGI has read as root, and may read no more, is not known: a reload
+// could not read it either.
+func TestRunningDroppedRights(t *testing.T) {
+	testbed.Needs(t, "namespace", "root", "uwsgi")
+	dir, err := os.MkdirTemp("/tmp", "dropped-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	app := filepath.Join(dir, "app.py") // where nobody may read it
+	if err := os.WriteFile(app, []byte("def application(e, s):\n    s('200 OK', [])\n    return [b'']\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for i, test := range []struct {
+		mode os.FileMode
+		want string
+	}{
+		{0o644, ""},
+		{0o600, "may not: permission denied"},
+	} {
+		ini := filepath.Join(dir, fmt.Sprintf("app%d.ini", i))
+		if err := os.WriteFile(ini, []byte("[uwsgi]\nuid = nobody\ngid = nogroup\nlisten = 66\n"), test.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5337+i), Args: []string{"--ini", ini, "--wsgi-file", app}})
+		got := running(t, u)
+		if test.want == "" && (got.Listen.Value.Listen != 66 || !got.ReloadEnds.IsAbsent()) || test.want != "" && !strings.HasSuffix(got.Unread(), test.want) {
+			t.Errorf("%o: got %+v", test.mode, got)
+		}
+	}
+}
+
+// The guards hold under every name that uWSGI runs under.
+func TestRunningNames(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	exe, err := exec.LookPath("uwsgi-core")
+	if err != nil {
+		exe, err = exec.LookPath("uwsgi")
+	}
+	if exe, err = filepath.EvalSymlinks(exe); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	text, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"uwsgi_python3", "uwsgi_php", "shop", "uwsgi"} {
+		link, dup := filepath.Join(dir, "l-"+name), filepath.Join(dir, name)
+		if err := errors.Join(os.Symlink(exe, link), os.WriteFile(dup, text, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		for j, program := range []string{link, dup} {
+			u := testbed.Run(t, testbed.Options{Program: program, Address: fmt.Sprintf("127.0.0.1:%d", 5350+2*i+j), Args: []string{"--exit-on-reload"}})
+			if got := running(t, u); got.ReloadEnds != facts.Known("exit-on-reload (command line)") {
+				t.Errorf("%s: %+v", program, got)
+			}
 		}
 	}
 }

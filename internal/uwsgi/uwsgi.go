@@ -7,13 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/kernel"
+	"qwatch/internal/text"
 	"qwatch/internal/uwsgiconf"
 	"qwatch/remediate/facts"
 )
@@ -37,8 +40,10 @@ func ProcessOf(master facts.Process) Process {
 }
 
 // Running reads the configuration of a running master; names are those of
-// uWSGI's executable. It blocks while a file system, or the process' memory,
-// does not answer.
+// uWSGI's executable. It reads what that process may read by now: what it read
+// as root before it dropped that right it could not read at a reload either,
+// and so that is not known. It blocks while a file system, or the process'
+// memory, does not answer.
 func Running(master Process, names []string) facts.Config {
 	c := reading{Config: facts.Config{ReloadEnds: facts.Absent[string]()}}
 	// A master ends all on SIGQUIT (core/master.c, master_loop). A worker, or a
@@ -56,8 +61,9 @@ func Running(master Process, names []string) facts.Config {
 		return c.Config
 	}
 	st, _ := kernel.ReadStat(master.PID)
-	if st.ArgsSize > size(args) || overwritten(args, names, kernel.Executable(master.PID)) {
-		c.unread(errors.New("its command line is overwritten (procname, setproctitle)"))
+	exe := kernel.Executable(master.PID)
+	if st.ArgsSize > size(args) || overwritten(args, names, exe) {
+		c.unread(whyNotItsOwn(args, names, exe))
 		return c.Config
 	}
 	in := uwsgiconf.Input{Args: args}
@@ -65,13 +71,11 @@ func Running(master Process, names []string) facts.Config {
 	if err != nil { // any option may stand there, as UWSGI_EXIT_ON_RELOAD
 		c.unread(kernel.Explain(kernel.ListOpen, "its environment", err))
 	}
-	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", master.PID)); err == nil {
-		in.Dirs = append(in.Dirs, cwd)
-	}
-	for _, v := range in.Environ {
-		if pwd, ok := strings.CutPrefix(v, "PWD="); ok {
-			in.Dirs = append(in.Dirs, pwd)
-		}
+	in.Dirs = startDirs(master.PID, st.PPID, in, names)
+	as, err := kernel.CredentialsOf(master.PID)
+	if err != nil {
+		c.unread(err)
+		return c.Config
 	}
 	root, err := kernel.OpenRootOf(master.PID)
 	if err != nil && !master.Contained {
@@ -79,23 +83,117 @@ func Running(master Process, names []string) facts.Config {
 		// has qwatch's root.
 		root, err = kernel.OpenRoot()
 	}
-	c.read(in, root, err)
+	c.read(in, root.As(as), err)
 	return c.Config
+}
+
+// startDirs are the folders in which a process may have been started, from which
+// uWSGI takes a relative path, the likeliest first. An emperor starts its
+// vassals in its own folder, which is the one that it watches (core/emperor.c,
+// uwsgi_imperial_monitor_directory), and tells them; any other uWSGI is
+// where it was started, or has gone away by chdir.
+func startDirs(pid, parent int, in uwsgiconf.Input, names []string) (dirs []string) {
+	add := func(dir string) {
+		if filepath.IsAbs(dir) && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	cwd := func(pid int) string {
+		dir, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+		return dir
+	}
+	_, vassal := variable(in.Environ, "UWSGI_EMPEROR_FD")
+	if parentIs, _ := kernel.Named(parent, names); parentIs && (vassal || len(in.Environ) == 0) {
+		add(cwd(parent))
+	}
+	told, _ := variable(in.Environ, "UWSGI_VASSALS_DIR")
+	add(told)
+	if vassal && len(dirs) > 0 {
+		return dirs
+	}
+	pwd, _ := variable(in.Environ, "PWD")
+	if slices.ContainsFunc(in.Args, isEmperor) { // it has gone to the folder of its vassals
+		add(pwd)
+	}
+	add(cwd(pid))
+	add(pwd)
+	return dirs
+}
+
+func isEmperor(arg string) bool {
+	name, _, _ := strings.Cut(arg, "=")
+	return name == "--emperor"
+}
+
+// variable finds one of an environment.
+func variable(environ []string, name string) (value string, ok bool) {
+	for _, kv := range environ {
+		if k, v, is := strings.Cut(kv, "="); is && k == name {
+			return v, true
+		}
+	}
+	return "", false
 }
 
 // reading is a configuration as far as it was read.
 type reading struct{ facts.Config }
 
-// Command reads the configuration with which a command would start a uWSGI on
-// this host; dir is its working directory. It blocks as Running does.
-func Command(args, environ []string, dir string, names []string) facts.Config {
-	if overwritten(args, names, "") {
+// Command is how a service manager starts something.
+type Command struct {
+	Args    []string
+	Environ []string
+	Dir     string
+	User    string // "" for root
+	Group   string // "" for the user's
+}
+
+// Starting reads the configuration with which a command would start a uWSGI on
+// this host. It blocks as Running does.
+func Starting(cmd Command, names []string) facts.Config {
+	if overwritten(cmd.Args, names, "") {
 		return Unseen(errors.New("it does not start a uWSGI itself"))
+	}
+	as, err := cmd.credentials()
+	if err != nil {
+		return Unseen(err)
 	}
 	c := reading{Config: facts.Config{ReloadEnds: facts.Absent[string]()}}
 	root, err := kernel.OpenRoot()
-	c.read(uwsgiconf.Input{Args: args, Environ: environ, Dirs: []string{filepath.Join("/", dir)}}, root, err)
+	c.read(uwsgiconf.Input{Args: cmd.Args, Environ: cmd.Environ, Dirs: []string{filepath.Join("/", cmd.Dir)}}, root.As(as), err)
 	return c.Config
+}
+
+// credentials are those of the command's user. One that systemd makes up
+// (DynamicUser=), or another host knows, is not known here.
+func (cmd Command) credentials() (c kernel.Credentials, err error) {
+	if cmd.User == "" || cmd.User == "root" || cmd.User == "0" {
+		return kernel.Credentials{ReadsAll: true}, nil
+	}
+	u, err := user.Lookup(cmd.User)
+	if err != nil {
+		if u, err = user.LookupId(cmd.User); err != nil {
+			return c, fmt.Errorf("as whom it starts: %w", err)
+		}
+	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return c, fmt.Errorf("as whom it starts: %w", err)
+	}
+	if cmd.Group != "" {
+		g, err := user.LookupGroup(cmd.Group)
+		if err != nil {
+			return c, fmt.Errorf("as which group it starts: %w", err)
+		}
+		groups = append(groups, g.Gid)
+	}
+	c.UID, err = strconv.Atoi(u.Uid)
+	c.GID, _ = strconv.Atoi(u.Gid)
+	for _, g := range groups {
+		if n, err := strconv.Atoi(g); err == nil {
+			c.Groups = append(c.Groups, n)
+		}
+	}
+	return c, err
 }
 
 // read follows the configuration. rootErr says why there is no root.
@@ -180,10 +278,28 @@ func overwritten(args, names []string, exe string) bool {
 	if len(args) == 0 {
 		return true
 	}
-	name := filepath.Base(args[0])
-	known := slices.Contains(names, name) || strings.HasPrefix(name, "uwsgi") || exe != "" && name == filepath.Base(exe)
+	known := isUWSGI(args[0], names) || exe != "" && filepath.Base(args[0]) == filepath.Base(exe)
+	if len(args) > 1 && exe != "" && isUWSGI(exe, names) {
+		known = true // argv[0] is whatever it was started as
+	}
 	if len(args) == 1 {
 		return !known || strings.ContainsAny(args[0], " \t")
 	}
 	return !known || !slices.ContainsFunc(args[1:], func(arg string) bool { return strings.TrimSpace(arg) != "" })
+}
+
+// isUWSGI reports whether a program has a name of uWSGI's: one of names, or as
+// distributions call it (uwsgi_python3, uwsgi-core). What stands in argv[0] of
+// such a program is the choice of whoever has started it.
+func isUWSGI(program string, names []string) bool {
+	name := filepath.Base(program)
+	return slices.Contains(names, name) || strings.HasPrefix(name, "uwsgi")
+}
+
+// whyNotItsOwn says why a command line tells nothing of a uWSGI's configuration.
+func whyNotItsOwn(args, names []string, exe string) error {
+	if exe != "" && !isUWSGI(exe, names) && len(args) > 0 && filepath.Base(args[0]) != filepath.Base(exe) {
+		return fmt.Errorf("it runs inside %s (pyuwsgi, a wrapper, a copy under another name), whose command line is not uWSGI's", text.Line(filepath.Base(exe)))
+	}
+	return errors.New("its command line is overwritten (procname, setproctitle)")
 }

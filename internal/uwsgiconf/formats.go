@@ -22,6 +22,10 @@ const (
 	xmlFormat
 )
 
+func (f format) String() string {
+	return [...]string{"a configuration", "INI", "YAML", "JSON", "XML"}[f]
+}
+
 // line is one option of a file.
 type line struct {
 	key, text   string

@@ -1,7 +1,6 @@
 package uwsgiconf
 
 import (
-	"fmt"
 	"path/filepath"
 	"strings"
 )
@@ -51,12 +50,27 @@ func (f *finder) substitute(text []byte) []byte {
 	for i := 0; i < len(text); i++ {
 		if text[i] == '%' && i+1 < len(text) {
 			i++
-			out = append(out, f.magic[text[i]]...)
+			value := f.magic[text[i]]
+			if !f.produce(len(value)) {
+				value = unknownMagic
+			}
+			out = append(out, value...)
 			continue
 		}
 		out = append(out, text[i])
 	}
 	return out
+}
+
+// produce counts what is put in for a placeholder, and reports whether it may be.
+func (f *finder) produce(n int) bool {
+	if f.produced += n; f.produced <= maxProduced {
+		return true
+	}
+	if f.unread == nil {
+		f.unsure("its configuration", "the placeholders in it make more than %d bytes", maxProduced)
+	}
+	return false
 }
 
 // fillIn does the passes of uwsgi_setup over one option: $(ENV), @(file), then
@@ -66,17 +80,17 @@ func (f *finder) fillIn(o *option) {
 	if o.applied {
 		return
 	}
-	o.Text = f.replace(o.Text, '$', f.getenv)
-	o.Text = f.replace(o.Text, '@', func(file string) (string, bool) {
+	f.replace(o, '$', f.getenv)
+	f.replace(o, '@', func(file string) (string, bool) {
 		if f.files++; f.files > maxFiles {
 			return "", false
 		}
 		_, text, err := f.read(file)
 		return strings.TrimRight(string(text), "\r\n"), err == nil
 	})
-	o.Text = f.replace(o.Text, '%', func(key string) (string, bool) {
+	f.replace(o, '%', func(key string) (string, bool) {
 		if strings.Contains(key, " ") {
-			o.Unknown = fmt.Sprintf("%%(%s) is not calculated here", key)
+			o.Unknown = "what %(…) calculates in it is not known here"
 			return "", false
 		}
 		return f.exported(key)
@@ -86,14 +100,17 @@ func (f *finder) fillIn(o *option) {
 	}
 }
 
-// maxText bounds placeholders that grow by holding themselves, at which uWSGI
-// never ends.
-const maxText = 1 << 13
+// maxFilled bounds a text whose placeholders grow by holding themselves, at which
+// uWSGI never ends.
+const maxFilled = 1 << 13
 
 // replace is core/utils.c uwsgi_apply_config_pass: what was put in is looked
-// through again; what has no value stays.
-func (f *finder) replace(text string, symbol byte, value func(string) (string, bool)) string {
-	for from := 0; len(text) < maxText; {
+// through again; what has no value stays. What goes beyond the bounds is left as
+// it is, and not known.
+func (f *finder) replace(o *option, symbol byte, value func(string) (string, bool)) {
+	text := o.Text
+	defer func() { o.Text = text }()
+	for from := 0; ; {
 		start := strings.Index(text[from:], string(symbol)+"(")
 		if start < 0 {
 			break
@@ -111,7 +128,8 @@ func (f *finder) replace(text string, symbol byte, value func(string) (string, b
 		if end == len(text) {
 			break
 		}
-		if f.fillIns++; f.fillIns > maxFillIns {
+		if f.fillIns++; f.fillIns > maxFillIns || len(text) >= maxFilled {
+			o.Unknown = "it has more placeholders than are filled in here"
 			break
 		}
 		v, ok := value(text[start+2 : end])
@@ -119,9 +137,12 @@ func (f *finder) replace(text string, symbol byte, value func(string) (string, b
 			from = end
 			continue
 		}
+		if !f.produce(len(text) + len(v)) {
+			o.Unknown = "it has more placeholders than are filled in here"
+			break
+		}
 		text, from = text[:start]+v+text[end+1:], 0
 	}
-	return text
 }
 
 func (f *finder) getenv(name string) (string, bool) {

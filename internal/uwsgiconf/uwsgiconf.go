@@ -17,9 +17,12 @@
 package uwsgiconf
 
 import (
+	"bytes"
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -36,16 +39,21 @@ const (
 	maxFileSize = 1 << 20
 	maxOptions  = 10000
 	maxFillIns  = 10000
+	// maxText is how many bytes all files may have, and maxProduced what all
+	// placeholders may put in: they multiply.
+	maxText     = 4 << 20
+	maxProduced = 4 << 20
 )
 
 // Input is a uWSGI process as /proc shows it.
 type Input struct {
 	Args     []string // cmdline, the program first
 	Environ  []string // environ, "K=V"; empty where it may not be read
-	Dirs     []string // where it may have been started, likeliest first: cwd, then $PWD (chdir moves the cwd)
+	Dirs     []string // where it may have been started, likeliest first
 	Hostname string   // for %h
 
-	// Read reads a file as that process would: through /proc/PID/root.
+	// Read reads a file as that process would: through /proc/PID/root, and with
+	// its rights.
 	Read func(path string) ([]byte, error)
 }
 
@@ -93,9 +101,9 @@ func Find(in Input) (Setting, error) {
 		switch {
 		case o.Name != "inherit" || o.placeholder:
 		case o.Unknown != "":
-			f.unsure(o.At, "inherit = %s is not followed: %s", o.Text, o.Unknown)
+			f.unsure(o.At, "inherit is not followed: %s", o.Unknown)
 		default:
-			f.loadAny(o.Text, o.At, o.Conditional)
+			f.loadAny(o.Name, o.Text, o.At, o.Conditional)
 		}
 	}
 	if f.at == "default" && f.doubt == nil && !slices.ContainsFunc(in.Environ, isVariable) {
@@ -122,10 +130,12 @@ type option struct {
 }
 
 type finder struct {
-	in      Input
-	options []option
-	first   map[string]int // name to index in options
-	fillIns int
+	in       Input
+	options  []option
+	first    map[string]int // name to index in options
+	fillIns  int
+	produced int // bytes by placeholders
+	text     int // bytes of files
 
 	listen int
 	at     string
@@ -140,6 +150,8 @@ type finder struct {
 	files     int
 	depth     int
 }
+
+const onCommandLine = "command line"
 
 // ignored are the variables that uWSGI sets for its own use (core/utils.c
 // parse_sys_envs).
@@ -183,7 +195,7 @@ func (f *finder) commandLine() {
 		f.doubt = errors.New("the command line of the process is empty")
 		return
 	}
-	const at = "command line"
+	const at = onCommandLine
 	args := f.in.Args[1:]
 	next := func() string {
 		if len(args) == 0 {
@@ -225,7 +237,7 @@ func (f *finder) commandLine() {
 	}
 	for _, file := range files {
 		if !strings.HasPrefix(file, "[") {
-			f.loadAny(file, at, false)
+			f.loadAny("", file, at, false)
 		}
 	}
 }
@@ -241,7 +253,7 @@ func (f *finder) add(o Option) {
 		return
 	}
 	if f.custom[o.Name] {
-		f.unsure(o.At, "the custom option %s may set listen", o.Name)
+		f.unsure(o.At, "a custom option (declare-option) may set listen")
 	}
 	key, text, _ := strings.Cut(o.Text, "=")
 	set := Option{Name: key, Text: text, At: o.At, Conditional: o.Conditional}
@@ -253,11 +265,11 @@ func (f *finder) add(o Option) {
 	case "set-placeholder", "set-ph":
 		f.record(option{Option: set, placeholder: true, applied: true})
 	case "ini", "yaml", "yml", "json", "js", "xml", "xmlconfig":
-		f.load(formats[o.Name], o.Text, o.At, o.Conditional)
+		f.load(formats[o.Name], o.Name, o.Text, o.At, o.Conditional)
 	case "include":
-		f.loadAny(o.Text, o.At, o.Conditional)
+		f.loadAny(o.Name, o.Text, o.At, o.Conditional)
 	case "config", "inject-before", "inject-after":
-		f.unsure(o.At, "%s = %s is not followed", o.Name, o.Text)
+		f.unsure(o.At, "%s is not followed", o.Name)
 	case "declare-option", "declare-option2":
 		for part := range strings.SplitSeq(text, ";") {
 			inner, _, _ := strings.Cut(part, "=")
@@ -312,16 +324,16 @@ func (f *finder) unsure(at, format string, args ...any) {
 
 func (f *finder) setListen(o Option) {
 	if o.Conditional {
-		f.unsure(o.At, "listen = %s stands in a condition or a loop, which is not evaluated", o.Text)
+		f.unsure(o.At, "listen stands in a condition or a loop, which is not evaluated")
 		return
 	}
 	if strings.Contains(o.Text, unknownMagic) {
-		f.unsure(o.At, "listen = %s holds a placeholder that is not known here", o.Text)
+		f.unsure(o.At, "listen holds a placeholder that is not known here")
 		return
 	}
 	n, ok := atoi(o.Text)
 	if !ok {
-		f.unsure(o.At, "listen = %s is no number that uWSGI takes", o.Text)
+		f.unsure(o.At, "listen is no number that uWSGI takes")
 		return
 	}
 	f.listen, f.at, f.doubt = n, o.At, nil
@@ -355,27 +367,28 @@ var formats = map[string]format{
 
 // loadAny is core/uwsgi.c uwsgi_opt_load: the name's end says how the file is
 // written, so "app.ini:section" is none.
-func (f *finder) loadAny(file, at string, conditional bool) {
+func (f *finder) loadAny(option, file, at string, conditional bool) {
 	how, ok := formats[strings.TrimPrefix(filepath.Ext(file), ".")]
 	if !ok || strings.HasSuffix(file, ".xmlconfig") {
-		f.unsure(at, "%s is not followed: it does not end as a configuration file does", file)
+		f.unsure(at, "%s is not followed: it does not end as a configuration file does", called(option, file, at))
 		return
 	}
 	first := f.firstFile
 	f.firstFile = true
-	f.load(how, file, at, conditional)
+	f.load(how, option, file, at, conditional)
 	f.firstFile = first
 }
 
 // load reads a file, "file:section" or, in ini, ":section" of the last one.
-func (f *finder) load(how format, file, at string, conditional bool) {
+func (f *finder) load(how format, option, file, at string, conditional bool) {
+	name := called(option, file, at)
 	if strings.Contains(file, "://") || file == "-" {
-		f.unsure(at, "the configuration comes from %s", file)
+		f.unsure(at, "%s is no file, and not followed", name)
 		return
 	}
 	f.files++
 	if f.depth++; f.depth > maxDepth || f.files > maxFiles {
-		f.unsure(at, "too many files include each other at %s", file)
+		f.unsure(at, "too many files include each other at %s", name)
 		return
 	}
 	defer func() { f.depth-- }()
@@ -389,7 +402,7 @@ func (f *finder) load(how format, file, at string, conditional bool) {
 	}
 	path, text, err := f.read(file)
 	if err != nil {
-		f.unsure(at, "reading %s: %w", file, err)
+		f.unsure(at, "reading %s: %w", name, reason(err))
 		return
 	}
 	if again {
@@ -399,7 +412,7 @@ func (f *finder) load(how format, file, at string, conditional bool) {
 	}
 	lines, err := parse(how, f.substitute(text), section)
 	if err != nil {
-		f.unsure(path, "%w", err)
+		f.unsure(at, "%s cannot be understood as %s: its text is not well formed, or nested too deep", name, how)
 		return
 	}
 	if how == ini {
@@ -413,23 +426,65 @@ func (f *finder) load(how format, file, at string, conditional bool) {
 	}
 }
 
-// read tries a relative name in each directory, and stays with the one that fits.
+// called is how a file is called in a message. Everybody may see a command
+// line; what else names a file may be a secret, or was filled in from one.
+func called(option, file, at string) string {
+	if at == onCommandLine && option != "inherit" {
+		return strconv.Quote(file)
+	}
+	return "the file that " + cmp.Or(option, "an option") + " names"
+}
+
+// reason is an error without the path in it.
+func reason(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// read reads a file. A relative name may mean one in any of the directories: if
+// it is in several of them, and not the same, which of them uWSGI reads is not
+// known. Of those the first stays the one for all further names.
 func (f *finder) read(file string) (path string, text []byte, err error) {
 	if filepath.IsAbs(file) {
 		path = filepath.Clean(file)
 		text, err = f.in.Read(path)
 	} else {
-		err = errors.New("it is relative, and the directory is not known")
-		for i, dir := range f.in.Dirs {
-			path = filepath.Join(dir, file)
-			if text, err = f.in.Read(path); err == nil {
-				f.in.Dirs = f.in.Dirs[i : i+1]
-				break
+		path, text, err = f.readRelative(file)
+	}
+	switch f.text += len(text); {
+	case err != nil:
+	case len(text) > maxFileSize:
+		err = fmt.Errorf("longer than %d bytes", maxFileSize)
+	case f.text > maxText:
+		err = fmt.Errorf("all files together are longer than %d bytes", maxText)
+	}
+	return path, text, err
+}
+
+func (f *finder) readRelative(file string) (path string, text []byte, err error) {
+	err = errors.New("it is relative, and the directory is not known")
+	found := -1
+	for i, dir := range f.in.Dirs {
+		here := filepath.Join(dir, file)
+		other, failed := f.in.Read(here)
+		switch {
+		case errors.Is(failed, fs.ErrNotExist):
+			if found < 0 {
+				err = failed
 			}
+		case failed != nil: // it may be there
+			return here, nil, failed
+		case found < 0:
+			path, text, err, found = here, other, nil, i
+		case !bytes.Equal(text, other):
+			return path, nil, errors.New("it is relative, and in two of the directories in which uWSGI may have been started there are two of that name that differ")
 		}
 	}
-	if err == nil && len(text) > maxFileSize {
-		err = fmt.Errorf("longer than %d bytes", maxFileSize)
+	if found >= 0 {
+		f.in.Dirs = f.in.Dirs[found : found+1]
 	}
 	return path, text, err
 }

@@ -2,8 +2,10 @@ package uwsgiconf
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -47,20 +49,20 @@ func TestDoubts(t *testing.T) {
 	for _, c := range []struct {
 		name, args, ini, want string
 	}{
-		{"condition", "--ini a.ini", "if-env = X\nlisten = 204\nend =\n", "/srv/a.ini:3: listen = 204 stands in a condition or a loop, which is not evaluated"},
-		{"loop", "--ini a.ini", "for = 1 2\nlisten = 20%(_)\nendfor =\n", "/srv/a.ini:3: listen = 20%(_) stands in a condition or a loop, which is not evaluated"},
-		{"included under a condition", "--ini a.ini", "if-file = x\nini = :more\n[more]\nlisten = 7\n[uwsgi]\nend =\n", "/srv/a.ini:5: listen = 7 stands in a condition or a loop, which is not evaluated"},
-		{"missing file", "--ini a.ini", "include = b.ini\n", "/srv/a.ini:2: reading b.ini: file does not exist"},
-		{"not a file", "--ini a.ini", "ini = http://conf/x.ini\n", "/srv/a.ini:2: the configuration comes from http://conf/x.ini"},
-		{"standard input", "--ini a.ini", "ini = -\n", "/srv/a.ini:2: the configuration comes from -"},
-		{"number of CPUs", "--ini a.ini", "listen = %k00\n", "/srv/a.ini:2: listen = \x0000 holds a placeholder that is not known here"},
-		{"negative", "--ini a.ini", "listen = -1\n", "/srv/a.ini:2: listen = -1 is no number that uWSGI takes"},
-		{"too big", "--ini a.ini", "listen = 99999999999\n", "/srv/a.ini:2: listen = 99999999999 is no number that uWSGI takes"},
-		{"custom option", "--ini a.ini", "declare-option = q=vacuum=1;listen=$1\nq = 3\n", "/srv/a.ini:3: the custom option q may set listen"},
-		{"injection", "--ini a.ini", "inject-before = c\n", "/srv/a.ini:2: inject-before = c is not followed"},
-		{"includes itself", "--ini a.ini", "ini = a.ini\n", "/srv/a.ini:2: too many files include each other at a.ini"},
-		{"lua", "--include a.lua --ini a.ini", "", "command line: a.lua is not followed: it does not end as a configuration file does"},
-		{"bad json", "--json bad.json --ini a.ini", "", "/srv/bad.json: unexpected end of JSON input"},
+		{"condition", "--ini a.ini", "if-env = X\nlisten = 204\nend =\n", "/srv/a.ini:3: listen stands in a condition or a loop, which is not evaluated"},
+		{"loop", "--ini a.ini", "for = 1 2\nlisten = 20%(_)\nendfor =\n", "/srv/a.ini:3: listen stands in a condition or a loop, which is not evaluated"},
+		{"included under a condition", "--ini a.ini", "if-file = x\nini = :more\n[more]\nlisten = 7\n[uwsgi]\nend =\n", "/srv/a.ini:5: listen stands in a condition or a loop, which is not evaluated"},
+		{"missing file", "--ini a.ini", "include = b.ini\n", "/srv/a.ini:2: reading the file that include names: file does not exist"},
+		{"not a file", "--ini a.ini", "ini = http://conf/x.ini\n", "/srv/a.ini:2: the file that ini names is no file, and not followed"},
+		{"standard input", "--ini a.ini", "ini = -\n", "/srv/a.ini:2: the file that ini names is no file, and not followed"},
+		{"number of CPUs", "--ini a.ini", "listen = %k00\n", "/srv/a.ini:2: listen holds a placeholder that is not known here"},
+		{"negative", "--ini a.ini", "listen = -1\n", "/srv/a.ini:2: listen is no number that uWSGI takes"},
+		{"too big", "--ini a.ini", "listen = 99999999999\n", "/srv/a.ini:2: listen is no number that uWSGI takes"},
+		{"custom option", "--ini a.ini", "declare-option = q=vacuum=1;listen=$1\nq = 3\n", "/srv/a.ini:3: a custom option (declare-option) may set listen"},
+		{"injection", "--ini a.ini", "inject-before = c\n", "/srv/a.ini:2: inject-before is not followed"},
+		{"includes itself", "--ini a.ini", "ini = a.ini\n", "/srv/a.ini:2: too many files include each other at the file that ini names"},
+		{"lua", "--include a.lua --ini a.ini", "", "command line: \"a.lua\" is not followed: it does not end as a configuration file does"},
+		{"bad json", "--json bad.json --ini a.ini", "", "command line: \"bad.json\" cannot be understood as JSON: its text is not well formed, or nested too deep"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := map[string]string{"/srv/a.ini": "[uwsgi]\n" + c.ini, "/srv/bad.json": `{"uwsgi": {`}
@@ -79,9 +81,9 @@ func TestDoubts(t *testing.T) {
 // What uWSGI calculates is not known, nor is what comes of it.
 func TestCalculated(t *testing.T) {
 	for text, want := range map[string]string{
-		"%(a + 1)": "%(a + 1) is not calculated here",
-		"%(a 1)":   "%(a 1) is not calculated here",
-		"%(b)":     "%(a - 1) is not calculated here",
+		"%(a + 1)": "what %(…) calculates in it is not known here",
+		"%(a 1)":   "what %(…) calculates in it is not known here",
+		"%(b)":     "what %(…) calculates in it is not known here",
 		"%k":       "it holds a placeholder that is not known here",
 		"%(a)":     "",
 	} {
@@ -90,7 +92,7 @@ func TestCalculated(t *testing.T) {
 		if o, _ := last(got, "c"); o.Unknown != want {
 			t.Errorf("%s is unknown: %q, want %q", text, o.Unknown, want)
 		}
-		if (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), ".ini is not followed: "+want) {
+		if (err == nil) != (want == "") || err != nil && !strings.HasSuffix(err.Error(), ": inherit is not followed: "+want) {
 			t.Errorf("inherit = %s.ini: %v", text, err)
 		}
 	}
@@ -118,6 +120,74 @@ func TestStartDirectory(t *testing.T) {
 	got, err := Find(in)
 	if err != nil || got.Listen != 9 {
 		t.Errorf("Find = %d, %v; want 9", got.Listen, err)
+	}
+}
+
+// Two files of one relative name: which of them uWSGI has read is not known.
+func TestTwoStartDirectories(t *testing.T) {
+	files := map[string]string{"/srv/a.ini": "[uwsgi]\nlisten = 9\n", "/home/app/a.ini": "[uwsgi]\nlisten = 9\n"}
+	in := input("--ini a.ini", nil, files)
+	in.Dirs = []string{"/srv", "/home/app"}
+	if got, err := Find(in); err != nil || got.Listen != 9 || got.At != "/srv/a.ini:2" {
+		t.Errorf("the same: Find = %+v, %v", got, err)
+	}
+	files["/home/app/a.ini"] = "[uwsgi]\nlisten = 8\n"
+	if got, err := Find(in); err == nil || !strings.Contains(err.Error(), "two of that name that differ") {
+		t.Errorf("Find = %+v, %v", got, err)
+	}
+	files["/home/app/a.ini"] = ""
+	read := in.Read
+	in.Read = func(path string) ([]byte, error) {
+		if path == "/srv/a.ini" {
+			return nil, fs.ErrPermission // it may be there, or not
+		}
+		return read(path)
+	}
+	if got, err := Find(in); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("Find = %+v, %v", got, err)
+	}
+}
+
+// What stands in the files of a process is not told to others, whichever way it
+// comes into a message.
+func TestNoValues(t *testing.T) {
+	const secret = "s3cret"
+	for _, ini := range []string{
+		"inherit = @(/secret)", "inherit = $(SECRET).ini", "ini = s3cret.ini", "include = s3cret", "config = s3cret", "json = http://s3cret/x.json",
+		"listen = -1s3cret", "exit-on-reload = %(s3cret + 1)", "set = x=s3cret\ninherit = %(x)\n", "declare-option = s3cret=listen=$1\ns3cret = 1",
+		"if-env = s3cret\nlisten = s3cret\nendif =", "for = s3cret\nini = s3cret.ini\nendfor =", "yaml = bad.yaml", "json = bad.json", "xml = bad.xml", "inject-before = s3cret",
+	} {
+		in := input("--ini a.ini", []string{"SECRET=" + secret}, map[string]string{
+			"/srv/a.ini": "[uwsgi]\n" + ini + "\n", "/secret": secret,
+			"/srv/bad.yaml": "s3cret: [s3cret", "/srv/bad.json": "{\"s3cret\": s3cret", "/srv/bad.xml": "<s3cret></s3crets>",
+		})
+		got, err := Find(in)
+		said := fmt.Sprint(err, got.Unread, got.At)
+		for _, o := range got.Options {
+			said += o.At + o.Unknown
+		}
+		if strings.Contains(said, secret) {
+			t.Errorf("%s: %s", ini, said)
+		}
+	}
+}
+
+// What is read and made is bounded as a whole, not each piece of it.
+func TestBounds(t *testing.T) {
+	for name, ini := range map[string]string{
+		"magic":  strings.Repeat("b = "+strings.Repeat("%p", 500)+"\n", 900),
+		"doubly": "a = " + strings.Repeat("x", 4000) + "\n" + strings.Repeat("b = %%(a)%%(a)%%(a)\n", 9000),
+		"files":  strings.Repeat("ini = /big.ini\n", 100),
+	} {
+		long := "/" + strings.Repeat("d/", 1500) + "a.ini"
+		in := input("--ini "+long, nil, map[string]string{long: "[uwsgi]\n" + ini, "/big.ini": strings.Repeat("#", 1<<20)})
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got, err := Find(in)
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; got.Unread == nil || used > 400<<20 {
+			t.Errorf("%s: %d MiB, unread %v, %v", name, used>>20, got.Unread, err)
+		}
 	}
 }
 

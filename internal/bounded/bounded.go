@@ -1,0 +1,154 @@
+// Package bounded reads what strangers own: files that others may put in the
+// place of a log, texts whose length a process chooses, folders that anybody may
+// fill, archives that grow without end. Nothing here waits on a FIFO or a
+// device, and nothing returns more than it was asked for.
+package bounded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotRegular is the error of a path that leads to no regular file.
+var ErrNotRegular = errors.New("not a regular file")
+
+// TooMuchError says that there was more than is read.
+type TooMuchError struct {
+	Max  int64
+	What string // "bytes", "entries"
+}
+
+func (e *TooMuchError) Error() string {
+	return fmt.Sprintf("it has more than %d %s, of which no more are read", e.Max, e.What)
+}
+
+// Open opens a regular file for reading. What is in its place instead is never
+// opened: that could block, or do something (fifo(7), watchdog devices).
+func Open(path string) (*os.File, error) { return open(unix.AT_FDCWD, path, 0) }
+
+// OpenIn is Open of a name in an open folder, and follows no link.
+func OpenIn(dir *os.File, name string) (*os.File, error) {
+	return open(int(dir.Fd()), name, unix.O_NOFOLLOW)
+}
+
+func open(dir int, path string, flags int) (*os.File, error) {
+	failed := func(err error) (*os.File, error) { return nil, &os.PathError{Op: "open", Path: path, Err: err} }
+	at, err := openat(dir, path, unix.O_PATH|unix.O_CLOEXEC|flags)
+	if err != nil {
+		return failed(err)
+	}
+	defer unix.Close(at)
+	fd, err := Reopen(at)
+	if err != nil {
+		return failed(err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Reopen opens for reading what an O_PATH descriptor stands for, if that is a
+// regular file.
+func Reopen(at int) (fd int, err error) {
+	var st unix.Stat_t
+	switch err := unix.Fstat(at, &st); {
+	case err != nil:
+		return -1, err
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return -1, ErrNotRegular
+	}
+	// O_NONBLOCK: a lease on the file must not make anybody wait (fcntl(2)).
+	return openat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC)
+}
+
+func openat(dir int, path string, flags int) (int, error) {
+	for {
+		fd, err := unix.Openat(dir, path, flags, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// ReadFile reads a regular file of at most max bytes. Of a longer one it returns
+// the first max, with a TooMuchError.
+func ReadFile(path string, most int64) ([]byte, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := ReadAll(f, most)
+	if err != nil {
+		return b, &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return b, nil
+}
+
+// ReadAll reads all of r, as ReadFile does.
+func ReadAll(r io.Reader, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if int64(len(b)) > most {
+		return b[:most], &TooMuchError{most, "bytes"}
+	}
+	return b, err
+}
+
+// Names lists the names in a folder, at most so many; of more it returns the
+// first, with a TooMuchError. The order is the file system's.
+func Names(path string, most int) ([]string, error) {
+	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return NamesIn(dir, most)
+}
+
+// NamesIn is Names of an open folder.
+func NamesIn(dir *os.File, most int) ([]string, error) {
+	names, err := dir.Readdirnames(most + 1)
+	switch {
+	case errors.Is(err, io.EOF): // there are none
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case len(names) > most:
+		return names[:most], &os.PathError{Op: "read", Path: dir.Name(), Err: &TooMuchError{int64(most), "entries"}}
+	}
+	return names, nil
+}
+
+// Reader is r as long as ctx lasts and it has brought no more than most bytes:
+// then its error is ctx's, or a TooMuchError. It is for what grows as it is
+// read.
+func Reader(ctx context.Context, r io.Reader, most int64) io.Reader {
+	return &reader{ctx, r, most, most}
+}
+
+type reader struct {
+	ctx        context.Context
+	r          io.Reader
+	left, most int64
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if err := context.Cause(r.ctx); err != nil {
+		return 0, err
+	}
+	if r.left < 0 {
+		return 0, &TooMuchError{r.most, "bytes"}
+	}
+	if int64(len(p)) > r.left+1 {
+		p = p[:r.left+1]
+	}
+	n, err := r.r.Read(p)
+	if r.left -= int64(n); r.left < 0 {
+		return n - 1, &TooMuchError{r.most, "bytes"}
+	}
+	return n, err
+}
