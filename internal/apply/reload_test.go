@@ -143,7 +143,7 @@ func TestReloadRefuses(t *testing.T) {
 		{"listen over somaxconn", moreSocket, "signal",
 			fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI is configured to listen = 1024 (%s/more.ini:2), and with somaxconn 128 it would not come up again", more.Pid, dir)},
 		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
-		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (command line: reading %s/gone.ini: open %s/gone.ini: no such file", gone.Pid, dir, dir)},
+		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (command line: reading %s/gone.ini: no such file", gone.Pid, dir)},
 		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", s.Workers[0].PID)},
 		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1: %s is not open in uWSGI %d", other, u.Pid)},
 		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1: " + dir + "/unread: nobody reads from it"},

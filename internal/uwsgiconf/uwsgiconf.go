@@ -430,7 +430,7 @@ func (f *finder) load(how format, option, file, at string, conditional bool) {
 // line; what else names a file may be a secret, or was filled in from one.
 func called(option, file, at string) string {
 	if at == onCommandLine && option != "inherit" {
-		return strconv.Quote(file)
+		return file
 	}
 	return "the file that " + cmp.Or(option, "an option") + " names"
 }

@@ -61,8 +61,8 @@ func TestDoubts(t *testing.T) {
 		{"custom option", "--ini a.ini", "declare-option = q=vacuum=1;listen=$1\nq = 3\n", "/srv/a.ini:3: a custom option (declare-option) may set listen"},
 		{"injection", "--ini a.ini", "inject-before = c\n", "/srv/a.ini:2: inject-before is not followed"},
 		{"includes itself", "--ini a.ini", "ini = a.ini\n", "/srv/a.ini:2: too many files include each other at the file that ini names"},
-		{"lua", "--include a.lua --ini a.ini", "", "command line: \"a.lua\" is not followed: it does not end as a configuration file does"},
-		{"bad json", "--json bad.json --ini a.ini", "", "command line: \"bad.json\" cannot be understood as JSON: its text is not well formed, or nested too deep"},
+		{"lua", "--include a.lua --ini a.ini", "", "command line: a.lua is not followed: it does not end as a configuration file does"},
+		{"bad json", "--json bad.json --ini a.ini", "", "command line: bad.json cannot be understood as JSON: its text is not well formed, or nested too deep"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := map[string]string{"/srv/a.ini": "[uwsgi]\n" + c.ini, "/srv/bad.json": `{"uwsgi": {`}
