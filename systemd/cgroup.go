@@ -2,43 +2,93 @@ package systemd
 
 import (
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 )
 
-// UnitOfCgroup finds out from the content of /proc/PID/cgroup which service of
+// Place is where in the host's cgroups a process runs.
+type Place struct {
+	// Unit is the service of the system manager, "" where there is none.
+	Unit string
+	// Container is the container, for example "docker:4f66ad0f5b9c" or
+	// "lxc:web", "" where it is none.
+	Container string
+	// Of is the unit at the top of the path, of whatever kind and whoever's:
+	// "session-3.scope", "user@1001.service"; "" where there is none.
+	Of string
+	// User says that all this is below a user's slice, and UID whose: what
+	// stands there may have any name that this user likes (user@.service is
+	// delegated to him).
+	User bool
+	UID  int
+}
+
+// UnitOfCgroup is the unit and the container of PlaceOfCgroup.
+func UnitOfCgroup(cgroup string) (unit, container string) {
+	p := PlaceOfCgroup(cgroup)
+	return p.Unit, p.Container
+}
+
+// PlaceOfCgroup finds out from the content of /proc/PID/cgroup which service of
 // the system manager a process belongs to, for example "uwsgi@app.service".
 //
 // A process in a container (docker, podman, containerd, CRI-O, LXC, nspawn) has
-// no unit that this host's manager could reload: unit is "" and container
-// names where it lives, for example "docker:4f66ad0f5b9c" or "lxc:web". One in
-// a user's session has neither.
+// no unit that this host's manager could reload, also where the engine has put
+// it below one (Quadlet). One in a user's session has no unit either. Of
+// several containers in each other it is the innermost.
 //
 // The names are the kernel's; only a process with rights over the cgroup can
 // have made them. The path is relative to the reader's cgroup namespace
 // (cgroup_namespaces(7)).
-func UnitOfCgroup(cgroup string) (unit, container string) {
+func PlaceOfCgroup(cgroup string) Place {
 	parts := strings.Split(strings.Trim(cgroupPath(cgroup), "/"), "/")
-	for i, part := range parts {
-		if c := containerOf(parts[:i], part); c != "" {
-			return "", c
+	p := Place{UID: -1}
+	outermost := len(parts)
+	for i := len(parts) - 1; i >= 0; i-- {
+		if c := containerOf(parts[:i], parts[i]); c != "" {
+			if outermost = i; p.Container == "" {
+				p.Container = c
+			}
 		}
 	}
 	for i, part := range parts {
 		part = strings.TrimPrefix(part, "_") // cg_escape, src/basic/cgroup-util.c
 		if strings.HasSuffix(part, ".slice") {
+			if uid, ok := userOfSlice(part); i < outermost && (ok || part == "user.slice") {
+				p.User, p.UID = true, uid
+			}
 			continue
 		}
-		if path.Ext(part) != ".service" || strings.HasPrefix(part, "user@") || part == ".service" {
-			return "", "" // a session, a user's manager, or not systemd's at all
+		if path.Ext(part) != "" {
+			p.Of = part
+		}
+		if p.Container != "" || path.Ext(part) != ".service" || strings.HasPrefix(part, "user@") || part == ".service" {
+			return p // a session, a user's manager, or not systemd's at all
 		}
 		for _, inner := range parts[i+1:] {
 			if ext := path.Ext(inner); ext == ".service" || ext == ".slice" || ext == ".scope" {
-				return "", "unit:" + part // another manager runs in this unit
+				p.Container = "unit:" + part // another manager runs in this unit
+				return p
 			}
 		}
-		return part, ""
+		p.Unit = part
+		return p
 	}
-	return "", ""
+	return p
+}
+
+// userOfSlice reads "user-1001.slice"; -1 for another one.
+func userOfSlice(slice string) (uid int, ok bool) {
+	digits, ok := strings.CutPrefix(strings.TrimSuffix(slice, ".slice"), "user-")
+	if !ok {
+		return -1, false
+	}
+	uid, err := strconv.Atoi(digits)
+	if err != nil {
+		return -1, false // user-1001-x.slice, which stands in the user's
+	}
+	return uid, true
 }
 
 // cgroupPath picks the path in systemd's own hierarchy: the unified one, or
@@ -69,25 +119,20 @@ func containerOf(above []string, part string) string {
 	if len(above) > 0 {
 		parent = above[len(above)-1]
 	}
-	name := strings.TrimSuffix(part, ".scope")
-	// Managers that talk to systemd: ENGINE-ID.scope.
-	for _, s := range [...][2]string{
-		{"docker-", "docker"}, {"libpod-", "podman"}, {"cri-containerd-", "kube"}, {"crio-", "kube"},
-	} {
-		if id, ok := strings.CutPrefix(name, s[0]); ok && isContainerID(id) {
-			return s[1] + ":" + id[:12]
-		}
-	}
-	// Those that make cgroups themselves: docker/ID, kubepods/…/podUID/ID.
-	if isContainerID(name) {
+	if engine, id := splitID(part); id != "" {
 		switch {
-		case parent == "docker":
-			return "docker:" + name[:12]
-		case parent == "libpod_parent" || parent == "libpod":
-			return "podman:" + name[:12]
-		case strings.HasPrefix(parent, "pod") && len(above) > 1 && strings.HasPrefix(above[0], "kube"):
-			return "kube:" + name[:12]
+		case engines[engine] != "":
+			engine = engines[engine]
+		case slices.ContainsFunc(above, func(s string) bool { return strings.HasPrefix(s, "kube") }):
+			engine = "kube"
+		case len(above) > 0 && above[0] == "ecs":
+			engine = "ecs"
+		case engine == "" && engines[parent] != "":
+			engine = engines[parent]
+		default:
+			engine = "container"
 		}
+		return engine + ":" + id[:12]
 	}
 	if id, ok := strings.CutPrefix(part, "lxc.payload."); ok && id != "" {
 		return "lxc:" + id
@@ -105,9 +150,34 @@ func containerOf(above []string, part string) string {
 	return ""
 }
 
+// engines are what stands in front of a container's number, or above it where
+// an engine makes its cgroups itself.
+var engines = map[string]string{
+	"docker": "docker",
+	"libpod": "podman", "libpod-payload": "podman", "libpod_parent": "podman",
+	"cri-containerd": "kube", "crio": "kube",
+	"nerdctl": "containerd", "default": "containerd", "k8s.io": "containerd",
+}
+
+// splitID takes a cgroup of a container apart: ID, ENGINE-ID.scope, and
+// SLICE:ENGINE:ID, as runc's systemd driver has it where it has no systemd.
+// id is "" for anything else; a unit that ends in a number is none.
+func splitID(part string) (engine, id string) {
+	name := strings.TrimSuffix(part, ".scope")
+	at := len(name) - idLength
+	if at < 0 || !isContainerID(name[at:]) || at > 0 && name[at-1] != '-' && name[at-1] != ':' {
+		return "", ""
+	}
+	engine = name[:max(at-1, 0)]
+	return engine[strings.LastIndexByte(engine, ':')+1:], name[at:]
+}
+
+// idLength is that of a container's number.
+const idLength = 64
+
 // isContainerID tells a container's number, 64 hexadecimal digits.
 func isContainerID(s string) bool {
-	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+	return len(s) == idLength && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // unescapeUnit gives an instance its hyphens back, the only character of a

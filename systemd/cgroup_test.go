@@ -7,6 +7,7 @@ import (
 
 func TestUnitOfCgroup(t *testing.T) {
 	const id = "4f66ad0f5b9c4d1c8a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081"
+	const other = "00000000000000000000000000000000000000000000000000000000000000aa"
 	tests := []struct{ name, cgroup, unit, container string }{
 		{"unified", "0::/system.slice/uwsgi.service", "uwsgi.service", ""},
 		{"template", "0::/system.slice/system-uwsgi.slice/uwsgi@app.service", "uwsgi@app.service", ""},
@@ -37,6 +38,17 @@ func TestUnitOfCgroup(t *testing.T) {
 		{"kubernetes, systemd", "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/cri-containerd-" + id + ".scope", "", "kube:4f66ad0f5b9c"},
 		{"kubernetes, CRI-O", "0::/kubepods.slice/kubepods-pod1.slice/crio-" + id + ".scope", "", "kube:4f66ad0f5b9c"},
 		{"kubernetes, cgroupfs", "0::/kubepods/burstable/pod1-2/" + id, "", "kube:4f66ad0f5b9c"},
+		{"kubernetes, containerd without systemd", "0::/system.slice/containerd.service/kubepods-besteffort-pod1.slice:cri-containerd:" + id, "", "kube:4f66ad0f5b9c"},
+		{"kubernetes in docker", "0::/docker/" + other + "/kubelet/kubepods/pod1-2/" + id, "", "kube:4f66ad0f5b9c"},
+		{"docker in nspawn", "0::/machine.slice/systemd-nspawn@web.service/payload/system.slice/docker-" + id + ".scope", "", "docker:4f66ad0f5b9c"},
+		{"Quadlet", "0::/system.slice/web.service/libpod-payload-" + id, "", "podman:4f66ad0f5b9c"},
+		{"Amazon ECS", "0::/ecs/0123456789abcdef0123456789abcdef/" + id, "", "ecs:4f66ad0f5b9c"},
+		{"Amazon ECS, systemd", "0::/ecstasks.slice/ecstasks-0123456789abcdef0123456789abcdef.slice/docker-" + id + ".scope", "", "docker:4f66ad0f5b9c"},
+		{"containerd", "0::/default/" + id, "", "containerd:4f66ad0f5b9c"},
+		{"containerd of Kubernetes", "0::/k8s.io/" + id, "", "containerd:4f66ad0f5b9c"},
+		{"nerdctl", "0::/system.slice/nerdctl-" + id + ".scope", "", "containerd:4f66ad0f5b9c"},
+		{"an engine that nobody knows", "0::/system.slice/box.service/crate-" + id, "", "container:4f66ad0f5b9c"},
+		{"podman's health check is a service", "0::/system.slice/" + id + "-1f.service", id + "-1f.service", ""},
 		{"lxc", "0::/lxc.payload.web/system.slice/uwsgi.service", "", "lxc:web"},
 		{"lxc, older", "0::/lxc/web/system.slice/uwsgi.service", "", "lxc:web"},
 		{"nspawn unit", "0::/machine.slice/systemd-nspawn@web.service/payload/system.slice/uwsgi.service", "", "machine:web"},
@@ -53,6 +65,31 @@ func TestUnitOfCgroup(t *testing.T) {
 				t.Errorf("UnitOfCgroup(%q) = %q, %q; want %q, %q", tt.cgroup, unit, container, tt.unit, tt.container)
 			}
 		})
+	}
+}
+
+func TestPlaceOfUser(t *testing.T) {
+	const id = "4f66ad0f5b9c4d1c8a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081"
+	tests := []struct {
+		cgroup string
+		want   Place
+	}{
+		{"0::/user.slice/user-1000.slice/session-3.scope", Place{Of: "session-3.scope", User: true, UID: 1000}},
+		{"0::/user.slice/user-1000.slice/user@1000.service/app.slice/uwsgi.service", Place{Of: "user@1000.service", User: true, UID: 1000}},
+		{"0::/user.slice/user-1000.slice/user@1000.service/docker-" + id + ".scope",
+			Place{Of: "user@1000.service", Container: "docker:4f66ad0f5b9c", User: true, UID: 1000}},
+		{"0::/user.slice/user-0.slice/session-c1.scope", Place{Of: "session-c1.scope", User: true}},
+		{"0::/user.slice/x", Place{User: true, UID: -1}},
+		{"0::/lxc.payload.web/user.slice/user-1000.slice/session-3.scope", Place{Of: "lxc.payload.web", Container: "lxc:web", UID: -1}},
+		{"0::/init.scope", Place{Of: "init.scope", UID: -1}},
+		{"0::/", Place{UID: -1}},
+		{"0::/system.slice/run-r1.scope", Place{Of: "run-r1.scope", UID: -1}},
+		{"0::/system.slice/uwsgi.service", Place{Of: "uwsgi.service", Unit: "uwsgi.service", UID: -1}},
+	}
+	for _, tt := range tests {
+		if got := PlaceOfCgroup(tt.cgroup); got != tt.want {
+			t.Errorf("PlaceOfCgroup(%q) = %+v, want %+v", tt.cgroup, got, tt.want)
+		}
 	}
 }
 
