@@ -21,6 +21,7 @@ const (
 	SendSignal               // pidfd_send_signal(2)
 	UseOnItself              // a call that needs no right on the caller's own process or socket
 	ListOpen                 // what another user's process has open, in /proc/PID/fd
+	SeeProgram               // /proc/PID/exe
 	ReadRoot                 // files below /proc/PID/root
 	EnterNetNS               // /proc/PID/ns/net and setns(2)
 	SeeProcesses             // the processes of others in /proc
@@ -49,6 +50,7 @@ var operations = [...]operation{
 		right: "needs the same user or CAP_KILL" + noFilter},
 	UseOnItself: {right: "needs no seccomp filter against it"},
 	ListOpen:    {right: "needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"},
+	SeeProgram:  {right: "needs CAP_SYS_PTRACE"},
 	ReadRoot:    {right: "needs CAP_SYS_PTRACE"},
 	EnterNetNS: {
 		right: "needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it"},

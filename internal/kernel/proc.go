@@ -32,8 +32,9 @@ type Stat struct {
 type Process struct {
 	PID int
 	Stat
-	UID    int    // the effective one, -1 where it is not shown
-	Cgroup string // /proc/PID/cgroup, "" where the kernel has none
+	// UID is the effective one, RealUID the real one; -1 where it is not shown.
+	UID, RealUID int
+	Cgroup       string // /proc/PID/cgroup, "" where the kernel has none
 	// CgroupErr says why Cgroup could not be read, nil where it was.
 	CgroupErr error
 
@@ -142,7 +143,7 @@ func readProcess(pid int, own *NetNS) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	p.UID = effectiveUID(status)
+	p.RealUID, p.UID = uids(status)
 	cgroup, err := read(procPath(pid, "cgroup"))
 	if p.Cgroup = string(cgroup); !errors.Is(err, fs.ErrNotExist) { // a kernel may have none
 		p.CgroupErr = err
@@ -155,6 +156,12 @@ func readProcess(pid int, own *NetNS) (Process, error) {
 		return Process{}, fs.ErrNotExist
 	}
 	return p, nil
+}
+
+// Cgroup is /proc/PID/cgroup.
+func Cgroup(pid int) (string, error) {
+	text, err := read(procPath(pid, "cgroup"))
+	return string(text), err
 }
 
 // netnsOf is the network namespace of a process, 0 where it may not be known.
@@ -216,17 +223,21 @@ func parseStat(b []byte) (Stat, error) {
 	return st, nil
 }
 
-// effectiveUID reads the second number of "Uid:" in /proc/PID/status, -1 if it
-// is not there. The owner of /proc/PID would be root for a uWSGI that has
+// uids reads the first two numbers of "Uid:" in /proc/PID/status, -1 where they
+// are not there. The owner of /proc/PID would be root for a uWSGI that has
 // dropped its rights (proc(5), "dumpable").
-func effectiveUID(status []byte) int {
-	value, _ := field(status, "Uid")
-	if ids := bytes.Fields(value); len(ids) > 1 {
-		if uid, err := strconv.Atoi(string(ids[1])); err == nil {
-			return uid
-		}
+func uids(status []byte) (real, effective int) {
+	value, err := field(status, "Uid")
+	ids := bytes.Fields(value)
+	if err != nil || len(ids) < 2 {
+		return -1, -1
 	}
-	return -1
+	real, realErr := strconv.Atoi(string(ids[0]))
+	effective, effectiveErr := strconv.Atoi(string(ids[1]))
+	if realErr != nil || effectiveErr != nil {
+		return -1, -1
+	}
+	return real, effective
 }
 
 // Catches reports whether a process has a handler for the signal.

@@ -54,16 +54,16 @@ func FuzzParseStat(f *testing.F) {
 	})
 }
 
-func TestEffectiveUID(t *testing.T) {
-	for status, want := range map[string]int{
-		"Name:\tuwsgi\nUid:\t1000\t33\t33\t33\nGid:\t0\t0\t0\t0\n": 33,
-		"Name:\tuwsgi\n": -1,
-		"Uid:\t1000\n":   -1,
-		"Uid:\tx\ty\n":   -1,
-		"":               -1,
+func TestUIDs(t *testing.T) {
+	for status, want := range map[string][2]int{
+		"Name:\tuwsgi\nUid:\t1000\t33\t33\t33\nGid:\t0\t0\t0\t0\n": {1000, 33},
+		"Name:\tuwsgi\n": {-1, -1},
+		"Uid:\t1000\n":   {-1, -1},
+		"Uid:\tx\ty\n":   {-1, -1},
+		"":               {-1, -1},
 	} {
-		if got := effectiveUID([]byte(status)); got != want {
-			t.Errorf("%q: got %d, want %d", status, got, want)
+		if real, effective := uids([]byte(status)); [2]int{real, effective} != want {
+			t.Errorf("%q: got %d and %d, want %d", status, real, effective, want)
 		}
 	}
 }
