@@ -100,6 +100,9 @@ type Socket struct {
 	Master  Process
 	FD      int
 	Workers []Worker
+	// Untrusted says why qwatch does not act on the master: absent where it may
+	// (Standing.Untrusted).
+	Untrusted Fact[string]
 	// Logs are the regular files that the master has open for writing: where
 	// its records can come from.
 	Logs []string
@@ -152,6 +155,10 @@ type SocketUnit struct {
 // Full reports whether the kernel refuses the next connection: it drops when
 // the length is over the limit (sk_acceptq_is_full, include/net/sock.h).
 func (s Socket) Full() bool { return s.Length > s.Limit }
+
+// Foreign reports whether the socket is a container's, also one with the host's
+// network, or lives in another network namespace: policy.containers decides then.
+func (s Socket) Foreign() bool { return s.OtherNetNS || s.Master.Container != "" }
 
 // AfterRestart is the listen backlog with which the socket is made the next time:
 // by systemd if a .socket unit holds it, else by uWSGI. The kernel cuts it to

@@ -35,6 +35,7 @@ func (f Snapshot) Locate(h matcher.Hit) (Socket, error) {
 	narrow(func(s Socket) bool { return h.PID != 0 && s.writtenBy(h.PID) })
 	narrow(func(s Socket) bool { return h.Unit != "" && s.Master.Unit.Value == h.Unit })
 	narrow(func(s Socket) bool { return slices.Contains(s.Logs, h.Source) })
+	narrow(func(s Socket) bool { return s.Untrusted.State != StateKnown }) // anybody may take a name that a service has
 	narrow(func(s Socket) bool { return !s.OtherNetNS })
 	narrow(func(s Socket) bool { return !h.Old && s.FD == h.FD })
 	if len(fit) > 1 {
