@@ -34,7 +34,7 @@ const maxNested = 4
 func (f *found) candidates(object []byte) [][]byte {
 	f.object(object, 0)
 	switch {
-	case f.own || own(f.unit):
+	case f.own:
 		return nil
 	case f.otherMessage:
 		return f.messages
@@ -96,17 +96,13 @@ func (f *found) when(text []byte) {
 	}
 }
 
-// journal takes the fields of systemd.journal-fields(7) that say who wrote,
-// and the keys that only qwatch's own log has.
+// journal takes the fields of systemd.journal-fields(7) that say that qwatch
+// wrote, and the keys that only its own log has. Who else wrote is not taken from
+// text: _PID and _SYSTEMD_UNIT are the journal's to set, and anybody can print an
+// object with these keys.
 func (f *found) journal(key, text []byte) bool {
 	switch string(key) {
-	case "_PID":
-		if n := number(text); n > 0 {
-			f.pid = n
-		}
-	case "_SYSTEMD_UNIT":
-		f.unit = string(text)
-	case "SYSLOG_IDENTIFIER", "_COMM":
+	case "_SYSTEMD_UNIT", "SYSLOG_IDENTIFIER", "_COMM":
 		f.own = f.own || own(string(text))
 	case "incident", "plan":
 		f.own = true

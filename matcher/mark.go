@@ -96,7 +96,7 @@ func ScanMarks(text []byte, meta Meta, emit func(Mark)) {
 			from = first + n + 1
 		}
 		line := bytes.TrimRight(text[start:from], " \r\n")
-		o := origin{meta: meta, pid: meta.PID, unit: meta.Unit}
+		o := origin{meta: meta}
 		if m, ok := o.mark(line, 0); ok {
 			emit(m)
 		}
@@ -143,7 +143,7 @@ func (o origin) mark(b []byte, depth int) (Mark, bool) {
 			if !o.unwrap(b[:start], false) {
 				return Mark{}, false
 			}
-			m := Mark{Kind: f.kind, At: o.stamp.time, Source: o.meta.Source, Writer: o.pid, Unit: o.unit}
+			m := Mark{Kind: f.kind, At: o.stamp.time, Source: o.meta.Source, Writer: o.meta.PID, Unit: o.meta.Unit}
 			m.Limit = max(0, number(group(f.line, "limit", line, match)))
 			if o.stamp.rank == shapeOnly {
 				m.At = o.meta.Read

@@ -51,8 +51,9 @@ type Meta struct {
 	// Read is when the text was read or logged. It dates hits whose text
 	// holds no date, and gives the year to syslog dates, which have none.
 	Read time.Time
-	// PID and Unit are who wrote the text, 0 and "" if not known. Where the
-	// text is the journal's JSON, its own fields win.
+	// PID and Unit are who wrote the text, 0 and "" if not known. Only the
+	// journal itself knows: nothing in a text, an exported journal included,
+	// says it.
 	PID  int
 	Unit string
 	// Continued says that the text begins inside a line whose front was in an
@@ -128,7 +129,7 @@ func Scan(text []byte, meta Meta, emit func(Hit)) {
 		if n := bytes.IndexByte(line, '\n'); n >= 0 {
 			line, text = line[:n], line[n+1:]
 		}
-		for _, h := range (origin{meta: meta, pid: meta.PID, unit: meta.Unit}).hits(line, 0) {
+		for _, h := range (origin{meta: meta}).hits(line, 0) {
 			emit(h)
 		}
 	}

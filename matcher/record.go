@@ -135,7 +135,7 @@ func (o origin) hit(b []byte, match []int) Hit {
 	get := func(name string) []byte { return group(record, name, b, match) }
 	h := Hit{
 		Socket: string(get("name")), FD: number(get("fd")), Length: number(get("length")), Limit: number(get("limit")),
-		At: o.stamp.time, Source: o.meta.Source, PID: o.pid, Unit: o.unit,
+		At: o.stamp.time, Source: o.meta.Source, PID: o.meta.PID, Unit: o.meta.Unit,
 	}
 	if old := get("old"); old != nil {
 		h.Old, h.Socket, h.FD = true, string(old), number(old)

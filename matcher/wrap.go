@@ -11,8 +11,6 @@ import (
 type origin struct {
 	meta  Meta
 	stamp stamp
-	pid   int
-	unit  string
 	own   bool // qwatch itself wrote it
 }
 
@@ -164,7 +162,7 @@ func (o *origin) wrapped(p []byte, at place) (rest []byte, next place) {
 			continue
 		}
 		// The pid is not kept: it may be of another host or another pid
-		// namespace. The journal's is.
+		// namespace, or anybody's invention.
 		if pid := group(w.line, "pid", p, m); pid != nil && number(pid) < 0 {
 			continue
 		}
