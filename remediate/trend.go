@@ -3,6 +3,7 @@ package remediate
 import (
 	"math"
 	"slices"
+	"sort"
 	"time"
 
 	"qwatch/remediate/facts"
@@ -54,7 +55,7 @@ func trendOf(samples []facts.Sample, span time.Duration) trend {
 			}
 		}
 	}
-	slices.Sort(slopes)
+	sort.Slice(slopes, func(i, j int) bool { return slopes[i] < slopes[j] })
 	t.known = true
 	t.slope = math.Round(10*slopes[len(slopes)/2]) / 10
 	variance := spread(n)

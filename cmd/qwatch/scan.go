@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -153,8 +153,9 @@ func (s *scanner) scan(ctx context.Context, e env, args []string) {
 	for _, u := range append(missing, totals.Unreadable...) {
 		s.report.Unreadable = append(s.report.Unreadable, scanUnreadable{u.Path, u.Err.Error()})
 	}
-	slices.SortStableFunc(s.report.Sockets, func(a, b *scanSocket) int {
-		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Socket, b.Socket))
+	sort.SliceStable(s.report.Sockets, func(i, j int) bool {
+		a, b := s.report.Sockets[i], s.report.Sockets[j]
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Socket, b.Socket)) < 0
 	})
 }
 

@@ -1,7 +1,6 @@
 package file
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -200,7 +199,7 @@ func (f *Files) generations(dir string, group []*source) {
 			break
 		}
 	}
-	slices.SortFunc(found, func(a, b *inode) int { return cmp.Compare(a.id.Born, b.id.Born) })
+	sort.Slice(found, func(i, j int) bool { return found[i].id.Born < found[j].id.Born })
 	for _, in := range found {
 		f.event(Event{Kind: Recovered, Source: in.src.path, Detail: "a generation that came and went unseen: " + in.at})
 		f.drain(in)
