@@ -35,6 +35,10 @@ type Chunk struct {
 	Name string
 	// Time is when the text was read (files) or logged (journal).
 	Time time.Time
+	// Stood is when the text was written at the latest, where it stood in the
+	// source before this start: when a file was written to last before it, or when
+	// an entry of the journal was logged. It is zero for what came since.
+	Stood time.Time
 	// Middle is true where Text begins inside a line: its beginning was handed
 	// over before (see Text), or was never to be (the file is followed from
 	// its end).

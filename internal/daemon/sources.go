@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
@@ -30,6 +32,7 @@ type sources struct {
 	// What is told of files goes through tally.
 	tally   *tally
 	origins *origins
+	counted prometheus.Counter // records that the core does not get
 
 	mu   sync.Mutex
 	list []tailer.Source
@@ -39,7 +42,8 @@ type sources struct {
 func newSources(c *core, log zerolog.Logger) *sources {
 	return &sources{
 		out: c.in.hits, marks: c.in.marks, log: log, tally: c.report.tally, origins: c.report.origins,
-		hits: map[string]uint64{},
+		counted: c.report.counts.hits,
+		hits:    map[string]uint64{},
 	}
 }
 
@@ -75,11 +79,12 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 		}
 	}
 	s.origins.configure(globs)
+	handle := func(c tailer.Chunk) { s.handle(c, cfg.Group.Window) }
 	if len(globs) > 0 {
 		files, err := file.New(file.Options{
 			Globs: globs, FromStart: opts.FromStart, StateFile: state("positions.json"),
 			Cut: matcher.Cut, Continues: matcher.Continues, Events: s.fileEvent,
-		}, s.handle)
+		}, handle)
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +93,7 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 	if len(units) > 0 {
 		entries, err := journal.New(journal.Options{
 			Units: units, FromStart: opts.FromStart, StateFile: state("journal.json"), Report: s.journalTrouble,
-		}, s.handle)
+		}, handle)
 		if err != nil {
 			return nil, err
 		}
@@ -122,16 +127,32 @@ func (s *sources) run(ctx context.Context) error {
 
 // handle finds the hits in a chunk. It waits while the core is busy: the text
 // is still in its file. The core takes hits until all sources have ended.
-func (s *sources) handle(c tailer.Chunk) {
+//
+// What stood in its source before this start and is older than window is counted,
+// and that is all: it tells of another time. Log dates carry no zone, so they are
+// asked only there; what comes in since is new whatever its date says.
+func (s *sources) handle(c tailer.Chunk, window time.Duration) {
 	meta := matcher.Meta{Source: c.Source, Read: c.Time, PID: c.PID, Unit: c.Unit, Continued: c.Middle}
+	old := func(time.Time) bool { return false }
+	if now := time.Now(); !c.Stood.IsZero() {
+		meta.Read = c.Stood // dates what has no date of its own
+		old = func(at time.Time) bool { return now.Sub(at) > window }
+	}
 	matcher.Scan(c.Text, meta, func(h matcher.Hit) {
 		s.origins.of(c.Source) // the core remembers it, and may not look
 		s.mu.Lock()
 		s.hits[c.Name]++
 		s.mu.Unlock()
+		if old(h.At) {
+			s.counted.Inc()
+			return
+		}
 		s.out <- h
 	})
 	matcher.ScanMarks(c.Text, meta, func(m matcher.Mark) {
+		if old(m.At) {
+			return
+		}
 		s.origins.of(c.Source)
 		s.marks <- m
 	})

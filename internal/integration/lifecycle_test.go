@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -262,4 +264,32 @@ func TestFullStateDirectory(t *testing.T) {
 	raised(t, u, 1024)
 	q.stop(syscall.SIGTERM)
 	q.trail(t) // every line is whole
+}
+
+// A log that is read from its start tells of another time: only what comes in since
+// opens an incident, whatever its date says.
+func TestOldRecords(t *testing.T) {
+	fresh(t)
+	u := uwsgi(t, testbed.Options{})
+	log := filepath.Join(directory(t), "old.log")
+	record := time.Now().Add(-time.Hour).Format(time.ANSIC) + fmt.Sprintf(" - *** uWSGI listen queue of socket %q (fd: 3) full !!! (101/100) ***\n", u.Address)
+	if err := os.WriteFile(log, []byte(strings.Repeat(record, 50)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	flood(t, u, 400, 0)
+	metrics := "127.0.0.1:19916"
+	q := start(t, settings{Source: log, Metrics: metrics}, func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, "--from-start") })
+	until(t, "all records are counted", func() bool { return scrape(t, metrics)["qwatch_hits_total"] == 50 })
+	if q.said("is full") {
+		t.Errorf("an old record opened an incident: %s", q.text())
+	}
+	f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(record); err != nil {
+		t.Fatal(err)
+	}
+	raised(t, u, 1024)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -76,6 +77,10 @@ func (f *Files) unpack(p position, s *source, path string) (begin head, err erro
 	if p.Off > 0 && len(p.Window) == 0 {
 		return begin, fmt.Errorf("%s: no text is known by which to find %d in it", path, p.Off)
 	}
+	var stood time.Time
+	if st, err := statPath(path); err == nil {
+		stood = f.past.stood(st)
+	}
 	err = packed(path, func(r io.Reader) error { return expect(r, p.Head.At, p.Head.Text) })
 	if err != nil {
 		return begin, err
@@ -93,12 +98,12 @@ func (f *Files) unpack(p position, s *source, path string) (begin head, err erro
 			}
 			if err != nil { // the end, or as far as it can be read
 				if len(text) > 0 {
-					f.emit(s, text, false)
+					f.emit(s, text, false, stood)
 				}
 				return nil
 			}
 			k := f.opt.Cut(text, false)
-			f.emit(s, text[:k], false)
+			f.emit(s, text[:k], false, stood)
 			fill = copy(f.buf, text[k:])
 		}
 	})

@@ -223,7 +223,7 @@ func (f *Files) Run(ctx context.Context) error {
 	f.watch = newWatcher(f)
 	defer f.stop()
 	f.load()
-	f.past.starting = true
+	f.past.starting, f.past.began = true, time.Now()
 	f.survey()
 	f.resume()
 	f.past.starting = false
@@ -288,11 +288,12 @@ func (f *Files) stop() {
 	}
 }
 
-// emit hands over text.
-func (f *Files) emit(s *source, text []byte, middle bool) {
+// emit hands over text, which stood there before this start where stood is not
+// zero.
+func (f *Files) emit(s *source, text []byte, middle bool, stood time.Time) {
 	s.lines.Add(uint64(bytes.Count(text, []byte{'\n'})))
 	s.bytes.Add(uint64(len(text)))
-	f.handle(tailer.Chunk{Source: s.path, Name: s.path, Time: time.Now(), Text: text, Middle: middle})
+	f.handle(tailer.Chunk{Source: s.path, Name: s.path, Time: time.Now(), Stood: stood, Text: text, Middle: middle})
 }
 
 func (f *Files) event(e Event) { f.opt.Events(e) }

@@ -65,6 +65,53 @@ func TestEndlessLine(t *testing.T) {
 	}
 }
 
+// TestStood tells what stood in a file before the start from what came since,
+// also in one read.
+func TestStood(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.log")
+	written := time.Now().Add(-2 * time.Hour).Truncate(time.Second)
+	write(t, path, "old\nolder\nhalf")
+	must(t, os.Chtimes(path, time.Time{}, written))
+	other := filepath.Join(filepath.Dir(path), "come.log") // is renamed to a name that is followed
+	write(t, other+".new", "moved\n")
+	must(t, os.Chtimes(other+".new", time.Time{}, written))
+	var mu sync.Mutex
+	var got []string
+	follow(t, Options{Globs: []string{path, other}, FromStart: true}, func(c tailer.Chunk) {
+		mu.Lock()
+		defer mu.Unlock()
+		for line := range bytes.Lines(c.Text) {
+			age := "new"
+			if !c.Stood.IsZero() {
+				age = c.Stood.Sub(written).String()
+			}
+			got = append(got, filepath.Base(c.Source)+" "+age+" "+strings.TrimSpace(string(line)))
+		}
+	})
+	wants := func(want ...string) {
+		t.Helper()
+		until(t, "the lines", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(got) >= len(want)
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("lines (-want +got):\n%s", diff)
+		}
+		got = nil
+	}
+	wants("app.log 0s old", "app.log 0s older")
+	write(t, path, " a line\nnew\n")
+	wants("app.log new half a line", "app.log new new")
+	rename(t, other+".new", other)
+	wants("come.log 0s moved")
+	must(t, os.Truncate(path, 0))
+	write(t, path, "again\n")
+	wants("app.log new again")
+}
+
 // TestManyFiles follows a thousand files, has each written to and rotated,
 // and looks at what one idle file costs.
 func TestManyFiles(t *testing.T) {

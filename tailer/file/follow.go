@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"path/filepath"
 	"time"
 
@@ -33,6 +34,11 @@ const (
 // adopt begins to follow an open file.
 func (f *Files) adopt(fd int, id identity, s *source) *inode {
 	in := &inode{id: id, fd: fd, src: s, moved: time.Now()}
+	if st, err := statFD(fd); err == nil {
+		if written := f.past.stood(st); !written.IsZero() {
+			in.before = before{st.size, written}
+		}
+	}
 	in.at = in.path()
 	s.users++
 	f.inodes[id] = in
@@ -169,8 +175,7 @@ func (f *Files) read(in *inode, settled bool) (grew, more bool) {
 		}
 		in.learn(text)
 		for k := f.opt.Cut(text, settled); k > 0; k = f.opt.Cut(text, settled) {
-			f.emit(in.src, text[:k], f.opt.Continues(in.window, text))
-			in.advance(text[:k])
+			f.hand(in, text[:k])
 			text = text[k:]
 			if n == len(f.buf) {
 				break
@@ -259,9 +264,26 @@ func (f *Files) release(in *inode, wait time.Duration) {
 func (f *Files) emitTail(in *inode) {
 	n, err := unix.Pread(in.fd, f.buf, in.off)
 	if err == nil && n > 0 && in.intact() {
-		text := f.buf[:n]
-		f.emit(in.src, text, f.opt.Continues(in.window, text))
-		in.advance(text)
+		f.hand(in, f.buf[:n])
+	}
+}
+
+// hand hands over text, which stands at in's position, and moves that behind it.
+// What stood there before this start goes by itself; a line that was written in
+// part since is new.
+func (f *Files) hand(in *inode, text []byte) {
+	for len(text) > 0 {
+		n, stood := len(text), time.Time{}
+		if old := in.before.size - in.off; old >= int64(n) {
+			stood = in.before.written
+		} else if old > 0 {
+			if line := bytes.LastIndexByte(text[:old], '\n') + 1; line > 0 {
+				n, stood = line, in.before.written
+			}
+		}
+		f.emit(in.src, text[:n], f.opt.Continues(in.window, text), stood)
+		in.advance(text[:n])
+		text = text[n:]
 	}
 }
 

@@ -30,6 +30,7 @@ type inode struct {
 	window []byte // the windowSize bytes before off, or as many as there are
 	head   head   // how its text begins, as far as it was seen
 	tail   int    // bytes seen behind off
+	before before // what it held before this start
 	at     string // where it was seen last, "" if nowhere
 
 	// copyOf is the source whose text this file may be a copy of (see
@@ -41,6 +42,13 @@ type inode struct {
 
 	moved time.Time // when text last came
 	wake  wake
+}
+
+// before is what a file held before this start: so many bytes, the last of them
+// written then. The zero one is nothing.
+type before struct {
+	size    int64
+	written time.Time
 }
 
 // head is how a file's text begins: at an offset above 0 where a hole or NULs
@@ -125,7 +133,9 @@ func (in *inode) jump(off int64) error {
 }
 
 // restart sets the position to the beginning.
-func (in *inode) restart() { in.off, in.window, in.head, in.tail = 0, nil, head{}, 0 }
+func (in *inode) restart() {
+	in.off, in.window, in.head, in.tail, in.before = 0, nil, head{}, 0, before{}
+}
 
 // skip moves over the NULs that text begins with. A writer without O_APPEND
 // (uWSGI's own rotation opens its log so) leaves a hole after copytruncate,

@@ -63,7 +63,7 @@ func (f *Files) readPipe(s *source, p *pipe) {
 	fill := 0          // bytes that wait in buf
 	var before [1]byte // the one before them, 0 for none
 	emit := func(text []byte) {
-		f.emit(s, text, f.opt.Continues(before[:], text))
+		f.emit(s, text, f.opt.Continues(before[:], text), time.Time{})
 		before[0] = text[len(text)-1]
 	}
 	emitLines := func(settled bool) {

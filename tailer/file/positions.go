@@ -90,6 +90,7 @@ func (p position) apply(in *inode) {
 
 // past is what is known from earlier, of this run and the ones before.
 type past struct {
+	began    time.Time             // when Run was called
 	starting bool                  // until all files of the first survey are open
 	first    bool                  // no checkpoint: the very first start
 	since    int64                 // files born before (Unix ns) are not news
@@ -101,6 +102,15 @@ type past struct {
 
 // maxFinished bounds past.finished.
 const maxFinished = 1024
+
+// stood is when the text of a file was written at the latest, where it was there
+// before this start; zero where it has come since.
+func (p *past) stood(st facts) time.Time {
+	if written := time.Unix(0, st.changed); p.starting || written.Before(p.began) {
+		return written
+	}
+	return time.Time{}
+}
 
 // isNews says whether a file that no position is known of is to be read from
 // its beginning. A name that was followed has another file now: that is news. A

@@ -85,7 +85,8 @@ type Journal struct {
 	due      time.Time       // when the position is to be saved, zero if it is saved
 	units    map[string]unit // by the name as it stands in an entry
 	text     []byte
-	skipped  uint64 // entries longer than maxEntry
+	began    time.Time // when Run was called
+	skipped  uint64    // entries longer than maxEntry
 
 	mu       sync.Mutex
 	status   []tailer.Status
@@ -170,6 +171,7 @@ func (j *Journal) Alive(ctx context.Context) error {
 func (j *Journal) Run(ctx context.Context) error {
 	j.working <- struct{}{}
 	defer func() { <-j.working }()
+	j.began = time.Now()
 	j.restore()
 	for failures := 0; ctx.Err() == nil; {
 		began := time.Now()

@@ -368,7 +368,7 @@ func TestRestartsAtCursor(t *testing.T) {
 	last := r.wants("m1\n", "m2\n", "m3\n", "m4\n")
 	r.stop()
 	last.Text = nil
-	want := tailer.Chunk{Source: "journal:a.service", Name: "a.service", Time: time.UnixMicro(1_700_000_000_000_004), PID: 99999999, Unit: "a.service"}
+	want := tailer.Chunk{Source: "journal:a.service", Name: "a.service", Time: time.UnixMicro(1_700_000_000_000_004), Stood: time.UnixMicro(1_700_000_000_000_004), PID: 99999999, Unit: "a.service"}
 	if diff := cmp.Diff(want, last); diff != "" {
 		t.Errorf("chunk (-want +got):\n%s", diff)
 	}

@@ -146,7 +146,11 @@ func (j *Journal) take(e entry) {
 	text, ok := e.appendText(j.text[:0])
 	j.text = text
 	if ok {
-		j.handle(tailer.Chunk{Source: u.source, Name: j.opts.Units[u.pattern], Time: e.time(), Text: text, PID: pid, Unit: u.name})
+		var stood time.Time
+		if at := e.time(); at.Before(j.began) {
+			stood = at
+		}
+		j.handle(tailer.Chunk{Source: u.source, Name: j.opts.Units[u.pattern], Time: e.time(), Stood: stood, Text: text, PID: pid, Unit: u.name})
 		j.count(u.pattern, text)
 	}
 }
