@@ -33,7 +33,8 @@ func (p Policy) Bounds(s facts.Socket) diagnose.Bounds {
 // decision is the draft of a plan about one case.
 type decision struct {
 	draft
-	c Case
+	c     Case
+	aimed string // why Target is what it is
 }
 
 // checks are what stands between a full queue and a raise, in their order. Each
@@ -42,6 +43,7 @@ var checks = []func(*decision) bool{
 	(*decision).unseen,
 	(*decision).lost,
 	(*decision).elsewhere,
+	(*decision).stranger,
 	(*decision).unproven,
 	(*decision).fruitless,
 	(*decision).incurable,
@@ -59,7 +61,7 @@ func Decide(p Policy, c Case, h History, now time.Time) Plan {
 	if c.Lost == nil {
 		name = c.Socket.Name()
 	}
-	d := &decision{newDraft(p, c.Facts, h, now, id, name), c}
+	d := &decision{newDraft(p, c.Facts, h, now, id, name), c, ""}
 	if d.Incident = c.Incident.ID; c.Lost == nil {
 		d.Socket, d.SeenReload = c.Socket, h.seenReload(c.Socket.Master)
 	}
@@ -87,11 +89,26 @@ func (d *decision) lost() bool {
 }
 
 func (d *decision) elsewhere() bool {
-	if d.Socket.OtherNetNS && !d.policy.Containers {
+	switch {
+	case d.policy.Containers || !d.Socket.Foreign():
+		return false
+	case d.Socket.OtherNetNS:
 		d.say(Refuse, codeOtherNetNS, "the socket lives in another network namespace (%s), and policy.containers is off", d.Socket.Master)
-		return true
+	default:
+		d.say(Refuse, codeOtherNetNS, "the socket is that of a container with the host's network (%s), and policy.containers is off", d.Socket.Master)
 	}
-	return false
+	return true
+}
+
+// stranger ends the plan where qwatch may not act on the uWSGI.
+func (d *decision) stranger() bool {
+	why := d.policy.Distrusts(d.Socket)
+	if why == "" {
+		return false
+	}
+	d.Advice = advice.Trust(d.Socket)
+	d.say(Refuse, CodeUntrusted, "the uWSGI is none that qwatch acts on: %s", why)
+	return true
 }
 
 func (d *decision) unproven() bool {
@@ -141,36 +158,41 @@ func (d *decision) incurable() bool {
 	return true
 }
 
-// atCeiling finds the limit that a raise aims at, and ends the plan where the
-// socket cannot grow.
+// atCeiling finds the limit that a raise aims at, and why it is that, and ends the
+// plan where the socket cannot grow to it by a quarter at least: less would be
+// full again before anybody has looked.
 func (d *decision) atCeiling() bool {
-	p, s := d.policy, d.Socket
-	target := p.target(s.Limit)
-	if target <= s.Limit {
-		d.Advice = advice.Capacity(s)
-		d.say(Refuse, codeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
-		return true
-	}
-	if most := d.c.Diagnosis.MaxTarget; most > 0 && most < target {
-		target = most
-		if target <= s.Limit {
-			d.Advice = d.c.Diagnosis.Advice
-			d.say(Refuse, codeMaxWait, "a longer queue is no cure: %s; in more than %s the last would wait longer than policy.max_wait %s",
-				d.c.Diagnosis.Reasons[0], text.Plural(most, "connection", "connections"), p.MaxWait)
-			return true
-		}
+	p, s, most := d.policy, d.Socket, d.c.Diagnosis.MaxTarget
+	target, why := p.aim(s.Limit)
+	slow := most > 0 && most < target
+	if slow {
+		target, why = most, "max_wait at the measured rate"
 	}
 	live, known := s.Somaxconn.Get()
-	if !p.Sysctl && known {
-		target = min(target, live)
+	bound := !p.Sysctl && known && live < target
+	if bound {
+		target, why = live, "somaxconn, policy.sysctl is off"
 	}
-	if target <= s.Limit {
-		d.Advice = advice.Capacity(s)
-		d.say(Refuse, codeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, live)
+	switch {
+	case target > s.Limit && 4*(target-s.Limit) >= s.Limit:
+		d.Target, d.aimed = target, why
+		return false
+	case slow && !bound:
+		d.Advice = d.c.Diagnosis.Advice
+		d.say(Refuse, codeMaxWait, "a longer queue is no cure: %s; in more than %s the last would wait longer than policy.max_wait %s",
+			d.c.Diagnosis.Reasons[0], text.Plural(most, "connection", "connections"), p.MaxWait)
 		return true
 	}
-	d.Target = target
-	return false
+	d.Advice = advice.Capacity(s)
+	switch {
+	case target > s.Limit:
+		d.say(Refuse, codeCeiling, "the limit is %d, and no more than %d is possible (%s): less than a quarter more is no raise", s.Limit, target, why)
+	case bound:
+		d.say(Refuse, codeCeiling, "the limit %d cannot grow: somaxconn is %d and policy.sysctl is off", s.Limit, target)
+	default:
+		d.say(Refuse, codeCeiling, "the limit is %d, and policy.max_backlog allows no more than %d", s.Limit, p.MaxBacklog)
+	}
+	return true
 }
 
 // raise plans the raise to Target: the kernel parameters, the running socket,
@@ -198,7 +220,7 @@ func (d *decision) raise() Plan {
 		return d.say(Wait, CodeCooldown, "the last raise was %s ago; policy.cooldown leaves %s until the next",
 			max(0, d.now.Sub(last)).Round(time.Second), last.Add(p.Cooldown).Sub(d.now).Round(time.Second))
 	}
-	reason += fmt.Sprintf(" and %s; raise it to %d", d.c.Evidence, d.Target)
+	reason += fmt.Sprintf(" and %s; raise it to %d (%s)", d.c.Evidence, d.Target, d.aimed)
 	if noRelisten == "" {
 		d.Actions = append(d.Actions, Relisten{Socket: s, From: s.Limit, To: d.Target, Why: "a running socket keeps the limit of its last listen(2)"})
 	} else {
@@ -222,7 +244,7 @@ func (d *decision) raise() Plan {
 	if s.OtherNetNS {
 		d.Advice = append(d.Advice, advice.Somaxconn(s, d.Target, p.SysctlFile)...)
 	}
-	return d.say(Act, codeFull, "%s", reason)
+	return d.say(Act, codeFull, "%s%s", reason, unproven(s))
 }
 
 // whyNoRelisten says why the running socket cannot be raised in place, "" if it

@@ -37,10 +37,11 @@ func full() Case {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
 		Length: 129, Limit: 128, FD: 3, Somaxconn: facts.Known(128),
-		Master:  facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
-		Workers: make([]facts.Worker, 4),
-		Config:  facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
-		Unit:    facts.Absent[facts.SocketUnit](),
+		Master:    facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
+		Workers:   make([]facts.Worker, 4),
+		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
+		Unit:      facts.Absent[facts.SocketUnit](),
+		Untrusted: facts.Absent[string](),
 	}
 	return Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},
@@ -112,7 +113,7 @@ func summary(p Plan) decided {
 
 const (
 	seen       = "3 of 4 samples over 900ms found the queue full (longest 129, limit 128), 37 overflows in its network namespace"
-	fullReason = "the accept queue of 127.0.0.1:5000 holds 129 of 128 and " + seen + "; raise it to 1024"
+	fullReason = "the accept queue of 127.0.0.1:5000 holds 129 of 128 and " + seen + "; raise it to 1024 (policy.min_backlog)"
 
 	setSomaxconn = "set net.core.somaxconn from 128 to 1024, kept in /etc/sysctl.d/90-qwatch.conf"
 	setNetdev    = "set net.core.netdev_max_backlog from 1000 to 16384, kept in /etc/sysctl.d/90-qwatch.conf (companion)"
@@ -123,6 +124,7 @@ const (
 	adviceSeconds  = "a longer queue buys seconds, not capacity"
 	adviceWorkers  = "give uWSGI more workers (processes) than its 4, or make the requests shorter"
 	adviceHarakiri = "set `harakiri = 30` in /etc/uwsgi/app.ini, so that a worker is replaced when a request holds it for 30 seconds"
+	adviceTrust    = "qwatch acts on services of the system's own systemd; name the user of uwsgi 1234 (app.service) in `users = [...]` under [probe] of qwatch's configuration if it shall act on this one too, or raise it yourself"
 	adviceListen   = "set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128) and restart uWSGI: a running socket keeps its limit, also over most reloads"
 )
 
@@ -195,10 +197,10 @@ func TestDecideEvidence(t *testing.T) {
 			p.Corroborate = false
 			c.Socket.Length = 5
 			c.Evidence = facts.Evidence{Samples: 1, Peak: 5, Limit: 128, OthersCalm: true}
-		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 sample over 0s found the queue full (longest 5, limit 128); raise it to 1024", wholeRaise...)},
+		}, act("the accept queue of 127.0.0.1:5000 holds 5 of 128 and 0 of 1 sample over 0s found the queue full (longest 5, limit 128); raise it to 1024 (policy.min_backlog)", wholeRaise...)},
 		{"overflows while half full and alone", func(p *Policy, c *Case, h *History) {
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 64, 0
-		}, act("the accept queue of 127.0.0.1:5000 holds 64 of 128 and 0 of 4 samples over 900ms found the queue full (longest 64, limit 128), 37 overflows in its network namespace; raise it to 1024", wholeRaise...)},
+		}, act("the accept queue of 127.0.0.1:5000 holds 64 of 128 and 0 of 4 samples over 900ms found the queue full (longest 64, limit 128), 37 overflows in its network namespace; raise it to 1024 (policy.min_backlog)", wholeRaise...)},
 		{"overflows while less than half full", func(p *Policy, c *Case, h *History) {
 			c.Evidence.Full, c.Evidence.Peak, c.Socket.Length = 0, 63, 0
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
@@ -252,6 +254,24 @@ func TestDecideSocket(t *testing.T) {
 				"listen again on 127.0.0.1:5000 in web of uWSGI 1234: backlog from 128 to 1024"},
 			Advice: []string{"give the container web its own somaxconn, which no file of the host reaches and each start of it sets anew: compose `sysctls: [net.core.somaxconn=1024]` or `docker run --sysctl net.core.somaxconn=1024`",
 				"on Kubernetes set it in the pod's securityContext.sysctls, which the kubelet must allow (allowedUnsafeSysctls: [net.core.somaxconn])"}}},
+		{"a container with the host's network", func(p *Policy, c *Case, h *History) { c.Socket.Master.Container = "docker:0123" },
+			decided{Verdict: Refuse, Code: codeOtherNetNS,
+				Reason: "the socket is that of a container with the host's network (uwsgi 1234 (docker:0123)), and policy.containers is off"}},
+		{"a container with the host's network, on", func(p *Policy, c *Case, h *History) { p.Containers, c.Socket.Master.Container = true, "docker:0123" },
+			decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: fullReason, Actions: wholeRaise}},
+		{"a stranger", func(p *Policy, c *Case, h *History) { c.Socket.Untrusted = facts.Known(`it is uid 7's; users = ["7"]`) },
+			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: `the uWSGI is none that qwatch acts on: it is uid 7's; users = ["7"]`, Advice: []string{adviceTrust}}},
+		{"a stranger, in a dry run", func(p *Policy, c *Case, h *History) {
+			p.DryRun, c.Socket.Untrusted = true, facts.Known("it is uid 7's")
+		},
+			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: "the uWSGI is none that qwatch acts on: it is uid 7's", Advice: []string{adviceTrust}}},
+		{"nobody knows whose", func(p *Policy, c *Case, h *History) { c.Socket.Untrusted = facts.Fact[string]{} },
+			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: "the uWSGI is none that qwatch acts on: it could not be seen whether it may be: it was not looked at", Advice: []string{adviceTrust}}},
+		{"nobody knows whose, in a dry run", func(p *Policy, c *Case, h *History) {
+			p.DryRun, c.Socket.Untrusted = true, facts.Unknown[string]("no right")
+		},
+			decided{Verdict: Act, Code: codeFull, Target: 1024, Actions: wholeRaise,
+				Reason: fullReason + "; not proven here, and needed to act: that qwatch may act on it (no right)"}},
 		{"stepped aside", func(p *Policy, c *Case, h *History) {
 			c.Facts.Booted = now.Add(-time.Hour)
 			*h = History{{Time: now.Add(-time.Minute), Plan: "inc-0.1", Action: "sysctl", Target: "net.core.somaxconn", To: ptr(2048), Result: Applied}}
@@ -284,7 +304,7 @@ func TestDecideDiagnosis(t *testing.T) {
 		}, decided{Verdict: Wait, Code: codeUnproven, Reason: "a longer queue may be no cure: all 2 workers are waiting"}},
 		{"overload, bounded", func(p *Policy, c *Case, h *History) {
 			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 300}
-		}, decided{Verdict: Act, Code: codeFull, Target: 300, Reason: strings.Replace(fullReason, "raise it to 1024", "raise it to 300", 1),
+		}, decided{Verdict: Act, Code: codeFull, Target: 300, Reason: strings.Replace(fullReason, "raise it to 1024 (policy.min_backlog)", "raise it to 300 (max_wait at the measured rate)", 1),
 			Actions: []string{strings.Replace(setSomaxconn, "1024", "300", 1), setNetdev, setSyn, strings.Replace(relist, "1024", "300", 1)}}},
 		{"overload, at max_wait", func(p *Policy, c *Case, h *History) {
 			p.MaxWait = 10 * time.Second
@@ -301,19 +321,37 @@ func TestDecideTarget(t *testing.T) {
 	testDecide(t, []row{
 		{"factor 1.5", func(p *Policy, c *Case, h *History) {
 			p.Factor, p.MinBacklog = 1.5, 1
-		}, decided{Verdict: Act, Code: codeFull, Target: 256, Reason: strings.Replace(fullReason, "to 1024", "to 256", 1), Actions: []string{
+		}, decided{Verdict: Act, Code: codeFull, Target: 256, Reason: strings.Replace(fullReason, "to 1024 (policy.min_backlog)", "to 256 (128 × 1.5, rounded up to a power of two)", 1), Actions: []string{
 			strings.Replace(setSomaxconn, "1024", "256", 1), setNetdev, setSyn, strings.Replace(relist, "1024", "256", 1)}}},
 		{"max_backlog that is no power of two", func(p *Policy, c *Case, h *History) {
 			p.MaxBacklog = 3000
 			c.limit(2048)
 			c.raised(2048)
 		}, decided{Verdict: Act, Code: codeFull, Target: 3000,
-			Reason: "the accept queue of 127.0.0.1:5000 holds 2049 of 2048 and 3 of 4 samples over 900ms found the queue full (longest 2049, limit 2048), 37 overflows in its network namespace; raise it to 3000",
+			Reason: "the accept queue of 127.0.0.1:5000 holds 2049 of 2048 and 3 of 4 samples over 900ms found the queue full (longest 2049, limit 2048), 37 overflows in its network namespace; raise it to 3000 (policy.max_backlog)",
 			Actions: []string{"set net.core.somaxconn from 2048 to 3000, kept in /etc/sysctl.d/90-qwatch.conf",
 				"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 3000"}}},
 		{"ceiling", func(p *Policy, c *Case, h *History) { c.limit(8192) },
 			decided{Verdict: Refuse, Code: codeCeiling, Reason: "the limit is 8192, and policy.max_backlog allows no more than 8192",
 				Advice: append(slices.Clone(capacity), "set `listen = 8192` in /etc/uwsgi/app.ini:3 (now 128), or a restart brings 128 back")}},
+		{"less than a quarter to the ceiling", func(p *Policy, c *Case, h *History) {
+			c.limit(7000)
+			c.Socket.Config.Listen.Value.Listen = 7000
+		}, decided{Verdict: Refuse, Code: codeCeiling, Advice: capacity,
+			Reason: "the limit is 7000, and no more than 8192 is possible (policy.max_backlog): less than a quarter more is no raise"}},
+		{"less than a quarter to somaxconn", func(p *Policy, c *Case, h *History) {
+			p.Sysctl = false
+			c.Socket.Somaxconn = facts.Known(159)
+		}, decided{Verdict: Refuse, Code: codeCeiling, Advice: capacity,
+			Reason: "the limit is 128, and no more than 159 is possible (somaxconn, policy.sysctl is off): less than a quarter more is no raise"}},
+		{"less than a quarter to max_wait", func(p *Policy, c *Case, h *History) {
+			p.MaxWait = 10 * time.Second
+			c.Diagnosis = diagnose.Diagnosis{Kind: diagnose.Overload, Reasons: []string{"more comes than the workers take"}, MaxTarget: 159, Advice: []string{"more workers"}}
+		}, decided{Verdict: Refuse, Code: codeMaxWait, Advice: []string{"more workers"},
+			Reason: "a longer queue is no cure: more comes than the workers take; in more than 159 connections the last would wait longer than policy.max_wait 10s"}},
+		{"a quarter", func(p *Policy, c *Case, h *History) { p.MinBacklog, p.MaxBacklog = 1, 160 },
+			decided{Verdict: Act, Code: codeFull, Target: 160, Reason: strings.Replace(fullReason, "to 1024 (policy.min_backlog)", "to 160 (policy.max_backlog)", 1), Actions: []string{
+				strings.Replace(setSomaxconn, "1024", "160", 1), setNetdev, setSyn, strings.Replace(relist, "1024", "160", 1)}}},
 		{"a limit over the ceiling is not lowered", func(p *Policy, c *Case, h *History) {
 			c.limit(16384)
 			c.Socket.Config.Listen.Value.Listen = 16384
@@ -323,6 +361,11 @@ func TestDecideTarget(t *testing.T) {
 
 func TestDecideSysctls(t *testing.T) {
 	testDecide(t, []row{
+		{"no companions for a UNIX socket", func(p *Policy, c *Case, h *History) { c.Socket.Family = facts.Unix },
+			act(fullReason, setSomaxconn, relist)},
+		{"no companions without somaxconn", func(p *Policy, c *Case, h *History) {
+			c.Socket.Somaxconn, c.Facts.Sysctl["net.core.somaxconn"] = facts.Known(4096), 4096
+		}, act(fullReason, relist)},
 		{"sysctl off, somaxconn has room", func(p *Policy, c *Case, h *History) {
 			p.Sysctl = false
 			c.Socket.Somaxconn = facts.Known(4096)
@@ -330,7 +373,7 @@ func TestDecideSysctls(t *testing.T) {
 		{"sysctl off, somaxconn is the target", func(p *Policy, c *Case, h *History) {
 			p.Sysctl = false
 			c.Socket.Somaxconn = facts.Known(500)
-		}, decided{Verdict: Act, Code: codeFull, Target: 500, Reason: strings.Replace(fullReason, "to 1024", "to 500", 1),
+		}, decided{Verdict: Act, Code: codeFull, Target: 500, Reason: strings.Replace(fullReason, "to 1024 (policy.min_backlog)", "to 500 (somaxconn, policy.sysctl is off)", 1),
 			Actions: []string{strings.Replace(relist, "1024", "500", 1)}}},
 		{"sysctl off, somaxconn has no room", func(p *Policy, c *Case, h *History) { p.Sysctl = false },
 			decided{Verdict: Refuse, Code: codeCeiling, Reason: "the limit 128 cannot grow: somaxconn is 128 and policy.sysctl is off", Advice: capacity}},

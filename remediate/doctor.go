@@ -35,11 +35,14 @@ type BootReport struct {
 
 // QueueReport is one accept queue in a Report.
 type QueueReport struct {
-	Socket       string        `json:"socket"`
-	Family       facts.Family  `json:"family"`
-	PID          int           `json:"pid"`
-	Unit         *string       `json:"unit"`
-	Container    *string       `json:"container"`
+	Socket    string       `json:"socket"`
+	Family    facts.Family `json:"family"`
+	PID       int          `json:"pid"`
+	Unit      *string      `json:"unit"`
+	Container *string      `json:"container"`
+	// Trusted says whether qwatch acts on it, null where that was not seen; of a
+	// container policy.containers decides.
+	Trusted      *bool         `json:"trusted"`
 	NetNS        uint64        `json:"netns"`
 	Length       int           `json:"length"`
 	Limit        int           `json:"limit"`
@@ -68,11 +71,11 @@ func know[T any](q *QueueReport, name string, f facts.Fact[T], show func(T) any)
 func itself[T any](v T) any { return v }
 
 // report is what the report of a host says of one socket.
-func report(s facts.Socket, d diagnose.Diagnosis) QueueReport {
+func (p Policy) report(s facts.Socket, d diagnose.Diagnosis) QueueReport {
 	q := QueueReport{
 		Socket: s.Name(), Family: s.Family, PID: s.Master.PID, Unit: ptr(s.Master.Unit.Value), Container: ptr(s.Master.Container),
-		NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Binds: d.Binds, Workers: len(s.Workers), State: d.Kind,
-		Reasons: append([]string{}, d.Reasons...), Advice: append([]string{}, d.Advice...),
+		Trusted: p.trusted(s), NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Binds: d.Binds, Workers: len(s.Workers), State: d.Kind,
+		Reasons: append([]string{}, d.Reasons...), Advice: append(append([]string{}, d.Advice...), p.distance(s)...),
 		Known: map[string]any{}, Unseen: map[string]string{},
 	}
 	if listen, ok := s.Config.Listen.Get(); ok {
@@ -86,6 +89,9 @@ func report(s facts.Socket, d diagnose.Diagnosis) QueueReport {
 	}
 	know(&q, "unit", s.Master.Unit, itself)
 	know(&q, "uid", s.Master.UID, itself)
+	if why := s.Untrusted.Unseen(); why != "" {
+		q.Unseen["trusted"] = why
+	}
 	know(&q, "somaxconn", s.Somaxconn, itself)
 	return q
 }
@@ -125,7 +131,7 @@ func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnos
 	var full, risky []string
 	for _, s := range f.Sockets {
 		d := diagnoses[s.ID]
-		c.Sockets = append(c.Sockets, report(s, d))
+		c.Sockets = append(c.Sockets, p.report(s, d))
 		if d.Kind != diagnose.Idle && d.Kind != diagnose.FalseAlarm {
 			full = append(full, fmt.Sprintf("the accept queue of %s is full, %d of %d (%s): %s", s.Name(), s.Length, s.Limit, d.Kind,
 				slices.Concat(d.Advice, []string{"see qwatch plan"})[0]))
@@ -144,6 +150,26 @@ func MakeReport(p Policy, f facts.Snapshot, diagnoses map[facts.SocketID]diagnos
 		}
 	}
 	return c
+}
+
+// trusted is QueueReport.Trusted.
+func (p Policy) trusted(s facts.Socket) *bool {
+	if s.Untrusted.State == facts.StateUnknown {
+		return nil
+	}
+	trusted := s.Untrusted.IsAbsent() && (p.Containers || !s.Foreign())
+	return &trusted
+}
+
+// distance says why qwatch does not act on a socket, and how it would.
+func (p Policy) distance(s facts.Socket) []string {
+	switch why, refused := s.Untrusted.Get(); {
+	case refused:
+		return []string{"qwatch only shows this one: " + why}
+	case s.Foreign() && !p.Containers:
+		return []string{"qwatch only shows this one: policy.containers is off"}
+	}
+	return nil
 }
 
 // risks tells what a cold start of the socket's uWSGI, or a reboot, would

@@ -58,8 +58,10 @@ func (d *draft) unseen() bool {
 
 // raiseSysctls adds the kernel parameters for a limit of target: somaxconn
 // first, since listen(2) is clamped to it, then its companions by name. It
-// returns what somaxconn will be. One that is not known is left as it is. No file reaches another network namespace,
-// and its companions are the container's own affair.
+// returns what somaxconn will be; one that is not known is left as it is. The
+// companions come along with it and not alone, and for TCP only: a UNIX socket has
+// neither half-open connections nor packets. No file reaches another network
+// namespace, and its companions are the container's own affair.
 func (d *draft) raiseSysctls(s facts.Socket, target int, why string) (soon facts.Fact[int]) {
 	soon = s.Somaxconn
 	if s.OtherNetNS {
@@ -69,8 +71,11 @@ func (d *draft) raiseSysctls(s facts.Socket, target int, why string) (soon facts
 		}
 		return soon
 	}
-	if d.raiseSysctl(somaxconn, target, false, why) {
-		soon = facts.Known(target)
+	if !d.raiseSysctl(somaxconn, target, false, why) {
+		return soon
+	}
+	if soon = facts.Known(target); s.Family != facts.TCP && s.Family != facts.TCP6 {
+		return soon
 	}
 	for _, key := range slices.Sorted(maps.Keys(d.policy.Also)) {
 		d.raiseSysctl(key, d.policy.Also[key], true, "raised with somaxconn (policy.sysctl.also)")

@@ -20,8 +20,12 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	}
 	limit, raised := h.raisedTo(d.Name)
 	limit = min(limit, p.MaxBacklog)
-	if !p.Keep || !p.Relisten || limit <= s.Limit || s.OtherNetNS && !p.Containers || raised.Same(s.Master) || f.WhyNot(facts.StepRelisten) != "" {
+	if !p.Keep || !p.Relisten || limit <= s.Limit || s.Foreign() && !p.Containers || raised.Same(s.Master) || f.WhyNot(facts.StepRelisten) != "" {
 		return d.say(Nothing, codeKept, "its limit is as it should be")
+	}
+	if why := p.Distrusts(s); why != "" {
+		d.Advice = advice.Trust(s)
+		return d.say(Refuse, CodeUntrusted, "the uWSGI is none that qwatch acts on: %s", why)
 	}
 	why := fmt.Sprintf("uWSGI was restarted and listens with %d again, after qwatch had raised it to %d", s.Limit, limit)
 	soon := s.Somaxconn
@@ -38,7 +42,7 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	if next, known := s.AfterRestart().Get(); !known || next < limit {
 		d.Advice = []string{advice.Persist(s, limit)}
 	}
-	return d.say(Act, codeKept, "%s", why)
+	return d.say(Act, codeKept, "%s%s", why, unproven(s))
 }
 
 // raisedTo is the limit that qwatch last gave the socket with this name and the

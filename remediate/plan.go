@@ -28,6 +28,7 @@ const (
 	CodeNotFound       Code = "not-found"
 	codeUnseen         Code = "unseen"
 	codeOtherNetNS     Code = "foreign"
+	CodeUntrusted      Code = "untrusted"
 	codeGarbage        Code = "garbage"
 	CodeUncorroborated Code = "uncorroborated"
 	CodeCooldown       Code = "cooldown"

@@ -1,9 +1,12 @@
 package remediate
 
 import (
+	"fmt"
 	"math"
 	"math/bits"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 // Policy is what qwatch may do. Package config reads it; the ranges are those
@@ -76,14 +79,49 @@ func (h How) String() string {
 	return string(h.Method) + ":" + h.Path
 }
 
-// Target is the listen backlog to reach from limit: limit × factor rounded up
+// Distrusts says why qwatch may not act on the socket's uWSGI, "" where it may.
+// A dry run goes on where only a right is missing to tell: it plans what the
+// acting service would, which has that right, and says so (unproven).
+func (p Policy) Distrusts(s facts.Socket) string {
+	why, refused := s.Untrusted.Get()
+	switch unseen := s.Untrusted.Unseen(); {
+	case refused:
+		return why
+	case unseen != "" && !p.DryRun:
+		return "it could not be seen whether it may be: " + unseen
+	}
+	return ""
+}
+
+// unproven is what a plan of a dry run adds of a socket that is not known to be
+// one to act on.
+func unproven(s facts.Socket) string {
+	if why := s.Untrusted.Unseen(); why != "" {
+		return "; not proven here, and needed to act: that qwatch may act on it (" + why + ")"
+	}
+	return ""
+}
+
+// target is the listen backlog to reach from limit: limit × factor rounded up
 // to a power of two, at least MinBacklog, at most MaxBacklog. It may be at or
 // below limit: then the ceiling is reached.
 func (p Policy) target(limit int) int {
+	target, _ := p.aim(limit)
+	return target
+}
+
+// aim is target, and in a clause why it is that.
+func (p Policy) aim(limit int) (target int, why string) {
 	want := math.Ceil(float64(limit) * p.Factor)
-	target := p.MaxBacklog
+	target, why = p.MaxBacklog, "policy.max_backlog"
 	if want < float64(p.MaxBacklog) {
-		target = 1 << bits.Len(uint(max(want, 1)-1))
+		target, why = 1<<bits.Len(uint(max(want, 1)-1)), fmt.Sprintf("%d × %v, rounded up to a power of two", limit, p.Factor)
 	}
-	return min(max(target, p.MinBacklog), p.MaxBacklog)
+	if target < p.MinBacklog {
+		target, why = p.MinBacklog, "policy.min_backlog"
+	}
+	if target > p.MaxBacklog {
+		target, why = p.MaxBacklog, "policy.max_backlog"
+	}
+	return target, why
 }

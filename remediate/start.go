@@ -28,6 +28,8 @@ func PlanStart(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) 
 	live, seen := f.Sysctl[somaxconn]
 	listen, known := r.Listen.Get()
 	switch {
+	case facts.RunsOthers(r.Unit):
+		return d.say(Refuse, CodeUntrusted, "%s runs what others tell it, and qwatch does not start it for their uWSGI", r.Unit)
 	case !seen:
 		return d.say(Refuse, codePowerless, "%s would not start, and what somaxconn is could not be read", r.Unit)
 	case !known:

@@ -21,6 +21,8 @@ func TestRevive(t *testing.T) {
 			Actions: []string{"set net.core.somaxconn from 128 to 2048, kept in /etc/sysctl.d/90-qwatch.conf", "start app.service"}}},
 		{"it can start by now", func(p *Policy, r *Refusal, h *History) { r.Listen.Value.Listen = 128 }, decided{Verdict: Nothing, Code: codeNotFull,
 			Reason: "app.service can start: it is configured to listen = 128 (/etc/uwsgi/app.ini:3), and somaxconn is 128"}},
+		{"what others have started", func(p *Policy, r *Refusal, h *History) { r.Unit = "user@1001.service" }, decided{Verdict: Refuse, Code: CodeUntrusted,
+			Reason: "user@1001.service runs what others tell it, and qwatch does not start it for their uWSGI"}},
 		{"over max_backlog", func(p *Policy, r *Refusal, h *History) { p.MaxBacklog = 1024 }, decided{Verdict: Refuse, Code: codeCeiling,
 			Reason: down + "; policy.max_backlog allows no more than 1024",
 			Advice: []string{"set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 2048), or raise policy.max_backlog"}}},

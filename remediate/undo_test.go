@@ -135,6 +135,10 @@ func TestKeep(t *testing.T) {
 		}, decided{Verdict: Act, Code: codeKept, Target: 1024,
 			Reason:  "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024",
 			Actions: []string{relist}, Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket`, so that it outlasts a restart of that unit"}}},
+		{"restarted by a stranger", func(p *Policy, c *Case, h *History) { c.Socket.Untrusted = facts.Known("it is uid 7's") },
+			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: "the uWSGI is none that qwatch acts on: it is uid 7's", Advice: []string{adviceTrust}}},
+		{"restarted in a container with the host's network", func(p *Policy, c *Case, h *History) { c.Socket.Master.Container = "docker:0123" },
+			decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
 		{"never raised", func(p *Policy, c *Case, h *History) { *h = nil }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
 		{"lowered while it ran", func(p *Policy, c *Case, h *History) { (*h)[0].Start++ }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
 		{"undone", func(p *Policy, c *Case, h *History) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -117,73 +118,121 @@ func (m *Manager) CanReload(ctx context.Context, unit string) (bool, error) {
 // says that this is done. With Type=notify-reload that means that the service
 // has reloaded, otherwise that the ExecReload= command has ended.
 func (m *Manager) Reload(ctx context.Context, unit string) error {
-	return m.job(ctx, "reload", unit, (*dbus.Conn).ReloadUnitContext)
+	p, err := m.job(ctx, "reload", unit, (*dbus.Conn).ReloadUnitContext)
+	if err != nil {
+		return err
+	}
+	q, err := m.ask(ctx, unit, "Service")
+	if err != nil {
+		return fmt.Errorf("reload unit %s: its result: %w", unit, err)
+	}
+	result, _ := q["ReloadResult"].(string)
+	if active, _ := p["ActiveState"].(string); active != "active" || result != "success" {
+		return fmt.Errorf("reload unit %s: it is %s, and its reload ended with %q; see systemctl status %s", unit, active, result, unit)
+	}
+	return nil
 }
 
 // Start starts a unit and waits until it is up.
 func (m *Manager) Start(ctx context.Context, unit string) error {
-	return m.job(ctx, "start", unit, (*dbus.Conn).StartUnitContext)
-}
-
-// job queues a job and waits for its result until ctx ends. The job itself is
-// not taken back then.
-func (m *Manager) job(ctx context.Context, verb, unit string, queue func(*dbus.Conn, context.Context, string, string, chan<- string) (int, error)) error {
-	conn, err := m.connect(ctx)
+	p, err := m.job(ctx, "start", unit, (*dbus.Conn).StartUnitContext)
 	if err != nil {
 		return err
 	}
-	result := make(chan string, 1) // room for a result that comes after ctx has ended
+	if active, _ := p["ActiveState"].(string); active != "active" {
+		return fmt.Errorf("start unit %s: it is %s; see systemctl status %s", unit, active, unit)
+	}
+	return nil
+}
+
+// jobPace is how often it is asked whether a job has ended.
+const jobPace = 100 * time.Millisecond
+
+// job queues a job, and waits until the unit has no such job any more, or ctx
+// ends; the job itself is not taken back then. It returns the unit's properties
+// afterwards. The unit is asked, and no signal believed: any user of the bus can
+// send one that says that a job was done (JobRemoved), and go-systemd does not
+// look at who sent it.
+func (m *Manager) job(ctx context.Context, verb, unit string, queue func(*dbus.Conn, context.Context, string, string, chan<- string) (int, error)) (map[string]any, error) {
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
 	call, stop := context.WithTimeout(ctx, callTimeout)
 	defer stop()
 	// "replace" is what systemctl does with other jobs of the unit that wait.
-	if _, err := queue(conn, call, unit, "replace", result); err != nil {
-		return fmt.Errorf("%s unit %s: %w", verb, unit, err)
+	id, err := queue(conn, call, unit, "replace", nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s unit %s: %w", verb, unit, err)
 	}
-	// A bus that goes away in between takes the result with it.
-	lost := time.NewTicker(time.Second)
-	defer lost.Stop()
+	pace := time.NewTicker(jobPace)
+	defer pace.Stop()
 	for {
+		p, err := m.properties(ctx, unit)
+		if err != nil && ctx.Err() == nil {
+			return nil, fmt.Errorf("%s unit %s: the result could not be asked for: %w", verb, unit, err)
+		}
+		if err == nil && jobOf(p) != id {
+			return p, nil
+		}
 		select {
-		case r := <-result:
-			if r == "done" {
-				return nil
-			}
-			return fmt.Errorf("%s unit %s: %s; see systemctl status %s", verb, unit, jobResult(r), unit)
-		case <-lost.C:
-			if !conn.Connected() {
-				return fmt.Errorf("%s unit %s: %w: the connection was lost before the result came", verb, unit, ErrNoManager)
-			}
+		case <-pace.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s unit %s: systemd has not finished it in time: %w", verb, unit, context.Cause(ctx))
+			return nil, fmt.Errorf("%s unit %s: systemd has not finished it in time: %w", verb, unit, context.Cause(ctx))
 		}
 	}
 }
 
-// jobResult explains a result of JobRemoved (org.freedesktop.systemd1(5)).
-func jobResult(r string) string {
-	switch r {
-	case "canceled":
-		return "canceled, another job took its place"
-	case "timeout":
-		return "it took longer than the unit allows"
-	case "failed":
-		return "its command failed"
-	case "dependency":
-		return "a unit that it needs failed"
-	case "skipped":
-		return "skipped, the unit is not in a state for it"
+// jobOf is the number of a unit's job (org.freedesktop.systemd1(5), Job), 0 for
+// none.
+func jobOf(unit map[string]any) int {
+	if job, _ := unit["Job"].([]any); len(job) > 0 {
+		if id, ok := job[0].(uint32); ok {
+			return int(id)
+		}
 	}
-	return "systemd says " + r
+	return 0
 }
 
 // Service is how a service is started, and how it fares.
 type Service struct {
 	Active  string   // ActiveState: active, activating, failed, inactive, ...
+	Sub     string   // SubState: running, auto-restart, failed, dead, ...
+	Result  string   // why it is not up: success, exit-code, timeout, ...
+	Status  int32    // the exit status, or the signal, of its main process
 	Args    []string // argv of the first ExecStart=
 	Environ []string // Environment=, without that of EnvironmentFile=
 	Dir     string   // WorkingDirectory=, "" for the root
 	User    string   // User=, "" for root
 	Group   string   // Group=, "" for the user's
+	UID     int      // who User= is, where systemd has looked it up as it started the service, else -1
+}
+
+// refusedStatus is that of a uWSGI which does not start: exit(1), as in
+// create_server_socket (core/socket.c). One that was told to end has another.
+const refusedStatus = 1
+
+// Refused reports, as nil, that the service has failed by itself: its main
+// process has refused to start, and nobody has stopped it since. Else it says how
+// it fares. Once its start limit is hit, that may be the result.
+func (s Service) Refused() error {
+	down := s.Active == "failed" || s.Active == "activating" && strings.HasPrefix(s.Sub, "auto-restart")
+	switch {
+	case !down:
+		return fmt.Errorf("it is %s (%s), and only what has failed is started", s.Active, s.Sub)
+	case s.Result != "exit-code" && s.Result != "start-limit-hit" || s.Status != refusedStatus:
+		return fmt.Errorf("it has failed with the result %s, status %d, and a uWSGI that refuses to start ends with exit-code, status %d", s.Result, s.Status, refusedStatus)
+	}
+	return nil
+}
+
+// Refused is Service.Refused of a unit as it is now.
+func (m *Manager) Refused(ctx context.Context, unit string) error {
+	s, err := m.Service(ctx, unit)
+	if err != nil {
+		return err
+	}
+	return s.Refused()
 }
 
 // Service asks for a service.
@@ -196,8 +245,14 @@ func (m *Manager) Service(ctx context.Context, unit string) (Service, error) {
 	if err != nil {
 		return Service{}, err
 	}
-	var s Service
+	s := Service{UID: -1}
+	if uid, ok := q["UID"].(uint32); ok && uid != math.MaxUint32 { // systemd's UID_INVALID
+		s.UID = int(uid)
+	}
 	s.Active, _ = p["ActiveState"].(string)
+	s.Sub, _ = p["SubState"].(string)
+	s.Result, _ = q["Result"].(string)
+	s.Status, _ = q["ExecMainStatus"].(int32)
 	s.Environ, _ = q["Environment"].([]string)
 	s.Dir, _ = q["WorkingDirectory"].(string)
 	s.User, _ = q["User"].(string)

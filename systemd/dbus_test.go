@@ -3,6 +3,7 @@ package systemd
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,4 +39,45 @@ func TestManagerWithoutBus(t *testing.T) {
 			t.Errorf("gave up after %v, want %v", took, connectTimeout)
 		}
 	})
+}
+
+func TestRefused(t *testing.T) {
+	tests := []struct {
+		Service
+		want string // "" where it has refused to start
+	}{
+		{Service{Active: "failed", Sub: "failed", Result: "exit-code", Status: 1}, ""},
+		{Service{Active: "activating", Sub: "auto-restart", Result: "exit-code", Status: 1}, ""},
+		{Service{Active: "activating", Sub: "auto-restart-queued", Result: "exit-code", Status: 1}, ""},
+		{Service{Active: "failed", Sub: "failed", Result: "start-limit-hit", Status: 1}, ""},
+		{Service{Active: "inactive", Sub: "dead", Result: "success"}, "it is inactive (dead), and only what has failed is started"},
+		// Stopped while it waited for its next start.
+		{Service{Active: "inactive", Sub: "dead", Result: "exit-code", Status: 1}, "it is inactive (dead)"},
+		{Service{Active: "active", Sub: "running", Result: "success"}, "it is active (running)"},
+		{Service{Active: "activating", Sub: "start", Result: "success"}, "it is activating (start)"},
+		// Ended by a signal to stop it, or killed.
+		{Service{Active: "failed", Sub: "failed", Result: "exit-code", Status: 30}, "the result exit-code, status 30"},
+		{Service{Active: "failed", Sub: "failed", Result: "signal", Status: 9}, "the result signal, status 9"},
+		{Service{Active: "failed", Sub: "failed", Result: "timeout", Status: 1}, "the result timeout, status 1"},
+		{Service{}, "it is  ()"},
+	}
+	for _, tt := range tests {
+		if err := tt.Refused(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%+v: %v, want %q", tt.Service, err, tt.want)
+		}
+	}
+}
+
+func TestJobOf(t *testing.T) {
+	for want, unit := range map[int]map[string]any{
+		0: {"Job": []any{uint32(0), "/"}},
+		7: {"Job": []any{uint32(7), "/org/freedesktop/systemd1/job/7"}},
+	} {
+		if got := jobOf(unit); got != want {
+			t.Errorf("%v: job %d", unit, got)
+		}
+	}
+	if got := jobOf(nil); got != 0 {
+		t.Errorf("no properties: job %d", got)
+	}
 }

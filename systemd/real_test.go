@@ -82,11 +82,11 @@ func TestManagerReal(t *testing.T) {
 		do   func() error
 		want string
 	}{
-		{"a reload that fails", func() error { return m.Reload(ctx, "qwatch-test-bad.service") }, `its command failed; see systemctl status qwatch-test-bad\.service$`},
+		{"a reload that fails", func() error { return m.Reload(ctx, "qwatch-test-bad.service") }, `it is active, and its reload ended with "exit-code"; see systemctl status qwatch-test-bad\.service$`},
 		{"no ExecReload", func() error { return m.Reload(ctx, "qwatch-test-none.service") }, `^reload unit qwatch-test-none\.service: .*not applicable`},
 		{"not there", func() error { return m.Reload(ctx, "qwatch-test-missing.service") }, `not (found|loaded)`},
 		{"bad name", func() error { return m.Reload(ctx, "no unit/name") }, `^reload unit no unit/name: `},
-		{"a start that fails", func() error { return m.Start(ctx, "qwatch-test-dies.service") }, `its command failed`},
+		{"a start that fails", func() error { return m.Start(ctx, "qwatch-test-dies.service") }, `it is failed; see systemctl status`},
 		{"a reload without end", func() error { return m.Reload(short, "qwatch-test-slow.service") }, `not finished it in time: context deadline exceeded$`},
 	} {
 		if err := tt.do(); err == nil || !regexp.MustCompile(tt.want).MatchString(err.Error()) {

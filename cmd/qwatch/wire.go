@@ -101,6 +101,7 @@ func (o outside) close() {
 func (o outside) options(cfg *config.Config) host.Options {
 	options := host.Options{
 		Processes:    cfg.Probe.Processes,
+		Users:        cfg.Probe.Users,
 		Sysctls:      append([]string{"net.core.somaxconn"}, slices.Sorted(maps.Keys(cfg.Policy.Also))...),
 		SysctlFile:   cfg.Policy.SysctlFile,
 		AssumeRights: cfg.Policy.DryRun,

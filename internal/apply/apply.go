@@ -25,6 +25,9 @@ type Units interface {
 	// CanReload reports whether the unit says how it is reloaded (ExecReload=).
 	CanReload(ctx context.Context, unit string) (bool, error)
 	Reload(ctx context.Context, unit string) error
+	// Refused is nil where the unit has failed, as a uWSGI does that refuses to
+	// start; else it says how it fares.
+	Refused(ctx context.Context, unit string) error
 	Start(ctx context.Context, unit string) error
 }
 

@@ -268,6 +268,10 @@ func (a *Applier) start(ctx context.Context, s remediate.Start) remediate.Outcom
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.Timeout, fmt.Errorf("not done after %s", s.Timeout))
 	defer cancel()
+	// Somebody may have stopped it, or started it, since.
+	if err := a.units.Refused(ctx, s.Unit); err != nil {
+		return remediate.Outcome{Result: remediate.Stale, Now: -1, Err: fmt.Errorf("%s: %w", s.Unit, err)}
+	}
 	if err := a.units.Start(ctx, s.Unit); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

@@ -277,7 +277,8 @@ type units struct {
 	can    bool
 	fail   error
 	log    []string
-	master int // whom a reload signals
+	master int   // whom a reload signals
+	up     error // what Refused says
 }
 
 func (u *units) CanReload(context.Context, string) (bool, error) { return u.can, nil }
@@ -289,6 +290,8 @@ func (u *units) Reload(_ context.Context, unit string) error {
 	}
 	return unix.Kill(u.master, unix.SIGHUP)
 }
+
+func (u *units) Refused(context.Context, string) error { return u.up }
 
 func (u *units) Start(_ context.Context, unit string) error {
 	u.log = append(u.log, "start "+unit)
@@ -366,5 +369,10 @@ func TestStart(t *testing.T) {
 		t.Errorf("systemd was asked %q", u.log)
 	}
 	wantResult(t, act(&units{fail: errors.New("job failed")}), "failed -1: start app.service: job failed")
+	stopped := &units{up: errors.New("it is inactive")}
+	wantResult(t, act(stopped), "stale -1: app.service: it is inactive")
+	if len(stopped.log) != 0 {
+		t.Errorf("systemd was asked %q", stopped.log)
+	}
 	wantResult(t, act(nil), "failed -1: no connection to systemd")
 }

@@ -84,6 +84,16 @@ func processName(s string) *problem {
 	return nil
 }
 
+// userName wants what can be a user's name or number (useradd(8)).
+func userName(s string) *problem {
+	if !userPattern.MatchString(s) {
+		return &problem{quoted(s) + " is not a user", `a login name or a number: "alice", "1001"`}
+	}
+	return nil
+}
+
+var userPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@\\-]*\$?$`)
+
 // systemd-sysctl passes over hidden files and those without .conf.
 var sysctlFileName = regexp.MustCompile(`^[A-Za-z0-9_@-][A-Za-z0-9_@.-]*\.conf$`)
 

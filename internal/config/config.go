@@ -61,6 +61,7 @@ type Source struct {
 type Probe struct {
 	Interval  time.Duration // 0 is off, else at least 10 ms
 	Processes []string      // names of the processes whose sockets are looked at
+	Users     []string      // names or numbers of users whose uWSGIs are trusted too
 }
 
 // Group makes incidents of hits.

@@ -38,7 +38,7 @@ func TestBuiltIn(t *testing.T) {
 			{Files: []string{"/var/log/uwsgi/*.log", "/var/log/uwsgi/app/*.log"}},
 			{Journal: []string{"uwsgi.service", "uwsgi@*.service"}},
 		},
-		Probe: Probe{Interval: time.Second, Processes: []string{"uwsgi", "uwsgi-core"}},
+		Probe: Probe{Interval: time.Second, Processes: []string{"uwsgi", "uwsgi-core"}, Users: []string{}},
 		Group: Group{Window: 30 * time.Second, Threshold: 3, Quiet: time.Minute},
 		Policy: remediate.Policy{
 			DryRun:      true,
@@ -100,7 +100,7 @@ source = [
 ]
 log.level = "trace"
 log.format = "journald"
-probe = {interval = "0s", processes = ["uwsgi_python3"]}
+probe = {interval = "0s", processes = ["uwsgi_python3"], trust = "services", users = ["alice", "1001"]}
 metrics.listen = ""
 [group]
 window = "1m30s"
@@ -130,7 +130,7 @@ reload = {when = "never", how = "fifo:/run/uwsgi/fifo", timeout = "1s", cooldown
 			{Journal: []string{`web@\x2d*.service`, "app.service", "app.v2.service", "app.socket", "app*", "app.?", "app.[ab]"}},
 			{Stats: "/run/uwsgi/stats"}, {Stats: "[::1]:9191"}, {Stats: "http://127.0.0.1:9192"},
 		},
-		Probe: Probe{Processes: []string{"uwsgi_python3"}},
+		Probe: Probe{Processes: []string{"uwsgi_python3"}, Users: []string{"alice", "1001"}},
 		Group: Group{90 * time.Second, 1, time.Hour},
 		Policy: remediate.Policy{
 			Factor: 16, MinBacklog: 1, MaxBacklog: 65535,

@@ -103,6 +103,9 @@ func (p *parser) config(c *Config) {
 		p.badValue("probe.interval", fmt.Sprintf("probe.interval is %v, must be at least 10ms", c.Probe.Interval), `"0s" turns the probe off`)
 	}
 	p.texts("probe.processes", &c.Probe.Processes, processName)
+	trust := "services"
+	word(p, "probe.trust", &trust, "services")
+	p.listed("probe.users", &c.Probe.Users, userName)
 
 	const noWindow = "an incident needs a time to be seen in"
 	p.duration("group.window", &c.Group.Window, 1, noWindow)

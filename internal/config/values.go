@@ -142,13 +142,19 @@ func (p *parser) text(path string, to *string, check func(string) *problem) {
 
 // texts reads a list that is not empty. A bad element leaves "" behind.
 func (p *parser) texts(path string, to *[]string, check func(string) *problem) {
+	before := len(p.found)
+	p.listed(path, to, check)
+	if _, set := p.doc.values[path]; set && len(*to) == 0 && len(p.found) == before {
+		p.badValue(path, path+" is empty", "name at least one, or take the line out")
+	}
+}
+
+// listed reads a list that may be empty.
+func (p *parser) listed(path string, to *[]string, check func(string) *problem) {
 	p.know(path, false)
 	list, ok := get[[]any](p, path, "a list", `put it in brackets: ["…", "…"]`)
 	if !ok {
 		return
-	}
-	if len(list) == 0 {
-		p.badValue(path, path+" is empty", "name at least one, or take the line out")
 	}
 	*to = make([]string, len(list))
 	for i := range list {

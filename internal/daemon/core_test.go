@@ -40,8 +40,9 @@ func socketAt(n int, address string, length int) facts.Socket {
 	return facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: uint64(n)}, Family: facts.TCP, Address: address, FD: 3,
 		Master: facts.Process{PID: n, Start: 1, Comm: "uwsgi", Unit: facts.Absent[string](), UID: facts.Known(0)}, Length: length, Limit: 128,
-		Config: facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "default"}), ReloadEnds: facts.Absent[string]()},
-		Unit:   facts.Absent[facts.SocketUnit](),
+		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "default"}), ReloadEnds: facts.Absent[string]()},
+		Unit:      facts.Absent[facts.SocketUnit](),
+		Untrusted: facts.Absent[string](),
 	}
 }
 

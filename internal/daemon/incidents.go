@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"time"
 
 	"qwatch/matcher"
@@ -18,6 +19,9 @@ const (
 	evidenceSpan = 15 * time.Second
 	// admitted is how many sockets of one user may have hits at a time.
 	admitted = 64
+	// strangers is the user of all uWSGIs that qwatch only looks at: together
+	// they have the place of one.
+	strangers = -2
 	// keepClosed is how many closed incidents status shows.
 	keepClosed = 50
 )
@@ -40,7 +44,7 @@ type incidents struct {
 type openCase struct {
 	incident matcher.Incident
 	found
-	uid  int                     // who runs the uWSGI, -1 where there is none
+	uid  int                     // who runs the uWSGI, -1 where there is none, or strangers
 	said map[remediate.Code]bool // plans that were logged since the last action
 	held time.Time               // no plan before: the trail took no word of the last one
 	// opener is the record that opened it; proven says that the kernel has
@@ -130,6 +134,9 @@ func (c *core) enter(f found, h matcher.Hit, now time.Time) (opened bool) {
 	if s, ok := c.view.snapshot.Find(f.id); ok {
 		if v, known := s.Master.UID.Get(); known {
 			uid = v
+		}
+		if c.settings.policy.Distrusts(s) != "" {
+			uid = strangers
 		}
 	}
 	if !c.admit(uid, f.key, now) {
@@ -239,16 +246,18 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 // inTurn orders incidents: the first of each user, then the second of each, and
 // of the users those first who have had the fewest raises.
 func inTurn(open []*openCase, raises map[int]int) []*openCase {
-	slices.SortFunc(open, func(a, b *openCase) int {
-		return cmp.Or(a.incident.First.Compare(b.incident.First), cmp.Compare(a.incident.ID, b.incident.ID))
+	sort.Slice(open, func(i, j int) bool {
+		a, b := open[i].incident, open[j].incident
+		return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.ID, b.ID)) < 0
 	})
 	turns, of := map[int]int{}, map[*openCase]int{}
 	for _, oc := range open {
 		of[oc] = turns[oc.uid]
 		turns[oc.uid]++
 	}
-	slices.SortStableFunc(open, func(a, b *openCase) int {
-		return cmp.Or(cmp.Compare(of[a], of[b]), cmp.Compare(raises[a.uid], raises[b.uid]))
+	sort.SliceStable(open, func(i, j int) bool {
+		a, b := open[i], open[j]
+		return cmp.Or(cmp.Compare(of[a], of[b]), cmp.Compare(raises[a.uid], raises[b.uid])) < 0
 	})
 	return open
 }
@@ -262,7 +271,7 @@ func (c *core) join(now time.Time) (joined []*openCase) {
 	}
 	for _, sample := range c.record.Since(c.view.tried) {
 		s, ok := c.view.snapshot.Find(sample.ID)
-		if !ok || !sample.Full() || known[s.ID] || c.actions.busy(socketSubject(s.ID)) {
+		if !ok || !sample.Full() || known[s.ID] || c.actions.busy(socketSubject(s.ID)) || c.settings.policy.Distrusts(s) != "" {
 			continue
 		}
 		known[s.ID] = true
@@ -324,6 +333,9 @@ func (c *core) keepLimits(ctx context.Context, now time.Time) {
 		}
 		q.keepTried = true
 		plan := remediate.PlanKeep(c.settings.policy, c.view.snapshot, s, c.view.history, now)
+		if plan.Code == remediate.CodeUntrusted && s.Untrusted.Unseen() != "" {
+			q.keepTried = false // it may be seen with the next look
+		}
 		if plan.Verdict == remediate.Act {
 			c.report.kept(plan)
 			act = append(act, plan)

@@ -30,7 +30,7 @@ func newCrowd(n int) crowd {
 		}
 		f.Sockets = append(f.Sockets, facts.Socket{
 			ID: facts.SocketID{NetNS: 1, Inode: uint64(i + 1)}, Family: facts.Unix, Address: fmt.Sprintf("/run/%d.sock", i),
-			Length: 101, Limit: 100, Master: master, FD: 3, Somaxconn: facts.Known(4096),
+			Length: 101, Limit: 100, Master: master, FD: 3, Somaxconn: facts.Known(4096), Untrusted: facts.Absent[string](),
 			Workers: []facts.Worker{{Process: facts.Process{PID: 5000 + i, Start: 1}, State: 'S'}},
 		})
 	}
@@ -100,6 +100,43 @@ func TestACrowdOfOneUserDelaysNobodyElse(t *testing.T) {
 	c.actions.ended(<-c.actions.done)
 	if len(order) != admitted+1 || slices.Index(order, last) > 1 {
 		t.Errorf("%d are tried, %s as number %d", len(order), last, slices.Index(order, last))
+	}
+}
+
+// However many users have uWSGIs that qwatch does not act on: together they have
+// the place of one, and no turn.
+func TestStrangersHaveNoTurn(t *testing.T) {
+	ctx := t.Context()
+	h := newCrowd(200)
+	for i := range h.snapshot.Sockets[:200] {
+		h.snapshot.Sockets[i].Master.UID, h.snapshot.Sockets[i].Untrusted = facts.Known(2000+i), facts.Known("it is a user's own")
+	}
+	var tried []string
+	actor := refused{func(socket string) { tried = append(tried, socket) }}
+	c := newCore(h, func(*config.Config) remediate.Actor { return actor }, &trail.Trail{}, zerolog.Nop())
+	cfg := config.Default()
+	cfg.Policy.DryRun, cfg.Group.Threshold = false, 1
+	c.configure(cfg)
+	c.newSnapshot(must(h.Observe(ctx)))
+	now := time.Now()
+	c.record.AddSamples(must(h.Sample(ctx)), now)
+	for _, s := range c.view.snapshot.Sockets {
+		c.enter(found{key: s.Key(), id: s.ID}, matcher.Hit{Socket: s.Name(), Length: 101, Limit: 100, Source: "probe"}, now)
+	}
+	if n := len(c.open); n != admitted+1 {
+		t.Errorf("%d incidents are open, want %d of the strangers and the real one", n, admitted)
+	}
+	c.consider(ctx, now)
+	if !c.actions.raising {
+		t.Fatal("nothing is done at all")
+	}
+	c.actions.ended(<-c.actions.done)
+	want := h.snapshot.Sockets[200].Name()
+	if slices.ContainsFunc(tried, func(name string) bool { return name != want }) || len(tried) == 0 || len(c.raises) != 1 {
+		t.Errorf("%q were acted on, want %s; turns %v", tried, want, c.raises)
+	}
+	if n := len(c.open); n != admitted+1 {
+		t.Errorf("%d incidents are open after a look at all queues", n)
 	}
 }
 

@@ -94,7 +94,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.untoldOfSource, float64(untold))
 	open := 0
 	for _, i := range s.Incidents {
-		if i.State == "open" {
+		if i.State == "open" && !i.stranger {
 			open++
 		}
 	}
@@ -121,6 +121,7 @@ func (s Status) told() (sockets []SocketStatus, untold int) {
 	for _, q := range s.Sockets {
 		i, ok := at[q.Socket]
 		switch {
+		case q.stranger:
 		case !ok:
 			at[q.Socket] = len(sockets)
 			sockets = append(sockets, q)

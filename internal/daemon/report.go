@@ -112,7 +112,9 @@ func (r *report) event(level zerolog.Level, name string, oc *openCase, s facts.S
 // each source.
 func (r *report) opened(oc *openCase, s facts.Snapshot) {
 	r.refresh()
-	r.counts.incidents.Inc()
+	if oc.uid != strangers {
+		r.counts.incidents.Inc()
+	}
 	r.maybeTell(oc, s)
 }
 
@@ -121,6 +123,9 @@ func (r *report) maybeTell(oc *openCase, s facts.Snapshot) {
 	switch {
 	case oc.proven:
 		most, what.source, what.kind = maxTold, fmt.Sprintf("uWSGI of user %d", oc.uid), "a queue is full"
+		if oc.uid == strangers {
+			what.source = "uWSGIs that qwatch does not act on"
+		}
 	case oc.lost != nil:
 		what.kind = "records of a full queue fit no socket"
 	}
@@ -159,7 +164,9 @@ func (r *report) plan(oc *openCase, plan remediate.Plan, s facts.Snapshot, prove
 		return
 	}
 	oc.said[plan.Code] = true
-	r.counts.plans.WithLabelValues(string(plan.Verdict), string(plan.Code)).Inc()
+	if oc.uid != strangers {
+		r.counts.plans.WithLabelValues(string(plan.Verdict), string(plan.Code)).Inc()
+	}
 	switch {
 	case oc.told:
 	case plan.Verdict == remediate.Act:

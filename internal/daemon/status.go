@@ -57,6 +57,8 @@ type SocketStatus struct {
 	// Slope is by how many connections a second the queue grows, while a raise of
 	// it waits for its verdict.
 	Slope *float64 `json:"slope"`
+
+	stranger bool // qwatch does not act on it
 }
 
 // IncidentStatus tells of one incident, open or among the last that closed.
@@ -74,6 +76,8 @@ type IncidentStatus struct {
 	// says it in words, while that plan waits for its verdict.
 	Slope   *float64 `json:"slope"`
 	Outlook *string  `json:"outlook"`
+
+	stranger bool // it is that of a uWSGI on which qwatch does not act
 }
 
 // statusActions is how many events of the audit trail a status holds.
@@ -92,7 +96,7 @@ func (c *core) status(s *Status) {
 		}
 		status := SocketStatus{
 			Socket: socket.Name(), PID: socket.Master.PID, Unit: orNull(socket.Master.Unit.Value),
-			Length: socket.Length, Limit: socket.Limit,
+			Length: socket.Length, Limit: socket.Limit, stranger: c.settings.policy.Distrusts(socket) != "",
 		}
 		if q := c.queues.of[socket.ID]; q != nil {
 			status.Hits = q.hits
@@ -106,6 +110,7 @@ func (c *core) status(s *Status) {
 	for _, oc := range c.open {
 		i := c.incidentStatus(oc.incident, "open")
 		i.Slope, i.Outlook = c.outlook(oc.id)
+		i.stranger = oc.uid == strangers
 		s.Incidents = append(s.Incidents, i)
 	}
 	sort.Slice(s.Incidents, func(i, j int) bool { return s.Incidents[i].First.Before(s.Incidents[j].First) })

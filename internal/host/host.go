@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,9 @@ type Options struct {
 	SocketUnits SocketUnits
 	// Stats are the addresses of uWSGI stats servers, as readStats takes them.
 	Stats []string
+	// Users are the names or numbers of users whose uWSGIs are trusted, whatever
+	// started them.
+	Users []string
 	// Services tells how a unit is started, nil where there is no systemd.
 	Services Services
 	// Patience is how long one Observe or Sample waits, in all, for what may
@@ -65,6 +69,8 @@ type Host struct {
 	options atomic.Pointer[Options]
 	rights  atomic.Pointer[rights] // that are tried next
 	lookups lookups
+	// container is the one in which qwatch runs, "" for none.
+	container string
 
 	mu     sync.Mutex
 	netns  []*kernel.NetNS
@@ -79,10 +85,21 @@ func New(options Options) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("observe this host: %w", err)
 	}
-	h := &Host{netns: []*kernel.NetNS{own}, own: own}
+	h := &Host{netns: []*kernel.NetNS{own}, own: own, container: ownContainer()}
 	h.options.Store(&options)
 	h.lookups.init(h)
 	return h, nil
+}
+
+// ownContainer is the container of this process, where its cgroup shows one:
+// in a cgroup namespace of its own it shows none.
+func ownContainer() string {
+	cgroup, err := kernel.Cgroup(os.Getpid())
+	if err != nil { // a kernel may have none
+		return ""
+	}
+	_, container := systemd.UnitOfCgroup(cgroup)
+	return container
 }
 
 // Configure sets other options. The next Observe or Sample goes by them.

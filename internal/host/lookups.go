@@ -35,6 +35,8 @@ const (
 	// fileAge is how long what was read of a file stands in for what does not
 	// answer now.
 	fileAge = 10 * time.Second
+	// userAge is how long a unit's User= serves: a running one keeps its user.
+	userAge = 30 * time.Second
 )
 
 // lookups are the questions that may never be answered: a server may accept and
@@ -51,6 +53,8 @@ type lookups struct {
 	rights  lookup.Table[facts.Step, struct{}]
 	own     lookup.Table[facts.Step, struct{}] // of Cannot
 	refused lookup.Table[string, facts.Config]
+	program lookup.Table[uwsgi.Process, kernel.Program]
+	user    lookup.Table[string, int] // by unit
 
 	answeredBy map[string]statsSource // by the stats server's address
 }
@@ -114,6 +118,9 @@ func (l *lookups) init(h *Host) {
 	l.rights = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots, Ask: try}
 	l.own = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots, Ask: try}
 	l.refused = lookup.Table[string, facts.Config]{Deadline: deadline, Slots: slots, Ask: h.askRefused}
+	l.program = lookup.Table[uwsgi.Process, kernel.Program]{Deadline: deadline, Slots: slots,
+		Ask: func(_ context.Context, p uwsgi.Process) (kernel.Program, error) { return kernel.ProgramOf(p.PID) }}
+	l.user = lookup.Table[string, int]{Deadline: deadline, Good: userAge, Ask: h.askUser}
 }
 
 // forget drops all questions; those that can be are broken off.
@@ -125,6 +132,8 @@ func (l *lookups) forget() {
 	l.unit.Start(nil)
 	l.stats.Start(nil)
 	l.rights.Start(nil)
+	l.program.Start(nil)
+	l.user.Start(nil)
 }
 
 // budget is how long may still be waited for answers.
@@ -143,16 +152,16 @@ func (b *budget) wait(ctx context.Context, waits ...func(context.Context)) {
 
 // arguments tells the command lines of those processes whose descriptors may
 // not be listed; nil where that is not known.
-func (l *lookups) arguments(ctx context.Context, wait *budget, procs []kernel.Process) func(*kernel.Process) []string {
+func (h *Host) arguments(ctx context.Context, wait *budget, procs []kernel.Process) func(*kernel.Process) []string {
 	var keys []uwsgi.Process
 	for i := range procs {
 		if procs[i].Denied != nil {
-			keys = append(keys, uwsgi.ProcessOf(identity(&procs[i])))
+			keys = append(keys, uwsgi.ProcessOf(h.identity(&procs[i])))
 		}
 	}
-	wait.wait(ctx, l.args.Start(keys))
+	wait.wait(ctx, h.lookups.args.Start(keys))
 	return func(p *kernel.Process) []string {
-		if a := l.args.Get(uwsgi.ProcessOf(identity(p))); a.Within(fileAge) {
+		if a := h.lookups.args.Get(uwsgi.ProcessOf(h.identity(p))); a.Within(fileAge) {
 			return a.Value
 		}
 		return nil

@@ -44,7 +44,7 @@ func (f *fakeSystemd) Service(context.Context, string) (systemd.Service, error) 
 	if f.hang != nil {
 		<-f.hang
 	}
-	return systemd.Service{Active: "failed", Args: []string{"/usr/bin/uwsgi_python3", "--listen", "300"}, Environ: []string{"A=b"}}, nil
+	return systemd.Service{Active: "failed", Sub: "failed", Result: "exit-code", Status: 1, Args: []string{"/usr/bin/uwsgi_python3", "--listen", "300"}, Environ: []string{"A=b"}}, nil
 }
 
 func unitFact(unit string) facts.Fact[string] {
@@ -202,6 +202,11 @@ func TestRefused(t *testing.T) {
 	h.Configure(o)
 	if got := h.Refused(t.Context(), "app.service"); got != facts.Known(facts.Setting{Listen: 300, At: "command line"}) {
 		t.Errorf("got %v", got)
+	}
+	o.Services = owned{"app.service": {Active: "inactive", Sub: "dead", Result: "success", Args: []string{"/usr/bin/uwsgi", "--listen", "300"}}}
+	h.Configure(o)
+	if f := h.Refused(t.Context(), "app.service"); f.Unseen() != "how app.service starts: it is inactive (dead), and only what has failed is started" {
+		t.Errorf("of one that was stopped: %s", f)
 	}
 }
 

@@ -174,6 +174,7 @@ func TestObserveWithoutRights(t *testing.T) {
 			seen(named, named.Address, "fd -1 workers 1 other netns false"),
 			fmt.Sprintf("unseen the owner of 127.0.0.1:5210: taken to be uWSGI %d by its command line", named.Pid),
 			fds(named), fds(hidden), fds(there),
+			fmt.Sprintf("unseen whether uWSGI %d is to be trusted: its executable: readlink /proc/%[1]d/exe: permission denied; needs CAP_SYS_PTRACE", named.Pid),
 			fmt.Sprintf("unseen the configuration of uWSGI %d: its environment: open /proc/%[1]d/environ: permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", named.Pid),
 			fmt.Sprintf("unseen uWSGI %d: it lives in another network namespace; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it", there.Pid),
 		}},

@@ -55,6 +55,7 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 		s.Ownerless = h.ownerless(views)
 	}
 	h.rights.Store(&rights{h.walked.targets(), options.SysctlFile})
+	h.trust(ctx, options, wait, &s)
 	h.fill(ctx, options, wait, &s)
 	return s, nil
 }
@@ -80,14 +81,14 @@ func (h *Host) sockets(v view) (sockets []facts.Socket) {
 			Address:      l.Address(),
 			Length:       l.Length,
 			Limit:        l.Limit,
-			Master:       identity(o.master),
+			Master:       h.identity(o.master),
 			FD:           o.fd,
 			SoleListener: tcp == 1 && l.Family != kernel.Unix,
 			OtherNetNS:   v.netns != h.own,
 			Somaxconn:    somaxconn,
 		}
 		for _, p := range o.workers {
-			s.Workers = append(s.Workers, facts.Worker{Process: identity(p), State: p.State, Ticks: p.Ticks})
+			s.Workers = append(s.Workers, facts.Worker{Process: h.identity(p), State: p.State, Ticks: p.Ticks})
 		}
 		sockets = append(sockets, s)
 	}

@@ -17,8 +17,9 @@ type Services interface {
 
 // Refused finds the listen backlog with which the uWSGI of a unit that is not
 // running would start, and where that is configured. The log's word that it
-// did not come up is not taken: of a unit that runs it is unknown, as of one that
-// starts no uWSGI. It takes a second at most.
+// did not come up is not taken: of a unit that has not failed it is unknown, be it
+// that it runs or that somebody has stopped it, as of one that starts no uWSGI. It
+// takes a second at most.
 func (h *Host) Refused(ctx context.Context, unit string) facts.Fact[facts.Setting] {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -36,11 +37,11 @@ func (h *Host) askRefused(ctx context.Context, unit string) (facts.Config, error
 		return facts.Config{}, errNoSystemd
 	}
 	s, err := options.Services.Service(ctx, unit)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = s.Refused()
+	}
+	if err != nil {
 		return facts.Config{}, err
-	case s.Active == "active" || s.Active == "reloading":
-		return facts.Config{}, errors.New("it is " + s.Active)
 	}
 	c := uwsgi.Starting(uwsgi.Command{Args: s.Args, Environ: s.Environ, Dir: s.Dir, User: s.User, Group: s.Group}, options.Processes)
 	if unread := c.Unread(); unread != "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sort"
 	"time"
 
 	"qwatch/internal/kernel"
@@ -63,7 +64,7 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 		w.hide(kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")))
 	}
 	h.openNetNS(&w)
-	args := h.lookups.arguments(ctx, wait, procs)
+	args := h.arguments(ctx, wait, procs)
 	for _, v := range views {
 		for _, l := range v.listeners {
 			w.known[l.Inode] = true
@@ -100,7 +101,7 @@ func (h *Host) openNetNS(w *walk) {
 			continue
 		}
 		name := fmt.Sprintf("uWSGI %d", p.PID)
-		if c := identity(p).Container; c != "" {
+		if c := h.identity(p).Container; c != "" {
 			name += " in " + c
 		}
 		if p.NetNS == 0 {
@@ -130,8 +131,9 @@ func (h *Host) closeNetNS(n *kernel.NetNS) {
 	h.netns = slices.DeleteFunc(h.netns, func(m *kernel.NetNS) bool { return m == n })
 }
 
-// identity names a process as facts do.
-func identity(p *kernel.Process) facts.Process {
+// identity names a process as facts do. The container in which qwatch itself
+// runs is its host.
+func (h *Host) identity(p *kernel.Process) facts.Process {
 	f := facts.Process{PID: p.PID, Start: p.Start, Comm: p.Comm, UID: facts.Unknown[int]("/proc does not show it")}
 	if p.UID >= 0 {
 		f.UID = facts.Known(p.UID)
@@ -144,6 +146,9 @@ func identity(p *kernel.Process) facts.Process {
 		f.Unit = facts.Absent[string]()
 	default:
 		f.Unit = facts.Known(unit)
+	}
+	if f.Container == h.container {
+		f.Container = ""
 	}
 	return f
 }
@@ -215,7 +220,7 @@ func children(procs []kernel.Process, parent *kernel.Process, keep func(*kernel.
 			found = append(found, p)
 		}
 	}
-	slices.SortFunc(found, func(p, q *kernel.Process) int { return p.PID - q.PID })
+	sort.Slice(found, func(i, j int) bool { return found[i].PID < found[j].PID })
 	return found
 }
 

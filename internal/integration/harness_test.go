@@ -137,6 +137,7 @@ type settings struct {
 	Metrics   string
 	SysctlDir string   // "": /etc/sysctl.d
 	Stats     []string // addresses of stats servers
+	Users     []string // whom qwatch trusts
 
 	dir string
 }
@@ -157,6 +158,7 @@ files = ["{{.}}"]
 stats = "{{.}}"
 {{end}}[probe]
 interval = "{{or .Probe "0s"}}"
+users = [{{range .Users}}"{{.}}",{{end}}]
 [group]
 threshold = {{or .Threshold 1}}
 quiet = "{{or .Quiet "60s"}}"
@@ -176,6 +178,9 @@ listen = "{{.Metrics}}"
 
 func (s settings) text(t *testing.T) []byte {
 	t.Helper()
+	if root, err := testbed.Has("root"); err == nil && !root { // and no executable is root's
+		s.Users = append(s.Users, "0")
+	}
 	var b bytes.Buffer
 	if err := configText.Execute(&b, s); err != nil {
 		t.Fatal(err)

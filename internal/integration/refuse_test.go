@@ -166,7 +166,8 @@ func TestRelistenNotPermitted(t *testing.T) {
 		t.Run("reload "+reload, func(t *testing.T) {
 			fresh(t, "root", "setpriv")
 			u := uwsgi(t, testbed.Options{})
-			q := start(t, settings{Source: u.LogFile, Reload: reload}, without("sys_ptrace"))
+			// Without the right it cannot tell what others execute.
+			q := start(t, settings{Source: u.LogFile, Reload: reload, Users: []string{"root"}}, without("sys_ptrace"))
 			flood(t, u, 400, 0)
 			q.waitFor("qwatch cannot do relisten here: pidfd_getfd of process")
 			said, begin, somaxconn := "not in place: pidfd_getfd", "plan: ", 1024
@@ -193,13 +194,33 @@ func TestRelistenNotPermitted(t *testing.T) {
 	}
 }
 
-func TestAnotherUser(t *testing.T) {
+// A system user's uWSGI is raised, nobody's is shown and advised; named, it is
+// raised too.
+func TestOtherUsers(t *testing.T) {
 	fresh(t, "root")
-	u := uwsgi(t, testbed.Options{User: "nobody"})
-	q := start(t, settings{Source: u.LogFile})
-	flood(t, u, 400, 0)
-	raised(t, u, 1024)
-	q.waitFor("fixed at ")
+	system, stranger := uwsgi(t, testbed.Options{User: "www-data"}), uwsgi(t, testbed.Options{User: "nobody"})
+	s := settings{Source: filepath.Join(filepath.Dir(filepath.Dir(system.LogFile)), "testbed-*", "uwsgi.log"), Metrics: "127.0.0.1:19917"}
+	q := start(t, s)
+	flood(t, stranger, 400, 0)
+	refusal := q.waitFor("leaving alone " + stranger.Address)
+	const why = `uid 65534 (nobody) is neither root nor a system user, and no systemd runs here that could have started it; [probe] users = ["nobody"] trusts it`
+	if refusal["code"] != "untrusted" || !strings.HasSuffix(refusal["reason"].(string), why) {
+		t.Errorf("refusal: %v", refusal)
+	}
+	q.advised("name the user of")
+	flood(t, system, 400, 0)
+	raised(t, system, 1024)
+	q.waitFor("fixed at " + system.Address)
+	wantLimit(t, stranger, 100)
+	page := scrape(t, "127.0.0.1:19917")
+	series := func(u *testbed.UWSGI) bool { _, ok := page[`qwatch_queue_limit{socket="`+u.Address+`"}`]; return ok }
+	if series(stranger) || !series(system) || page["qwatch_incidents_open"] != 1 {
+		t.Errorf("metrics: %v", page)
+	}
+	s = q.settings
+	s.Users = []string{"nobody"}
+	replace(t, s.file(), s.text(t))
+	raised(t, stranger, 1024)
 }
 
 func TestOnlyTheFullOne(t *testing.T) {

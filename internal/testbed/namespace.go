@@ -93,7 +93,8 @@ func prepare() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
-	for _, dir := range []string{"/etc/sysctl.d", "/run/sysctl.d"} {
+	// Here no systemd runs that knows of these uWSGIs: not /run/systemd/system.
+	for _, dir := range []string{"/etc/sysctl.d", "/run/sysctl.d", "/run/systemd"} {
 		err := unix.Mount("testbed", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755")
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("covering %s: %w", dir, err)

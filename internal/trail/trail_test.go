@@ -39,10 +39,11 @@ func full() remediate.Case {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
 		Length: 129, Limit: 128, FD: 3, Somaxconn: facts.Known(128),
-		Master:  facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
-		Workers: make([]facts.Worker, 4),
-		Config:  facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
-		Unit:    facts.Absent[facts.SocketUnit](),
+		Master:    facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
+		Workers:   make([]facts.Worker, 4),
+		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
+		Unit:      facts.Absent[facts.SocketUnit](),
+		Untrusted: facts.Absent[string](),
 	}
 	return remediate.Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},

@@ -115,6 +115,14 @@ func setEither(s facts.Socket, limit int) string {
 	return SetListen(s, limit)
 }
 
+// Trust says how qwatch comes to act on a uWSGI that it may only look at.
+func Trust(s facts.Socket) []string {
+	if s.Untrusted.IsAbsent() {
+		return nil
+	}
+	return []string{fmt.Sprintf("qwatch acts on services of the system's own systemd; name the user of %s in `users = [...]` under [probe] of qwatch's configuration if it shall act on this one too, or raise it yourself", s.Master)}
+}
+
 // Somaxconn says how this somaxconn is set for good where the socket lives.
 // file is a sysctl.d file of the host, "" for the usual one.
 func Somaxconn(s facts.Socket, value int, file string) []string {

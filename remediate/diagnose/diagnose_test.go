@@ -33,9 +33,10 @@ func input(over time.Duration, length, limit int, change ...func(*Input)) Input 
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
 		Length: length, Limit: limit, Somaxconn: facts.Known(4096), SoleListener: true,
-		Master: facts.Process{PID: 10, Start: 100, Comm: "uwsgi", Unit: facts.Known("app.service")},
-		Config: facts.Config{Listen: facts.Known(facts.Setting{Listen: limit, At: "/etc/uwsgi/app.ini:12"}), ReloadEnds: facts.Absent[string]()},
-		Unit:   facts.Absent[facts.SocketUnit](),
+		Master:    facts.Process{PID: 10, Start: 100, Comm: "uwsgi", Unit: facts.Known("app.service")},
+		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: limit, At: "/etc/uwsgi/app.ini:12"}), ReloadEnds: facts.Absent[string]()},
+		Unit:      facts.Absent[facts.SocketUnit](),
+		Untrusted: facts.Absent[string](),
 	}
 	for i := range 4 {
 		s.Workers = append(s.Workers, facts.Worker{Process: facts.Process{PID: 11 + i, Start: 200, Comm: "uwsgi"}, State: 'S', Ticks: 5000, Switches: 900})

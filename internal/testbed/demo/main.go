@@ -142,10 +142,10 @@ func tell(stats <-chan testbed.FloodStats, overflows int) testbed.FloodStats {
 // watch starts qwatch and prints what it says, until stop is called.
 func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop func()) {
 	config := filepath.Join(dir, "qwatch.toml")
-	text := fmt.Sprintf("dry_run = false\nstate_dir = %q\nsocket = \"\"\n[log]\nformat = \"json\"\n[[source]]\nfiles = [%q]\n[policy.reload]\nwhen = \"always\"\n[metrics]\nlisten = \"\"\n",
+	text := fmt.Sprintf("dry_run = false\nstate_dir = %q\nsocket = \"\"\n[log]\nformat = \"json\"\n[[source]]\nfiles = [%q]\n[probe]\nusers = [\"0\"]\n[policy.reload]\nwhen = \"always\"\n[metrics]\nlisten = \"\"\n",
 		filepath.Join(dir, "state"), log)
 	if d.program != "" {
-		text += fmt.Sprintf("[probe]\nprocesses = [%q]\n", filepath.Base(d.program))
+		text = strings.Replace(text, "[probe]\n", fmt.Sprintf("[probe]\nprocesses = [%q]\n", filepath.Base(d.program)), 1)
 	}
 	testbed.Check(os.WriteFile(config, []byte(text), 0o644))
 	cmd := exec.CommandContext(ctx, d.qwatch, append(args, "-c", config)...)
