@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,6 +92,7 @@ func TestDecidePass(t *testing.T) {
 
 // manyHost has a limit for each socket, and answers as package apply does.
 type manyHost struct {
+	mu     sync.Mutex
 	sysctl map[string]int
 	limits map[string]int
 	fail   string
@@ -98,6 +100,8 @@ type manyHost struct {
 }
 
 func (m *manyHost) Apply(_ context.Context, a Action) Outcome {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	d := a.Describe()
 	m.did = append(m.did, d.Target)
 	now := &[]int{m.limits[d.Target]}[0]
@@ -190,6 +194,8 @@ func (s slowHost) Apply(ctx context.Context, a Action) Outcome {
 }
 
 func (s slowHost) Sample(context.Context) (samples []facts.Sample, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, c := range several(3) {
 		samples = append(samples, facts.Sample{ID: c.Socket.ID, At: time.Now(), Limit: s.limits[c.Socket.Address]})
 	}
@@ -197,6 +203,8 @@ func (s slowHost) Sample(context.Context) (samples []facts.Sample, err error) {
 }
 
 func (s slowHost) Observe(context.Context) (facts.Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	f := several(3)[0].Facts
 	f.At = time.Now()
 	for i := range f.Sockets {
@@ -222,7 +230,10 @@ func TestHangingReload(t *testing.T) {
 		begun := time.Now()
 		var judged []string
 		r := quietly(Acting{host, trail}, trail, host)
+		var mu sync.Mutex
 		r.Judged = func(d Done) {
+			mu.Lock()
+			defer mu.Unlock()
 			judged = append(judged, fmt.Sprintf("%s %s after %s", d.Plan.Name, d.Judgement.Result, time.Since(begun).Round(time.Second)))
 		}
 		r.Run(ctx, DecidePass(p, cases, none, nil, now))

@@ -116,15 +116,15 @@ type Observer interface {
 	Sample(ctx context.Context) ([]facts.Sample, error)
 }
 
-// Runner carries plans out.
+// Runner carries plans out. What it calls it may call from several goroutines.
 type Runner struct {
-	Actor  Actor
-	Trail  Trail
-	Host   Observer
+	Actor Actor
+	Trail Trail
+	Host  Observer
+
 	Acted  func(Plan, Outcome) // called after each action
 	Judged func(Done)          // called by Run for each plan, when all is known of it
-	// Waits is called by Run when the verdict of a plan has to wait.
-	Waits func(Plan, Outlook)
+	Waits  func(Plan, Outlook) // called by Run when a verdict is put off
 }
 
 // Done is what became of a plan.

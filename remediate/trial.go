@@ -109,16 +109,16 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 		return Judgement{}, false
 	}
 	j := judge(t.Plan, t.after, t.evidence())
+	trend := trendOf(t.own(), trendSpan)
+	if trend.known {
+		j.Slope = &trend.slope
+	}
 	if j.Result != Fixed || t.Plan.Unit != "" {
 		return j, true
 	}
-	trend := trendOf(t.own(), trendSpan)
 	late := now.Sub(t.begun) >= JudgeWithin
 	if !late && t.mustWait(trend, now) {
 		return Judgement{}, false
-	}
-	if trend.known {
-		j.Slope = &trend.slope
 	}
 	if !t.until.IsZero() {
 		j.Why += fmt.Sprintf("; it grew, and has held for %s since", now.Sub(t.begun).Round(time.Second))
