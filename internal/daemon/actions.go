@@ -189,14 +189,24 @@ func (c *core) judged(p remediate.Plan, j remediate.Judgement, now time.Time) {
 
 // nextTrial is when the next look is due that a trial asks for, zero if none
 // does.
-func (a *actions) nextTrial(now time.Time) (at time.Time, whole bool) {
+func (a *actions) nextTrial() (at time.Time) {
 	for _, t := range a.trials {
 		if next := t.Next(); at.IsZero() || next.Before(at) {
 			at = next
 		}
-		whole = whole || t.Whole(now)
 	}
-	return at, whole
+	return at
+}
+
+// wantWhole reports whether a trial needs the next look, whoever asks for it, to
+// be at the whole host.
+func (a *actions) wantWhole(now time.Time) bool {
+	for _, t := range a.trials {
+		if t.Whole(now) {
+			return true
+		}
+	}
+	return false
 }
 
 // recoverActions settles the actions that a former qwatch began and did not

@@ -130,8 +130,8 @@ func (c *core) due(ctx context.Context, now time.Time) {
 	if c.undecided() && now.Sub(c.view.tried) >= undecidedEvery {
 		c.look(now, now.Sub(c.view.snapshot.At) >= snapshotAge)
 	}
-	if at, whole := c.actions.nextTrial(now); !at.IsZero() && !now.Before(at) {
-		c.look(now, whole)
+	if at := c.actions.nextTrial(); !at.IsZero() && !now.Before(at) {
+		c.look(now, false)
 	}
 	c.overdue(ctx, now)
 	c.nextStart(ctx)
@@ -159,7 +159,7 @@ func (c *core) idleFor(now time.Time) time.Duration {
 	case asked.IsZero() && c.undecided():
 		earlier(c.view.tried.Add(undecidedEvery))
 	}
-	if next, _ := c.actions.nextTrial(now); !next.IsZero() && c.view.asked.IsZero() {
+	if next := c.actions.nextTrial(); !next.IsZero() && c.view.asked.IsZero() {
 		earlier(next)
 	}
 	return max(0, at.Sub(now))

@@ -510,6 +510,21 @@ func TestSilentHost(t *testing.T) {
 	}
 }
 
+// A probe that looks more often than the judge keeps no verdict back.
+func TestVerdictBesideAProbe(t *testing.T) {
+	for _, every := range []time.Duration{100 * time.Millisecond, 250 * time.Millisecond, 700 * time.Millisecond} {
+		onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) { cfg.Probe.Interval = every }, func(b *bench) {
+			time.Sleep(6 * time.Second)
+			synctest.Wait()
+			b.wantMessages("fixed at ", 1)
+			b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 1025 })
+			time.Sleep(33 * time.Second)
+			synctest.Wait()
+			b.wantMessages("no-effect at ", 1)
+		})
+	}
+}
+
 // What overflows together is raised together, below the threshold too; what is
 // not full is left alone.
 func TestRaisedTogether(t *testing.T) {

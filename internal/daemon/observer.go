@@ -139,6 +139,7 @@ type view struct {
 // look asks the observer for a look unless one is under way that will do.
 func (c *core) look(now time.Time, whole bool) {
 	v := &c.view
+	whole = whole || c.actions.wantWhole(now)
 	if !v.asked.IsZero() && (v.whole || !whole) {
 		return
 	}

@@ -60,7 +60,7 @@ func TestKept(t *testing.T) {
 		t.Errorf("event: %v", l)
 	}
 	q.advised(fmt.Sprintf("set `listen = 1024` in %s:2 (now 100), so that it outlasts a restart", ini))
-	q.waitFor("fixed at ")
+	until(t, "the second verdict", func() bool { return len(q.lines("fixed at ")) == 2 })
 
 	// qwatch is down while uWSGI is restarted.
 	q.stop(syscall.SIGTERM)
@@ -88,8 +88,8 @@ func TestKept(t *testing.T) {
 		}
 	}
 	want := []string{
-		"sysctl 128→1024 started", "sysctl 128→1024 applied",
-		"relisten 100→1024 started", "relisten 100→1024 applied", "judge fixed",
+		"sysctl 128→1024 started", "relisten 100→1024 started",
+		"sysctl 128→1024 applied", "relisten 100→1024 applied", "judge fixed",
 		"relisten 100→1024 started", "relisten 100→1024 applied", "judge fixed",
 		"relisten 100→1024 started", "relisten 100→1024 applied", "judge fixed",
 	}

@@ -76,8 +76,8 @@ func TestKilledInAReload(t *testing.T) {
 	q, u := reloading(t, settings{})
 	q.kill()
 	before := []string{
-		"sysctl 128→1024 started", "sysctl 128→1024 applied",
-		"relisten 100→1024 started", "relisten 100→1024 applied", "reload started",
+		"sysctl 128→1024 started", "relisten 100→1024 started",
+		"sysctl 128→1024 applied", "relisten 100→1024 applied", "reload started",
 	}
 	if diff := cmp.Diff(before, actions(q.trail(t))); diff != "" {
 		t.Fatalf("audit trail (-want +got):\n%s", diff)

@@ -46,8 +46,8 @@ func TestOverflow(t *testing.T) {
 	}
 	q.waitFor("fixed at ")
 	want := []string{
-		"sysctl 128→1024 started", "sysctl 128→1024 applied",
-		"relisten 100→1024 started", "relisten 100→1024 applied",
+		"sysctl 128→1024 started", "relisten 100→1024 started",
+		"sysctl 128→1024 applied", "relisten 100→1024 applied",
 		"reload started", "reload applied", "judge fixed",
 	}
 	if diff := cmp.Diff(want, actions(q.trail(t))); diff != "" {

@@ -123,10 +123,10 @@ func TestUndo(t *testing.T) {
 	q = start(t, q.settings)
 	wantLimit(t, u, 100)
 	if diff := cmp.Diff([]string{
-		"sysctl 128→1024 started", "sysctl 128→1024 applied",
-		"relisten 100→1024 started", "relisten 100→1024 applied", "judge fixed",
-		"relisten 1024→100 started", "relisten 1024→100 applied",
-		"sysctl 1024→128 started", "sysctl 1024→128 applied",
+		"sysctl 128→1024 started", "relisten 100→1024 started",
+		"sysctl 128→1024 applied", "relisten 100→1024 applied", "judge fixed",
+		"relisten 1024→100 started", "sysctl 1024→128 started",
+		"relisten 1024→100 applied", "sysctl 1024→128 applied",
 	}, actions(q.trail(t))); diff != "" {
 		t.Errorf("audit trail (-want +got):\n%s", diff)
 	}
