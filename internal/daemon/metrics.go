@@ -157,23 +157,24 @@ func (d *Daemon) registry(s Status) *prometheus.Registry {
 }
 
 // metricsPage is what Prometheus reads. promhttp would bring two compressors
-// along, for a page of a few kilobytes that does not leave the host.
+// along, and expfmt's encoders the other formats, for a page of a few kilobytes
+// that does not leave the host.
 func metricsPage(r *prometheus.Registry) ([]byte, error) {
 	families, err := r.Gather()
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	encoder := expfmt.NewEncoder(&b, metricsFormat)
 	for _, f := range families {
-		if err := encoder.Encode(f); err != nil {
+		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
 			return nil, err
 		}
 	}
 	return b.Bytes(), nil
 }
 
-var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
+// metricsType is the media type of the text format.
+const metricsType = "text/plain; version=" + expfmt.TextVersion + "; charset=utf-8"
 
 // serveMetrics serves Prometheus at an address until ctx ends.
 func (d *Daemon) serveMetrics(ctx context.Context, address string) error {
@@ -192,7 +193,7 @@ func (d *Daemon) serveMetrics(ctx context.Context, address string) error {
 		hint: `set metrics.listen to a free address, or to ""`,
 		page: func(r *reading) (string, []byte, error) {
 			body, err := r.metrics()
-			return string(metricsFormat), body, err
+			return metricsType, body, err
 		},
 	}, serviceRetry)
 }
