@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -272,7 +273,7 @@ func TestGarbage(t *testing.T) {
 // Without systemd nobody can say which uWSGI it was that would not start. It is
 // said once, however often it tries.
 func TestStartRefused(t *testing.T) {
-	fresh(t)
+	fresh(t, "root")
 	dir := directory(t)
 	log, other := filepath.Join(dir, "app.log"), filepath.Join(dir, "other.log")
 	q := start(t, settings{Source: filepath.Join(dir, "*.log"), Probe: "1s"})
@@ -299,8 +300,11 @@ func TestStartRefused(t *testing.T) {
 		}
 		return first(t, q.status(), "sources")["lines"] == float64(bytes.Count(text, []byte("\n")))
 	})
-	// What comes later in another log is said; of the first one nothing was in
-	// between.
+	// What comes later in the log of another user is said; of the first one
+	// nothing was in between.
+	if err := errors.Join(os.WriteFile(other, nil, 0o644), os.Chown(other, 12345, 12345)); err != nil {
+		t.Fatal(err)
+	}
 	try(other)
 	until(t, "qwatch says that of the other log", func() bool { return len(q.lines("would not start")) > 1 })
 	q.stop(syscall.SIGTERM)
