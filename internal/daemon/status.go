@@ -1,13 +1,14 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"sort"
 	"time"
 
@@ -208,29 +209,32 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 	}
 }
 
-// FetchStatus asks the daemon that listens at path.
-func FetchStatus(ctx context.Context, path string) (Status, error) {
-	client := http.Client{
-		Timeout: 10 * time.Second,
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialUnix(ctx, path)
-		}},
-	}
-	var s Status
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://qwatch/status", nil)
+// fetchWait is how long a daemon may take to answer.
+const fetchWait = 10 * time.Second
+
+// FetchStatus asks the daemon that listens at path. One question on one
+// connection needs no http.Client, which would make the binary 0.2 MiB larger.
+func FetchStatus(ctx context.Context, path string) (s Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	conn, err := dialUnix(ctx, path)
 	if err != nil {
 		return s, err
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		// The made-up URL is no news.
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = ctx.Err() // not that the connection was closed
 		}
+	}()
+	if _, err := io.WriteString(conn, "GET /status HTTP/1.1\r\nHost: qwatch\r\nConnection: close\r\n\r\n"); err != nil {
 		return s, err
 	}
-	defer resp.Body.Close()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil) // nil: to a GET
+	if err != nil {
+		return s, err
+	}
 	if resp.StatusCode != http.StatusOK {
 		return s, fmt.Errorf("the daemon answered %s", resp.Status)
 	}
