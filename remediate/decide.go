@@ -286,7 +286,7 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int]) string
 		return fmt.Sprintf("uWSGI %d belongs to no systemd unit, and policy.reload.how is systemd", master.PID)
 	case cannot != "" && (p.ReloadHow.Method == MethodSignal || p.ReloadHow.Method == MethodAuto && master.Unit.IsAbsent()):
 		return cannot
-	case reloaded && last.Result == Started:
+	case reloaded && last.Result == Started && within(last.Time, d.now, p.ReloadTimeout):
 		return fmt.Sprintf("a reload of %s is under way", master)
 	case reloaded && within(last.Time, d.now, p.ReloadCooldown):
 		return fmt.Sprintf("%s was reloaded %s ago (policy.reload.cooldown %s)", master, max(0, d.now.Sub(last.Time)).Round(time.Second), p.ReloadCooldown)

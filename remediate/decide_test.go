@@ -447,9 +447,15 @@ func TestDecideReload(t *testing.T) {
 				*h = append(*h, e)
 			}
 		}, act(fullReason+"; no reload: 2 reloads of uwsgi 1234 (app.service) within the hour (one unit may use half of policy.reload.max_per_hour 3)", wholeRaise...)},
-		{"a reload of it is under way", func(p *Policy, c *Case, h *History) {
+		{"a reload of it was left unfinished long ago", func(p *Policy, c *Case, h *History) {
 			p.Reload, p.ReloadCooldown = Always, 0
 			e := past(2*time.Minute, "inc-0.1", "reload", Started)
+			e.Socket, e.Incident = "127.0.0.1:6001", "inc-0"
+			*h = append(*h, e)
+		}, act(fullReason, withReload("policy.reload.when is always")...)},
+		{"a reload of it is under way", func(p *Policy, c *Case, h *History) {
+			p.Reload, p.ReloadCooldown = Always, 0
+			e := past(time.Minute, "inc-0.1", "reload", Started)
 			e.Socket, e.Incident = "127.0.0.1:6001", "inc-0"
 			*h = append(*h, e)
 		}, act(fullReason+"; no reload: a reload of uwsgi 1234 (app.service) is under way", wholeRaise...)},

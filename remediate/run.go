@@ -165,6 +165,14 @@ func (d Done) ToJudge() bool {
 	return d.Plan.judged() && slices.ContainsFunc(d.Outcomes, func(o Outcome) bool { return o.Result == Applied })
 }
 
+// InPlace reports whether the running socket was raised.
+func (d Done) InPlace() bool {
+	return slices.ContainsFunc(d.Outcomes, func(o Outcome) bool {
+		_, ok := o.Action.(Relisten)
+		return ok && o.Result == Applied
+	})
+}
+
 // Raise takes, in one pass, the actions of all plans that take milliseconds:
 // the kernel parameters and the running sockets. A plan that is out of date by
 // now is not begun.

@@ -116,8 +116,8 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 	if j.Result != Fixed || t.Plan.Unit != "" {
 		return j, true
 	}
-	late := now.Sub(t.begun) >= JudgeWithin
-	if !late && t.mustWait(trend, now) {
+	late := now.Sub(t.begun) > JudgeWithin-waitEvery
+	if !trend.known || !late && t.mustWait(trend, now) {
 		return Judgement{}, false
 	}
 	if !t.until.IsZero() {
@@ -134,8 +134,6 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 func (t *Trial) mustWait(now trend, at time.Time) bool {
 	t.postponed = false
 	switch {
-	case !now.known:
-		return true
 	case now.grows() && !at.Before(t.until):
 		// Measured anew each time: a slope of an hour ago says nothing.
 		if t.until.IsZero() {

@@ -76,7 +76,7 @@ func TestTrial(t *testing.T) {
 			}
 			return int(20 * s)
 		}, []heard{{6 * time.Second, Fixed, ""}}, "not full, growing by 20 a second, full again in 49 s", "it grew, and has held for"},
-		{"growing slowly", func(s float64) int { return 200 + int(2*s) }, []heard{{5 * time.Minute, Fixed, ""}, {601 * time.Second, NoEffect, ""}},
+		{"growing slowly", func(s float64) int { return 200 + int(2*s) }, []heard{{299 * time.Second, Fixed, ""}, {600 * time.Second, NoEffect, ""}},
 			"not full, growing by 2 a second, full again in 7 min", "growing by 2 a second, full again in 113 s"},
 		{"full after it was fixed", func(s float64) int {
 			if s > 33 {

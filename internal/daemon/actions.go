@@ -18,8 +18,8 @@ type actions struct {
 	trail    remediate.Trail
 	newActor func(*config.Config) remediate.Actor
 	actor    remediate.Actor
-	raising  bool            // a pass is under way
-	slow     map[string]bool // whose reload or start is under way, by subject
+	raising  bool             // a pass is under way
+	slow     map[string]begun // whose reload or start is under way, by subject
 	trials   map[string]*remediate.Trial
 	working  int         // goroutines of which done is to come
 	done     chan func() // what the core does when one has ended
@@ -28,8 +28,14 @@ type actions struct {
 func newActions(host Host, trail remediate.Trail, newActor func(*config.Config) remediate.Actor) actions {
 	return actions{
 		host: host, trail: trail, newActor: newActor, done: make(chan func()),
-		slow: map[string]bool{}, trials: map[string]*remediate.Trial{},
+		slow: map[string]begun{}, trials: map[string]*remediate.Trial{},
 	}
+}
+
+// begun is a reload or a start that is under way.
+type begun struct {
+	at      time.Time
+	inPlace bool // the socket has its new limit already
 }
 
 // subject is what a plan is about: one at a time is done about it.
@@ -43,10 +49,14 @@ func subject(p remediate.Plan) string {
 func socketSubject(id facts.SocketID) string { return fmt.Sprint("socket ", id.NetNS, id.Inode) }
 
 // busy reports whether something is being done about a subject, or is not
-// judged yet.
-func (a *actions) busy(subject string) bool {
+// judged yet. A socket that was raised in place is not kept waiting by the reload
+// that comes after it.
+func (a *actions) busy(subject string, now time.Time) bool {
+	if slow, ok := a.slow[subject]; ok && (!slow.inPlace || now.Sub(slow.at) < remediate.WatchTime) {
+		return true
+	}
 	trial := a.trials[subject]
-	return a.slow[subject] || trial != nil && trial.Open()
+	return trial != nil && trial.Open()
 }
 
 // work runs f in a goroutine of its own, and what it returns then in the core's.
@@ -90,7 +100,7 @@ func (a *actions) recorded(done []remediate.Done) []bool {
 
 // raised takes the report of a pass.
 func (c *core) raised(ctx context.Context, runner remediate.Runner, done []remediate.Done, recorded []bool) {
-	a := &c.actions
+	a, now := &c.actions, time.Now()
 	a.raising = false
 	for i, d := range done {
 		c.report.acted(d.Outcomes)
@@ -101,7 +111,7 @@ func (c *core) raised(ctx context.Context, runner remediate.Runner, done []remed
 		if ctx.Err() != nil {
 			continue // qwatch stops
 		}
-		a.slow[subject(d.Plan)] = true
+		a.slow[subject(d.Plan)] = begun{now, d.InPlace()}
 		before := len(d.Outcomes)
 		a.work(func() func() {
 			d := runner.Finish(ctx, d)
@@ -113,7 +123,7 @@ func (c *core) raised(ctx context.Context, runner remediate.Runner, done []remed
 			}
 		})
 	}
-	c.lookAnew(time.Now())
+	c.lookAnew(now)
 }
 
 // carriedOut deals with a plan of which nothing is left to do.
@@ -125,7 +135,8 @@ func (c *core) carriedOut(d remediate.Done, recorded bool) {
 	if oc := c.open[d.Plan.Incident]; oc != nil && !recorded {
 		oc.held = now.Add(max(c.settings.policy.Cooldown, remediate.WatchTime))
 	}
-	if d.ToJudge() {
+	later := c.actions.trials[subject(d.Plan)] // of a raise beside the reload
+	if d.ToJudge() && (later == nil || later.Plan.Target <= d.Plan.Target) {
 		c.actions.trials[subject(d.Plan)] = remediate.NewTrial(d.Plan, now)
 		c.hold(d.Plan, now.Add(2*remediate.JudgeWithin))
 	}

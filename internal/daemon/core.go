@@ -127,7 +127,7 @@ func (c *core) due(ctx context.Context, now time.Time) {
 		c.look(now, c.queues.anySilent())
 	}
 	c.expire(now)
-	if c.undecided() && now.Sub(c.view.tried) >= undecidedEvery {
+	if c.undecided(now) && now.Sub(c.view.tried) >= undecidedEvery {
 		c.look(now, now.Sub(c.view.snapshot.At) >= snapshotAge)
 	}
 	if at := c.actions.nextTrial(); !at.IsZero() && !now.Before(at) {
@@ -156,7 +156,7 @@ func (c *core) idleFor(now time.Time) time.Duration {
 		earlier(asked.Add(silence))
 	case !asked.IsZero() && len(c.pending) > 0:
 		earlier(now)
-	case asked.IsZero() && c.undecided():
+	case asked.IsZero() && c.undecided(now):
 		earlier(c.view.tried.Add(undecidedEvery))
 	}
 	if next := c.actions.nextTrial(); !next.IsZero() && c.view.asked.IsZero() {

@@ -431,6 +431,24 @@ func TestDuringAReload(t *testing.T) {
 		}
 		b.wantMessages("fixed at "+address, 1)
 	})
+	// Nor does it keep the socket itself from its next raise.
+	onBench(t, &fakeHost{reload: 5 * time.Minute, sockets: []facts.Socket{served}}, always, func(b *bench) {
+		b.hear(3, address)
+		b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 0 })
+		b.hear(62, address)
+		b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 1025 })
+		b.hear(8, address)
+		b.wantHost("somaxconn 2048; 127.0.0.1:5000 1025 of 2048")
+		if n := b.fake.did("listen"); n != 2 {
+			t.Errorf("%q", b.fake.applied)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if b.fake.did("reload") != 1 {
+			t.Errorf("%q", b.fake.applied)
+		}
+		b.wantMessages("fixed at "+address, 1)
+	})
 	onBench(t, &fakeHost{reload: time.Hour, sockets: []facts.Socket{served}}, always, func(b *bench) {
 		b.hear(4, address)
 		begin := time.Now()

@@ -73,12 +73,12 @@ func newIncidents() incidents {
 }
 
 // undecided reports whether an incident is open that looking again may decide.
-func (c *core) undecided() bool {
+func (c *core) undecided(now time.Time) bool {
 	if c.actions.raising {
 		return false
 	}
 	for _, oc := range c.open {
-		if oc.lost == nil && !c.actions.busy(socketSubject(oc.id)) {
+		if oc.lost == nil && !c.actions.busy(socketSubject(oc.id), now) {
 			return true
 		}
 	}
@@ -217,7 +217,7 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 	}
 	var open []*openCase
 	for _, oc := range c.open {
-		if !now.Before(oc.held) && !c.actions.busy(socketSubject(oc.id)) {
+		if !now.Before(oc.held) && !c.actions.busy(socketSubject(oc.id), now) {
 			open = append(open, oc)
 		}
 	}
@@ -271,7 +271,7 @@ func (c *core) join(now time.Time) (joined []*openCase) {
 	}
 	for _, sample := range c.record.Since(c.view.tried) {
 		s, ok := c.view.snapshot.Find(sample.ID)
-		if !ok || !sample.Full() || known[s.ID] || c.actions.busy(socketSubject(s.ID)) || c.settings.policy.Distrusts(s) != "" {
+		if !ok || !sample.Full() || known[s.ID] || c.actions.busy(socketSubject(s.ID), now) || c.settings.policy.Distrusts(s) != "" {
 			continue
 		}
 		known[s.ID] = true

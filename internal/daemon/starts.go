@@ -105,7 +105,10 @@ func (c *core) refused(ctx context.Context, r refusal) {
 		c.report.unseen(ctx, r.err, r.historyErr)
 		return
 	}
-	if c.actions.raising || c.actions.slow["unit "+r.mark.Unit] { // what was seen is from before its end
+	if c.actions.busy("unit "+r.mark.Unit, time.Now()) {
+		return // it is being started just now; where that fails it says so again
+	}
+	if c.actions.raising { // what was seen is from before its end
 		c.starts.waiting = append(c.starts.waiting, r.mark)
 		return
 	}
