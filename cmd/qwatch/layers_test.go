@@ -18,8 +18,8 @@ func TestLayers(t *testing.T) {
 	may := map[string][]string{
 		"cmd/qwatch":         {"internal/apply", "internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
 		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer", "tailer/file", "tailer/journal"},
-		"internal/host":      {"internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate/facts", "systemd"},
-		"internal/apply":     {"internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate", "remediate/facts"},
+		"internal/host":      {"internal/bounded", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate/facts", "systemd"},
+		"internal/apply":     {"internal/bounded", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate", "remediate/facts"},
 		"internal/uwsgi":     {"internal/kernel", "internal/text", "internal/uwsgiconf", "remediate/facts"},
 		"internal/kernel":    {"internal/bounded"},
 		"internal/bounded":   {},
@@ -28,18 +28,18 @@ func TestLayers(t *testing.T) {
 		"remediate/advice":   {"remediate/facts"},
 		"remediate/diagnose": {"internal/text", "matcher", "remediate/advice", "remediate/facts"},
 		"remediate/facts":    {"internal/text", "matcher"},
-		"internal/config":    {"internal/text", "remediate"},
+		"internal/config":    {"internal/bounded", "internal/text", "remediate"},
 		"internal/jsonscan":  {},
 		"internal/sysctld":   {"internal/text"},
 		"internal/text":      {},
-		"internal/trail":     {"internal/text", "remediate"},
+		"internal/trail":     {"internal/bounded", "internal/text", "remediate"},
 		"internal/uwsgiconf": {},
 		"matcher":            {"internal/jsonscan"},
 		"systemd":            {"internal/text"},
 		"tailer":             {},
 		"tailer/bulk":        {},
-		"tailer/file":        {"tailer"},
-		"tailer/journal":     {"internal/jsonscan", "tailer"},
+		"tailer/file":        {"internal/bounded", "tailer"},
+		"tailer/journal":     {"internal/bounded", "internal/jsonscan", "tailer"},
 	}
 	out, err := exec.Command("go", "list", "-deps", "-f", `{{.ImportPath}} {{.Dir}} {{join .Imports " "}}`, ".").Output()
 	if err != nil {

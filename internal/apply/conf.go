@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/bounded"
 	"qwatch/internal/kernel"
 	"qwatch/internal/text"
 )
@@ -182,12 +183,12 @@ func (f *conf) unchanged(old confText) error {
 
 // sweep removes what a crash has left.
 func (f *conf) sweep() error {
-	entries, err := os.ReadDir(f.held())
+	names, err := bounded.Names(f.held(), 4096)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if name := e.Name(); strings.HasPrefix(name, f.temp()) && strings.HasSuffix(name, tempSuffix) {
+	for _, name := range names {
+		if strings.HasPrefix(name, f.temp()) && strings.HasSuffix(name, tempSuffix) {
 			unix.Unlinkat(f.fd, name, 0)
 		}
 	}

@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,7 +104,7 @@ func ReadAll(r io.Reader, most int64) ([]byte, error) {
 // Names lists the names in a folder, at most so many; of more it returns the
 // first, with a TooMuchError. The order is the file system's.
 func Names(path string, most int) ([]string, error) {
-	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	dir, err := openDir(path)
 	if err != nil {
 		return nil, err
 	}
@@ -151,4 +154,63 @@ func (r *reader) Read(p []byte) (int, error) {
 		return n - 1, &TooMuchError{r.most, "bytes"}
 	}
 	return n, err
+}
+
+// Entries lists a folder sorted by name, at most so many entries as Names.
+func Entries(path string, most int) ([]fs.DirEntry, error) {
+	dir, err := openDir(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(most + 1)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case len(entries) > most:
+		entries, err = entries[:most], &os.PathError{Op: "read", Path: path, Err: &TooMuchError{int64(most), "entries"}}
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, err
+}
+
+func openDir(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+}
+
+// FS is the whole file system as an io/fs: regular files of at most Size bytes,
+// folders of at most Entries.
+type FS struct {
+	Size    int64
+	Entries int
+}
+
+// Open opens a regular file.
+func (f FS) Open(name string) (fs.File, error) { return Open("/" + name) }
+
+// Stat follows links.
+func (f FS) Stat(name string) (fs.FileInfo, error) { return os.Stat("/" + name) }
+
+// ReadFile reads a regular file.
+func (f FS) ReadFile(name string) ([]byte, error) { return ReadFile("/"+name, f.Size) }
+
+// ReadDir lists a folder.
+func (f FS) ReadDir(name string) ([]fs.DirEntry, error) { return Entries("/"+name, f.Entries) }
+
+// OpenFile is os.OpenFile of a regular file, which it may make: what is there
+// instead is not waited for.
+func OpenFile(path string, flags int, perm fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|unix.O_NONBLOCK|unix.O_NOCTTY, perm)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: path, Err: ErrNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

@@ -1,16 +1,16 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"qwatch/internal/bounded"
 	"qwatch/remediate"
 )
 
@@ -30,16 +30,13 @@ const maxPatterns = 1000
 // file.
 func Load(path string) (*Config, error) {
 	// O_NONBLOCK: opening a FIFO must not wait for its writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
+	f, err := bounded.Open(path)
+	switch {
+	case err == nil:
+		defer f.Close()
+	case !errors.Is(err, bounded.ErrNotRegular):
 		return nil, fmt.Errorf("read the configuration: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
-	}
-	if !info.Mode().IsRegular() {
+	default:
 		return nil, Errors{{File: path, Message: "not a regular file", Hint: "name a TOML file, like " + DefaultPath}}
 	}
 	return Parse(path, f)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/bounded"
 	"qwatch/internal/kernel"
 	"qwatch/internal/sysctld"
 	"qwatch/remediate/facts"
@@ -48,8 +50,19 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 		HiddenOwners:     h.walked.hidden,
 	}
 	settings(&s, options)
+	of, left := make(map[int]int), make(map[int]int) // sockets by user
 	for _, v := range views {
-		s.Sockets = append(s.Sockets, h.sockets(v)...)
+		for _, socket := range h.sockets(v) {
+			uid := socket.Master.UID.Value
+			if of[uid]++; uid != 0 && of[uid] > maxSocketsOf {
+				left[uid]++
+				continue
+			}
+			s.Sockets = append(s.Sockets, socket)
+		}
+	}
+	for _, uid := range slices.Sorted(maps.Keys(left)) {
+		note(&s, fmt.Sprintf("%d more sockets of user %d", left[uid], uid), fmt.Errorf("no more than %d of one user are looked at", maxSocketsOf))
 	}
 	if s.HiddenOwners != "" {
 		s.Ownerless = h.ownerless(views)
@@ -59,6 +72,9 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 	h.fill(ctx, options, wait, &s)
 	return s, nil
 }
+
+// maxSocketsOf is how many sockets of one user but root are looked at.
+const maxSocketsOf = 1024
 
 // sockets are the sockets of one namespace that a uWSGI holds, by address, as
 // far as that is known without asking.
@@ -170,19 +186,19 @@ func settings(s *facts.Snapshot, options *Options) {
 	note(s, "what a boot would set", err)
 }
 
+// maxSysctlFile is more than a sysctl.d file has.
+const maxSysctlFile = 1 << 20
+
 // valuesIn reads what a sysctl.d file sets; nil if there is no such file.
 func valuesIn(path string) (map[string]int, error) {
-	info, err := os.Stat(path)
+	if path == "" {
+		return nil, nil
+	}
+	text, err := bounded.ReadFile(path, maxSysctlFile)
 	switch {
-	case path == "" || errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
 		return nil, err
 	}
 	return sysctld.Values(text), nil
@@ -192,7 +208,7 @@ func valuesIn(path string) (map[string]int, error) {
 // file would win for all of them. The error names files that could not be read: one
 // of them may set any key to anything.
 func boot(options *Options) (values map[string]facts.Fact[facts.BootValue], winning string, err error) {
-	loaded, err := sysctld.Load(os.DirFS("/"))
+	loaded, err := sysctld.Load(bounded.FS{Size: maxSysctlFile, Entries: 4096})
 	reader := sysctld.Procps
 	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
 		reader = sysctld.Systemd

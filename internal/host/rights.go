@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/bounded"
 	"qwatch/internal/kernel"
 	"qwatch/remediate/facts"
 )
@@ -80,8 +81,10 @@ func mayReadJournal() error {
 	}
 	var files []string
 	for _, dir := range []string{"/run/log/journal", "/var/log/journal"} {
-		found, _ := filepath.Glob(dir + "/*/system.journal") // the pattern is good
-		files = append(files, found...)
+		machines, _ := bounded.Names(dir, 1024)
+		for _, machine := range machines {
+			files = append(files, filepath.Join(dir, machine, "system.journal"))
+		}
 	}
 	err := errors.New("no system journal to read in /run/log/journal or /var/log/journal; add the user to the group systemd-journal, or follow files where no systemd-journald runs")
 	for _, file := range files {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"sort"
 	"time"
@@ -15,9 +16,13 @@ import (
 	"qwatch/systemd"
 )
 
-// maxNetNS is how many network namespaces besides the own one are looked into:
-// any user may make thousands of them.
-const maxNetNS = 64
+// maxNetNS is how many network namespaces besides the own one are looked into,
+// and maxNetNSOf how many in which the uWSGI of one user but root are: anybody may
+// make thousands of them.
+const (
+	maxNetNS   = 128
+	maxNetNSOf = 16
+)
 
 // walk is what a walk over /proc has found.
 type walk struct {
@@ -55,13 +60,16 @@ func (w *walk) hide(err error) {
 // tells the owners of the sockets. views is what was listening just before: a
 // socket that appears during the walk is new to the next Sample.
 func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views []view) error {
-	procs, hidden, err := kernel.Processes(options.Processes, h.own)
+	procs, seen, err := kernel.Processes(options.Processes, h.own)
 	if err != nil {
 		return err
 	}
 	w := walk{options: options, at: time.Now(), procs: procs, owned: owners(procs), known: make(map[uint64]bool)}
-	if hidden {
+	if seen.Hidden {
 		w.hide(kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")))
+	}
+	for _, uid := range slices.Sorted(maps.Keys(seen.Left)) {
+		w.hide(fmt.Errorf("%d more uWSGI of user %d: no more of one user are looked at", seen.Left[uid], uid))
 	}
 	h.openNetNS(&w)
 	args := h.arguments(ctx, wait, procs)
@@ -95,6 +103,12 @@ func (h *Host) openNetNS(w *walk) {
 		}
 	}
 	failed := make(map[uint64]bool)
+	of, left := make(map[int]int), make(map[int]int) // namespaces by user
+	for _, n := range h.netns[1:] {
+		if i := slices.IndexFunc(w.procs, func(p kernel.Process) bool { return p.NetNS == n.ID }); i >= 0 {
+			of[w.procs[i].UID]++
+		}
+	}
 	alive := func(p *kernel.Process) bool { return p.State != 'Z' } // a zombie has no namespace
 	for _, p := range roots(w.procs, alive) {
 		if failed[p.NetNS] || slices.ContainsFunc(h.netns, func(n *kernel.NetNS) bool { return n.ID == p.NetNS }) {
@@ -108,11 +122,12 @@ func (h *Host) openNetNS(w *walk) {
 			w.hide(kernel.Explain(kernel.EnterNetNS, name, kernel.Hidden("it lives in another network namespace")))
 			continue
 		}
-		if len(h.netns) > maxNetNS {
+		if len(h.netns) > maxNetNS || p.UID != 0 && of[p.UID] >= maxNetNSOf {
 			failed[p.NetNS] = true
-			w.hide(fmt.Errorf("%s: more than %d network namespaces hold a uWSGI", name, maxNetNS))
+			left[p.UID]++
 			continue
 		}
+		of[p.UID]++
 		n, err := kernel.OpenNetNSOf(p.PID)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it has ended meanwhile
@@ -123,6 +138,9 @@ func (h *Host) openNetNS(w *walk) {
 			continue
 		}
 		h.netns = append(h.netns, n)
+	}
+	for _, uid := range slices.Sorted(maps.Keys(left)) {
+		w.hide(fmt.Errorf("%d more network namespaces with a uWSGI of user %d: no more are looked into", left[uid], uid))
 	}
 }
 

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/bounded"
 )
 
 // Op is something that the kernel may refuse.
@@ -100,7 +101,7 @@ func Explain(op Op, subject string, err error) error {
 // yama is the setting of the security module that bounds ptrace(2), "" where
 // the kernel has none (Documentation/admin-guide/LSM/Yama.rst).
 func yama() string {
-	b, _ := os.ReadFile(SysctlDir + "kernel/yama/ptrace_scope")
+	b, _ := bounded.ReadFile(SysctlDir+"kernel/yama/ptrace_scope", 16)
 	return string(bytes.TrimSpace(b))
 }
 

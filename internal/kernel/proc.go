@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/bounded"
 )
 
 // Stat is what /proc/PID/stat tells (proc_pid_stat(5)).
@@ -46,38 +47,79 @@ type Process struct {
 }
 
 // Processes lists the running processes that have one of names, as Named says.
-// own is the namespace of the caller, whose id is known without a right. hidden
-// is true where /proc does not show the processes of others (hidepid, proc(5)).
+// own is the namespace of the caller, whose id is known without a right. seen
+// tells what the list lacks.
 //
 // It is the only walk over the whole of /proc, some 10 µs for each process of
 // the host.
-func Processes(names []string, own *NetNS) (found []Process, hidden bool, err error) {
+func Processes(names []string, own *NetNS) (found []Process, seen Seen, err error) {
 	pids, err := pids()
 	if err != nil {
-		return nil, false, err
+		return nil, seen, err
 	}
-	hidden = !slices.Contains(pids, 1)
+	seen = Seen{Hidden: !slices.Contains(pids, 1), Left: map[int]int{}}
+	budgets := map[int]*budget{}
 	for _, pid := range pids {
 		match, err := Named(pid, names)
-		hidden = hidden || errors.Is(err, fs.ErrPermission)
+		seen.Hidden = seen.Hidden || errors.Is(err, fs.ErrPermission)
 		if !match {
 			continue
 		}
 		// A process that ends while it is read is none of ours any more.
-		if p, err := readProcess(pid, own); err == nil {
-			found = append(found, p)
+		p, err := readProcess(pid, own)
+		if err != nil {
+			continue
 		}
+		of := budgets[p.UID]
+		if of == nil {
+			of = &budget{maxProcesses, maxDescriptors}
+			budgets[p.UID] = of
+		}
+		if of.processes--; of.processes < 0 || of.descriptors <= 0 {
+			seen.Left[p.UID]++
+			continue
+		}
+		p.hold(of)
+		found = append(found, p)
 	}
-	return found, hidden, nil
+	return found, seen, nil
 }
 
-func pids() ([]int, error) {
-	proc, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
+// Seen says what a list of processes lacks.
+type Seen struct {
+	// Hidden is true where /proc does not show the processes of others (hidepid,
+	// proc(5)).
+	Hidden bool
+	// Left counts for each user the processes that were left out, since no more
+	// of one user are looked at.
+	Left map[int]int
+}
+
+// What one user's processes may cost a walk: anybody may run a thousand that
+// look like uWSGI, with many descriptors each.
+const (
+	maxProcesses   = 4096
+	maxDescriptors = 1 << 19
+)
+
+type budget struct{ processes, descriptors int }
+
+// hold reads which sockets the process holds.
+func (p *Process) hold(of *budget) {
+	var read int
+	p.Sockets, read, p.Denied = sockets(p.PID, of.descriptors)
+	of.descriptors -= read
+	// All that was read was of one process only if it still is the same.
+	if again, err := ReadStat(p.PID); err != nil || again.Start != p.Start {
+		p.Sockets = nil
 	}
-	defer proc.Close()
-	entries, err := proc.Readdirnames(-1)
+}
+
+// maxPIDs is more than a kernel can run (PID_MAX_LIMIT, include/linux/threads.h).
+const maxPIDs = 5 << 20
+
+func pids() ([]int, error) {
+	entries, err := bounded.Names("/proc", maxPIDs)
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +191,6 @@ func readProcess(pid int, own *NetNS) (Process, error) {
 		p.CgroupErr = err
 	}
 	p.NetNS = netnsOf(pid, own)
-	p.Sockets, p.Denied = Sockets(pid)
-
 	// The files above were of one process only if it still is the same.
 	if again, err := ReadStat(pid); err != nil || again.Start != st.Start {
 		return Process{}, fs.ErrNotExist
@@ -264,12 +304,13 @@ func Catches(pid int, signal unix.Signal) (bool, error) {
 const maxEntries = 1 << 16
 
 // entries lists a directory of /proc/PID. The caller closes dir.
-func entries(pid int, name string) (dir *os.File, names []string, err error) {
+func entries(pid int, name string, most int) (dir *os.File, names []string, err error) {
 	if dir, err = os.Open(procPath(pid, name)); err != nil {
 		return nil, nil, err
 	}
-	names, err = dir.Readdirnames(maxEntries)
-	if err != nil && !errors.Is(err, io.EOF) { // of a directory with nothing in it
+	names, err = bounded.NamesIn(dir, most)
+	var more *bounded.TooMuchError
+	if err != nil && !errors.As(err, &more) {
 		dir.Close()
 		return nil, nil, err
 	}
@@ -279,9 +320,15 @@ func entries(pid int, name string) (dir *os.File, names []string, err error) {
 // Sockets lists the sockets that a process holds: inode to lowest descriptor.
 // For another user's process that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
 func Sockets(pid int) (map[uint64]int, error) {
-	dir, names, err := entries(pid, "fd")
+	held, _, err := sockets(pid, maxEntries)
+	return held, err
+}
+
+// sockets is Sockets of so many descriptors at most, and says how many it read.
+func sockets(pid, most int) (_ map[uint64]int, read int, err error) {
+	dir, names, err := entries(pid, "fd", min(most, maxEntries))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer dir.Close()
 	held := make(map[uint64]int)
@@ -296,7 +343,7 @@ func Sockets(pid int) (map[uint64]int, error) {
 		case errors.Is(err, unix.ENOENT): // closed meanwhile
 			continue
 		case err != nil:
-			return nil, &os.PathError{Op: "readlink", Path: dir.Name() + "/" + name, Err: err}
+			return nil, 0, &os.PathError{Op: "readlink", Path: dir.Name() + "/" + name, Err: err}
 		}
 		inode, ok := socketInode(link[:n])
 		if !ok {
@@ -306,7 +353,7 @@ func Sockets(pid int) (map[uint64]int, error) {
 			held[inode] = fd
 		}
 	}
-	return held, nil
+	return held, len(names), nil
 }
 
 // socketInode reads "socket:[4711]".
@@ -324,7 +371,7 @@ func socketInode(link []byte) (uint64, bool) {
 // names are now. It blocks while the file system of one of them does not
 // answer.
 func Written(pid int) (paths []string, err error) {
-	dir, names, err := entries(pid, "fd")
+	dir, names, err := entries(pid, "fd", maxEntries)
 	if err != nil {
 		return nil, err
 	}
@@ -357,7 +404,7 @@ func writable(fdinfo []byte) bool {
 // HasOpen reports whether a process has the file of this device and inode open.
 // It needs the rights of Sockets, and blocks as Written does.
 func HasOpen(pid int, dev, ino uint64) (bool, error) {
-	dir, names, err := entries(pid, "fd")
+	dir, names, err := entries(pid, "fd", maxEntries)
 	if err != nil {
 		return false, err
 	}

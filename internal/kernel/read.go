@@ -7,13 +7,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/bounded"
 )
 
 // SysctlDir is where the kernel parameters stand; those of net are those of the
@@ -52,9 +53,12 @@ func readAt0(fd int, path string) ([]byte, error) {
 var ErrCut = fmt.Errorf("it is longer than %d bytes, of which no more are read", maxList)
 
 // maxList is how much is read of a text whose length its process chooses
-// (prctl(2), PR_SET_MM_MAP). ARG_MAX is 2 MiB on most hosts, and a command line
-// of more than half of that is none that uWSGI was started with.
-const maxList = 1 << 20
+// (prctl(2), PR_SET_MM_MAP), and maxItems of how many pieces: uWSGI is not
+// started with more, and there may be thousands of such processes.
+const (
+	maxList  = 256 << 10
+	maxItems = 8192
+)
 
 // Args are the command line of a process, which the kernel shows to everybody.
 // The process may have written over it. The read blocks while the process holds
@@ -68,19 +72,18 @@ func Environ(pid int) ([]string, error) { return list(procPath(pid, "environ")) 
 // list reads texts that each end in a NUL. The error is ErrCut where there are
 // more of them than are read.
 func list(path string) ([]string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxList+1))
+	b, err := bounded.ReadFile(path, maxList)
+	var more *bounded.TooMuchError
 	switch {
+	case errors.As(err, &more):
+		return nil, fmt.Errorf("%s: %w", path, ErrCut)
 	case err != nil:
 		return nil, err
-	case len(b) > maxList:
-		return nil, fmt.Errorf("%s: %w", path, ErrCut)
 	}
 	b = bytes.TrimSuffix(b, []byte{0})
+	if bytes.Count(b, []byte{0}) >= maxItems {
+		return nil, fmt.Errorf("%s: more than %d pieces: %w", path, maxItems, ErrCut)
+	}
 	if len(b) == 0 {
 		return nil, nil
 	}

@@ -23,7 +23,7 @@ const (
 // and no Yama that forbids it (proc_pid_syscall, fs/proc/base.c). It blocks
 // while the process is in execve(2).
 func Threads(pid int) (on Waits, switches uint64) {
-	dir, names, err := entries(pid, "task")
+	dir, names, err := entries(pid, "task", maxThreads)
 	if err != nil {
 		return "", 0
 	}
@@ -44,6 +44,9 @@ func Threads(pid int) (on Waits, switches uint64) {
 	}
 	return on, switches
 }
+
+// maxThreads is how many threads of one process are looked at.
+const maxThreads = 1024
 
 // switchesIn adds up both counters of /proc/PID/task/TID/status.
 func switchesIn(status []byte) (n uint64) {

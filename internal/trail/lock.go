@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/bounded"
 )
 
 // lockEvery is how often a lock that another qwatch holds is tried.
@@ -74,7 +76,7 @@ func (t *Trail) Hold(ctx context.Context, what string) (unlock func(), err error
 	if t.dir == "" {
 		return func() {}, nil
 	}
-	f, err := os.OpenFile(filepath.Join(t.dir, "held"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o640)
+	f, err := bounded.OpenFile(filepath.Join(t.dir, "held"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +124,7 @@ var ErrRunning = errors.New("its state cannot be shared")
 // called or the process ends.
 func LockState(dir string) (unlock func(), err error) {
 	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	f, err := bounded.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
 		return nil, err
 	}

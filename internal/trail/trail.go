@@ -10,12 +10,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 
+	"qwatch/internal/bounded"
 	"qwatch/internal/text"
 	"qwatch/remediate"
 )
@@ -45,7 +45,7 @@ func Open(path string) (*Trail, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("audit trail: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
+	f, err := bounded.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("audit trail: %w", err)
 	}
@@ -68,7 +68,7 @@ func syncDir(path string) error {
 // Read reads the newest events of the trail at path without opening it for
 // writing. A trail that does not exist has none.
 func Read(path string) (remediate.History, error) {
-	f, err := os.Open(path)
+	f, err := bounded.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -153,7 +153,7 @@ func (t *Trail) History() (remediate.History, error) {
 		}
 		// A first line that the start cuts is no event and passed over.
 		t.read = max(t.read, info.Size()-tailSize)
-		lines, err := io.ReadAll(io.NewSectionReader(t.f, t.read, math.MaxInt64-t.read))
+		lines, err := io.ReadAll(io.NewSectionReader(t.f, t.read, info.Size()-t.read))
 		if err != nil {
 			return nil, fmt.Errorf("audit trail: %w", err)
 		}

@@ -2,15 +2,17 @@ package file
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"qwatch/internal/bounded"
 )
 
 // compressed are the endings of files that are never followed. Those of gzip
@@ -55,7 +57,7 @@ func (f *Files) unpackNew(s *source, what string) (found int) {
 			continue
 		}
 		seen := func(h head) bool {
-			return len(h.Text) > 0 && packed(path, func(r io.Reader) error { return expect(r, h.At, h.Text) }) == nil
+			return len(h.Text) > 0 && f.packed(path, func(r io.Reader) error { return expect(r, h.At, h.Text) }) == nil
 		}
 		if slices.ContainsFunc(heads, seen) {
 			continue
@@ -81,11 +83,11 @@ func (f *Files) unpack(p position, s *source, path string) (begin head, err erro
 	if st, err := statPath(path); err == nil {
 		stood = f.past.stood(st)
 	}
-	err = packed(path, func(r io.Reader) error { return expect(r, p.Head.At, p.Head.Text) })
+	err = f.packed(path, func(r io.Reader) error { return expect(r, p.Head.At, p.Head.Text) })
 	if err != nil {
 		return begin, err
 	}
-	err = packed(path, func(r io.Reader) error {
+	err = f.packed(path, func(r io.Reader) error {
 		if err := expect(r, p.Off-int64(len(p.Window)), p.Window); err != nil {
 			return err
 		}
@@ -125,27 +127,85 @@ func expect(r io.Reader, at int64, text []byte) error {
 	return nil
 }
 
-// packed reads a compressed file, going by its ending.
-func packed(path string, read func(io.Reader) error) error {
-	file, err := os.Open(path)
+// What text of compressed files may cost. Whoever may write to a log's folder may
+// put one there that becomes a thousand times its size.
+const (
+	// maxRatio is how many times its size a file may become, maxSmall what one
+	// of any size may: logs compress 10 to 100 times.
+	maxRatio = 200
+	maxSmall = 64 << 20
+	// unpackTime is how long the files of one user are read in each unpackSpan;
+	// root's for longer, since logs that logrotate packs are most often his.
+	unpackTime     = 5 * time.Second
+	unpackTimeRoot = time.Minute
+	unpackSpan     = 5 * time.Minute
+	// maxWindow is how much memory zstd(1) takes at most where nobody asks for
+	// more.
+	maxWindow = 128 << 20
+)
+
+// unpacked is what the compressed files of one user have cost.
+type unpacked struct {
+	since time.Time
+	spent time.Duration
+	said  bool
+}
+
+// unpackBudget says for how long a compressed file of this user may be read,
+// and takes note of how long it was.
+func (f *Files) unpackBudget(uid uint32, path string) (left time.Duration, took func()) {
+	u := f.unpacks[uid]
+	if u == nil || time.Since(u.since) > unpackSpan {
+		u = &unpacked{since: time.Now()}
+		f.unpacks[uid] = u
+	}
+	left = unpackTime
+	if uid == 0 {
+		left = unpackTimeRoot
+	}
+	left -= u.spent
+	if left <= 0 && !u.said {
+		u.said = true
+		f.event(Event{Kind: Unreadable, Source: path, Err: fmt.Errorf("the compressed files of user %d have been read for %s, and are left alone for %s",
+			uid, u.spent.Round(time.Second), unpackSpan)})
+	}
+	began := time.Now()
+	return left, func() { u.spent += time.Since(began) }
+}
+
+// packed reads a compressed file, going by its ending, as far as that goes in
+// time and size.
+func (f *Files) packed(path string, read func(io.Reader) error) error {
+	file, err := bounded.Open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	switch filepath.Ext(path) {
+	st, err := statFD(int(file.Fd()))
+	if err != nil {
+		return err
+	}
+	left, took := f.unpackBudget(st.uid, path)
+	if left <= 0 {
+		return context.DeadlineExceeded
+	}
+	defer took()
+	ctx, cancel := context.WithTimeout(f.running, left)
+	defer cancel()
+	switch raw, most := bounded.Reader(ctx, file, st.size), maxSmall+maxRatio*st.size; filepath.Ext(path) {
 	case ".gz":
-		r, err := gzip.NewReader(file)
+		r, err := gzip.NewReader(raw)
 		if err != nil {
 			return err
 		}
-		return read(r)
+		return read(bounded.Reader(ctx, r, most))
 	case ".zst":
-		r, err := zstd.NewReader(file, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+		r, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		return read(r)
+		return read(bounded.Reader(ctx, r, most))
 	}
 	return fmt.Errorf("%s: only .gz and .zst are searched", path)
 }

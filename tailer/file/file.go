@@ -112,6 +112,7 @@ const (
 	Unreadable EventKind = "unreadable" // cannot be read; tried again with growing pauses
 	Readable   EventKind = "readable"   // can be read again
 	Polling    EventKind = "polling"    // the kernel gives no events; looked at four times a second
+	TooMany    EventKind = "too-many"   // more files of one user than are followed, or entries in a directory than are listed
 	Unsaved    EventKind = "unsaved"    // positions cannot be read or written
 )
 
@@ -135,8 +136,12 @@ type Files struct {
 	agenda   agenda
 	watch    *watcher
 	store    *store
-	buf      []byte         // one read of any file
-	group    sync.WaitGroup // of all goroutines but Run's and the store's
+	buf      []byte               // one read of any file
+	running  context.Context      // Run's
+	unpacks  map[uint32]*unpacked // by user
+	owned    map[uint32]int       // how many inodes of each user are open
+	refused  map[uint32]int       // how many files of a user were not opened since the last survey, -1 where that was told
+	group    sync.WaitGroup       // of all goroutines but Run's and the store's
 }
 
 // New checks the globs. It opens nothing yet.
@@ -166,6 +171,9 @@ func New(opt Options, h tailer.Handler) (*Files, error) {
 		past:     past{finished: map[identity]position{}, saved: map[identity]position{}},
 		searches: map[*source]int{},
 		buf:      make([]byte, chunkSize),
+		unpacks:  map[uint32]*unpacked{},
+		owned:    map[uint32]int{},
+		refused:  map[uint32]int{},
 	}, nil
 }
 
@@ -220,6 +228,7 @@ func (f *Files) Status() []tailer.Status {
 // Run follows the files until ctx ends, and returns nil then. It keeps the
 // positions at most a second old, and writes them once more at the end.
 func (f *Files) Run(ctx context.Context) error {
+	f.running = ctx
 	f.watch = newWatcher(f)
 	defer f.stop()
 	f.load()

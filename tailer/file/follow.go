@@ -42,6 +42,10 @@ func (f *Files) adopt(fd int, id identity, s *source) *inode {
 	in.at = in.path()
 	s.users++
 	f.inodes[id] = in
+	if st, err := statFD(fd); err == nil {
+		in.uid = st.uid
+	}
+	f.owned[in.uid]++
 	f.saveSoon()
 	return in
 }
@@ -296,6 +300,7 @@ func (f *Files) drop(in *inode) {
 	unix.Close(in.fd)
 	in.fd = -1
 	delete(f.inodes, in.id)
+	f.owned[in.uid]--
 	f.past.finish(in.id, positionOf(in))
 	in.src.users--
 	f.forget(in.src)

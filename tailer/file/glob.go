@@ -1,6 +1,7 @@
 package file
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"qwatch/internal/bounded"
 )
 
 // matches says whether path is to be followed.
@@ -100,6 +103,9 @@ func existing(dir string) string {
 	}
 }
 
+// maxEntries is how many entries of one directory are looked at.
+const maxEntries = 1 << 16
+
 // lister is a file system (io/fs) that notes which directories are listed.
 type lister struct {
 	base string
@@ -107,7 +113,7 @@ type lister struct {
 }
 
 // Open opens a file below base.
-func (l lister) Open(name string) (fs.File, error) { return os.Open(filepath.Join(l.base, name)) }
+func (l lister) Open(name string) (fs.File, error) { return bounded.Open(filepath.Join(l.base, name)) }
 
 // Stat follows symlinks.
 func (l lister) Stat(name string) (fs.FileInfo, error) { return os.Stat(filepath.Join(l.base, name)) }
@@ -115,8 +121,13 @@ func (l lister) Stat(name string) (fs.FileInfo, error) { return os.Stat(filepath
 // ReadDir lists a directory and notes it, or why it cannot be listed.
 func (l lister) ReadDir(name string) ([]fs.DirEntry, error) {
 	dir := filepath.Join(l.base, name)
-	entries, err := os.ReadDir(dir)
+	entries, err := bounded.Entries(dir, maxEntries)
+	var more *bounded.TooMuchError
 	switch {
+	case errors.As(err, &more):
+		l.s.note(dir, false)
+		l.s.errs[dir] = err
+		err = nil
 	case err == nil:
 		l.s.note(dir, false)
 	case !gone(err):

@@ -24,6 +24,7 @@ type facts struct {
 	born, changed int64 // birth and last write in Unix nanoseconds
 	size          int64
 	mode          uint32
+	uid           uint32 // whose it is
 }
 
 func (s facts) regular() bool { return s.mode&unix.S_IFMT == unix.S_IFREG }
@@ -51,6 +52,7 @@ func statx(dir int, path string, flags int) (facts, error) {
 		changed: st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec),
 		size:    int64(st.Size),
 		mode:    uint32(st.Mode),
+		uid:     st.Uid,
 	}
 	if st.Mask&unix.STATX_BTIME != 0 {
 		s.born = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)

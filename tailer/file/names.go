@@ -61,7 +61,17 @@ func (f *Files) survey() {
 			f.checkName(path)
 		}
 	}
+	for uid, n := range f.refused {
+		if n > 0 {
+			f.refused[uid] = -1
+			f.event(Event{Kind: TooMany, Source: fmt.Sprintf("user %d", uid), Detail: fmt.Sprintf("%d files are followed, %d more are not", f.owned[uid], n)})
+		}
+	}
 }
+
+// maxOfUser is how many files of one user but root are followed, each of which
+// costs a descriptor: anybody may fill his own folder.
+const maxOfUser = 2048
 
 // surveyIn has survey done after d.
 func (f *Files) surveyIn(d time.Duration) { f.agenda.once(surveyNames, d, f.survey) }
@@ -97,6 +107,11 @@ func (f *Files) checkName(path string) {
 		f.openPipe(path)
 		return
 	case !st.regular():
+		return
+	case st.uid != 0 && f.owned[st.uid] >= maxOfUser && (s == nil || s.inode == nil):
+		if f.refused[st.uid] >= 0 {
+			f.refused[st.uid]++
+		}
 		return
 	}
 	fd, id, st, err := openFile(path)

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/bounded"
 )
 
 // checkpoint is the state file.
@@ -152,13 +153,16 @@ func beforeNow() int64 {
 	return now.Nano() - 1
 }
 
+// maxState is more than the positions of all files that can be followed take.
+const maxState = 64 << 20
+
 // load reads the positions of the run before.
 func (f *Files) load() {
 	p := &f.past
 	p.first = true
 	p.since = beforeNow()
 	f.store = newStore(f.opt.StateFile, f.opt.Events)
-	data, err := os.ReadFile(f.opt.StateFile)
+	data, err := bounded.ReadFile(f.opt.StateFile, maxState)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}

@@ -3,12 +3,13 @@ package file
 import (
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sort"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/bounded"
 )
 
 // searchRounds are the rounds (gatherTime apart) in which the directories are
@@ -127,7 +128,7 @@ func (s *source) neighbours(more ...string) []string {
 	}
 	var paths []string
 	for dir := range dirs {
-		entries, _ := os.ReadDir(dir)
+		entries, _ := bounded.Entries(dir, maxEntries)
 		for _, e := range entries {
 			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
@@ -182,7 +183,7 @@ func (f *Files) missed(s *source) {
 // generations finds the unknown generations in a directory and reads them in the
 // order of their births.
 func (f *Files) generations(dir string, group []*source) {
-	entries, _ := os.ReadDir(dir)
+	entries, _ := bounded.Entries(dir, maxEntries)
 	var found []*inode
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())

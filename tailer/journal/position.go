@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/google/renameio/v2"
+
+	"qwatch/internal/bounded"
 )
 
 // position is how far the journal has been read, as it stands in the
@@ -43,7 +44,7 @@ func (p position) args() []string {
 // loadPosition reads the state file. A missing file is no error and
 // gives no position.
 func loadPosition(path string) (p position, found bool, err error) {
-	b, err := os.ReadFile(path)
+	b, err := bounded.ReadFile(path, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, false, nil
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"qwatch/internal/bounded"
 	"qwatch/internal/jsonscan"
 	"qwatch/tailer"
 )
@@ -50,7 +51,7 @@ func (j *Journal) follow(ctx context.Context) error {
 	// service with a /proc of its own sees the host's boot id. It adds journals
 	// received from other hosts, which the match below takes out again.
 	args := []string{"--follow", "--merge", "--output=json", "--output-fields=" + outputFields, "--all", "--no-tail", "--no-pager"}
-	if id, err := os.ReadFile(machineID); err == nil {
+	if id, err := bounded.ReadFile(machineID, 4096); err == nil {
 		args = append(args, "_MACHINE_ID="+strings.TrimSpace(string(id)))
 	}
 	args = append(args, j.position().args()...)
