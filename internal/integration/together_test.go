@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,18 +74,21 @@ func TestThirtyTogether(t *testing.T) {
 func TestHangingReload(t *testing.T) {
 	fresh(t)
 	dir := directory(t)
-	stuck := uwsgi(t, testbed.Options{LogFile: filepath.Join(dir, "stuck.log")})
+	asked := filepath.Join(dir, "asked")
+	stuck := uwsgi(t, testbed.Options{LogFile: filepath.Join(dir, "stuck.log"),
+		App: fmt.Sprintf("import time\ndef application(e, start):\n    open(%q, 'w').close()\n    time.sleep(600)\n", asked)})
 	other := uwsgi(t, testbed.Options{LogFile: filepath.Join(dir, "other.log")})
-	q := start(t, settings{Source: filepath.Join(dir, "*.log"), Threshold: 3, Probe: "1s", Reload: "always"})
-	ask(t, stuck, 1, 0, "/?ms=600000")
+	q := start(t, settings{Source: filepath.Join(dir, "*.log"), Probe: "1s", Reload: "always"})
+	ask(t, stuck, 1, 0, "/")
+	until(t, "a worker has a request without an end", func() bool { _, err := os.Stat(asked); return err == nil })
 	flood(t, stuck, 400, 0)
 	raised(t, stuck, 1024)
 	until(t, "the reload has begun", func() bool { return q.recorded(t, "reload", "started") })
-	flood(t, other, 400, 0)
-	until(t, "the third record", func() bool { return records(other) >= 3 })
+	flood(t, other, 400, 150)
+	full(t, other)
 	took := stopwatch(q.cmd.Process.Pid)
 	raised(t, other, 1024)
-	wantAtMost(t, "the raise after the third record", took(), 2*time.Second)
+	wantAtMost(t, "the raise of a full queue", took(), 3*time.Second) // a record is a second late
 	until(t, "the other's reload and verdict", func() bool { return q.said("fixed at " + other.Address) })
 	if q.recorded(t, "reload", "failed") || q.said("fixed at "+stuck.Address) {
 		t.Error("the reload has not hung")
