@@ -51,9 +51,16 @@ func (e *exit) Error() string {
 func (e *exit) Unwrap() error { return e.err }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	// After the first signal a second one kills.
-	context.AfterFunc(ctx, stop)
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop()
+		// A second one ends the process whatever hangs, also as the first of a
+		// container, whom a signal alone does not kill (pid_namespaces(7)).
+		os.Exit(128 + int((<-signals).(syscall.Signal)))
+	}()
 	os.Exit(run(ctx, env{os.Stdin, os.Stdout, os.Stderr, os.Getenv}, os.Args[1:]))
 }
 

@@ -29,7 +29,22 @@ type scanReport struct {
 	Hits       int              `json:"hits"`
 	Unreadable []scanUnreadable `json:"unreadable"`
 	Sockets    []*scanSocket    `json:"sockets"`
+	// LeftOut is what stands in the logs and not in Sockets: a log can name any
+	// number of sockets.
+	LeftOut *scanLeftOut `json:"left_out,omitempty"`
 }
+
+// scanLeftOut counts the records of further sockets, and further incidents.
+type scanLeftOut struct {
+	Hits      int `json:"hits"`
+	Incidents int `json:"incidents"`
+}
+
+// What a report holds at most.
+const (
+	maxScanSockets   = 10000
+	maxScanIncidents = 100000
+)
 
 type scanUnreadable struct {
 	Path  string `json:"path"`
@@ -133,6 +148,7 @@ type scanner struct {
 	report       scanReport
 	sockets      map[[2]string]*scanSocket // by source and socket
 	undated      int
+	incidents    int
 }
 
 func (s *scanner) scan(ctx context.Context, e env, args []string) {
@@ -172,6 +188,11 @@ func (s *scanner) add(book *matcher.Book, h matcher.Hit) {
 	}
 	key := [2]string{h.Source, h.Socket}
 	socket := s.sockets[key]
+	if socket == nil && len(s.sockets) >= maxScanSockets {
+		s.report.Hits++
+		s.leftOut().Hits++
+		return
+	}
 	if socket == nil {
 		socket = &scanSocket{Socket: text.Line(strings.Clone(h.Socket)), Source: h.Source, Incidents: []scanIncident{}}
 		s.sockets[key] = socket
@@ -198,8 +219,19 @@ func (s *scanner) add(book *matcher.Book, h matcher.Hit) {
 	s.collect(book.Ended())
 }
 
+func (s *scanner) leftOut() *scanLeftOut {
+	if s.report.LeftOut == nil {
+		s.report.LeftOut = &scanLeftOut{}
+	}
+	return s.report.LeftOut
+}
+
 func (s *scanner) collect(ended []matcher.Incident) {
 	for _, i := range ended {
+		if s.incidents++; s.incidents > maxScanIncidents {
+			s.leftOut().Incidents++
+			continue
+		}
 		source, socket, _ := strings.Cut(i.Key, "\x00")
 		in := scanIncident{Hits: i.Hits, First: dated(i.First), Last: dated(i.Last)}
 		if i.Peak > 0 {
@@ -243,6 +275,9 @@ func (r scanReport) print(w io.Writer) error {
 			}
 			b.WriteByte('\n')
 		}
+	}
+	if l := r.LeftOut; l != nil {
+		fmt.Fprintf(&b, "left out: %d records of further sockets, and %d incidents\n", l.Hits, l.Incidents)
 	}
 	fmt.Fprintf(&b, "%s in %s of %s\n", text.Plural(r.Hits, "record", "records"), text.Plural(int(r.Lines), "line", "lines"), text.Plural(r.Files, "file", "files"))
 	_, err := io.WriteString(w, b.String())

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"qwatch/matcher"
 )
 
 // hostile is a name that would clear the screen, set the window's title, add a
@@ -29,5 +33,25 @@ func TestScanPrintsNoControlCharacters(t *testing.T) {
 		if i := strings.IndexAny(out.String()+errs.String(), "\x1b\a\r\u009b\u202e"); i >= 0 {
 			t.Errorf("%s: control characters:\n%q", format, out.String())
 		}
+	}
+}
+
+// A log may name any number of sockets, and have incidents without end.
+func TestScanBounded(t *testing.T) {
+	s := scanner{report: scanReport{}, sockets: map[[2]string]*scanSocket{}}
+	book := matcher.NewBook(time.Minute, time.Minute, 3)
+	for i := range maxScanSockets + 5 {
+		s.add(book, matcher.Hit{Source: "a.log", Socket: fmt.Sprint(i)})
+	}
+	for range maxScanIncidents + 7 {
+		s.collect([]matcher.Incident{{Key: "a.log\x000"}})
+	}
+	if len(s.sockets) != maxScanSockets || *s.report.LeftOut != (scanLeftOut{5, 7}) || s.report.Hits != maxScanSockets+5 {
+		t.Errorf("%d sockets, %+v", len(s.sockets), s.report.LeftOut)
+	}
+	var b strings.Builder
+	s.report.print(&b)
+	if !strings.Contains(b.String(), "left out: 5 records of further sockets, and 7 incidents\n") {
+		t.Errorf("%s", b.String()[b.Len()-200:])
 	}
 }

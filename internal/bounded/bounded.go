@@ -104,7 +104,7 @@ func ReadAll(r io.Reader, most int64) ([]byte, error) {
 // Names lists the names in a folder, at most so many; of more it returns the
 // first, with a TooMuchError. The order is the file system's.
 func Names(path string, most int) ([]string, error) {
-	dir, err := openDir(path)
+	dir, err := OpenDir(path)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (r *reader) Read(p []byte) (int, error) {
 
 // Entries lists a folder sorted by name, at most so many entries as Names.
 func Entries(path string, most int) ([]fs.DirEntry, error) {
-	dir, err := openDir(path)
+	dir, err := OpenDir(path)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,8 @@ func Entries(path string, most int) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-func openDir(path string) (*os.File, error) {
+// OpenDir opens a folder.
+func OpenDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
 

@@ -211,14 +211,31 @@ func (d *Daemon) watchConfig(ctx context.Context) error {
 	}
 }
 
-// announce says READY=1 when every source follows.
+// readyTime is how long READY=1 waits for a source that does not come up, before
+// the others go on without it.
+const readyTime = 20 * time.Second
+
+// announce says READY=1 when every source follows, or hangs.
 func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *config.Config, first bool) {
+	patience := time.NewTimer(readyTime)
+	defer patience.Stop()
+	late := 0
 	for _, r := range ready {
 		select {
 		case <-r:
 		case <-ctx.Done():
 			return
+		case <-patience.C:
+			patience.Reset(0)
+			select {
+			case <-r:
+			default:
+				late++
+			}
 		}
+	}
+	if late > 0 {
+		d.log.Error().Str(eventField, systemd.EventSourceUnreadable).Msgf("%d of %d sources do not come up within %s; the others are followed", late, len(ready), readyTime)
 	}
 	d.ready(ctx)
 	mode := map[bool]string{true: "dry run: nothing is changed", false: "acting"}[cfg.Policy.DryRun]

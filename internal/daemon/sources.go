@@ -109,12 +109,20 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 	return ready, nil
 }
 
+// stopTime is how long the end of a source is waited for. One that hangs, in a
+// read of a file system that is gone, keeps nobody from stopping, nor from a new
+// configuration.
+const stopTime = 5 * time.Second
+
 // run runs the sources until ctx ends.
 func (s *sources) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, src := range s.all() {
 		g.Go(func() error {
-			if err := src.Run(ctx); err != nil && ctx.Err() == nil {
+			ended := make(chan error, 1)
+			go func() { ended <- src.Run(ctx) }()
+			err := s.await(ctx, src, ended)
+			if err != nil && ctx.Err() == nil {
 				return fmt.Errorf("%s: %w", src, err)
 			}
 			return nil
@@ -123,6 +131,31 @@ func (s *sources) run(ctx context.Context) error {
 	// Without any source the probe still works.
 	g.Go(func() error { <-ctx.Done(); return nil })
 	return g.Wait()
+}
+
+// await waits for the end of a source, and not for ever once ctx has ended.
+func (s *sources) await(ctx context.Context, src tailer.Source, ended <-chan error) error {
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopTime):
+		s.log.Error().Str("source", fmt.Sprint(src)).Msgf("%s does not stop and is left behind; what it has read since its last checkpoint may be read twice", src)
+		return nil
+	}
+}
+
+func isReady(src tailer.Source) bool {
+	select {
+	case <-src.Ready():
+		return true
+	default:
+		return false
+	}
 }
 
 // handle finds the hits in a chunk. It waits while the core is busy: the text
@@ -167,7 +200,7 @@ func (s *sources) fileEvent(e file.Event) {
 		event = systemd.EventLinesLost
 	case file.Unreadable:
 		event = systemd.EventSourceUnreadable
-	case file.Polling, file.Unsaved:
+	case file.Polling, file.Unsaved, file.TooMany:
 	default:
 		words = ""
 	}
@@ -197,6 +230,7 @@ var fileEventWords = map[file.EventKind]string{
 	file.Unreadable: "cannot be read; it is tried again",
 	file.Readable:   "can be read again",
 	file.Polling:    "gives no events; it is looked at four times a second",
+	file.TooMany:    "has more files than are followed for one user",
 	file.Unsaved:    "cannot keep positions; after a restart lines may be read twice",
 }
 
@@ -211,9 +245,14 @@ func (s *sources) journalTrouble(err error) {
 	s.log.Warn().Str(eventField, event).Str("source", "journal").Err(err).Msg("trouble with the journal; it is tried again")
 }
 
-// alive reports whether every source's loop turns.
+// alive reports whether the loop of every source turns that once was ready. One
+// that never was hangs in something that it would hang in again after a restart,
+// by which all others would be lost too.
 func (s *sources) alive(ctx context.Context) error {
 	for _, src := range s.all() {
+		if !isReady(src) {
+			continue
+		}
 		if err := src.Alive(ctx); err != nil {
 			return fmt.Errorf("%s stands still: %w", src, err)
 		}

@@ -39,7 +39,7 @@ type Setting struct {
 type Boot struct{ settings []Setting }
 
 // Load reads the files that count at boot from the file system's root
-// (os.DirFS("/")). A file that could not be read is left out and named in the
+// (as bounded.FS). A file that could not be read is left out and named in the
 // error; the Boot is good for the rest.
 func Load(root fs.FS) (Boot, error) {
 	var b Boot

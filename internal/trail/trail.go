@@ -58,7 +58,7 @@ func Open(path string) (*Trail, error) {
 
 // syncDir makes a file's name as durable as its lines will be.
 func syncDir(path string) error {
-	dir, err := os.Open(path)
+	dir, err := bounded.OpenDir(path)
 	if err != nil {
 		return err
 	}
