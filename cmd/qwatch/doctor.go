@@ -127,7 +127,7 @@ var bindingWords = map[diagnose.Bind]string{
 	diagnose.BindListen:    "uWSGI's own listen",
 	diagnose.BindSomaxconn: "somaxconn",
 	diagnose.BindUnit:      "Backlog= of its .socket unit",
-	diagnose.BindUnknown:   "none of its settings",
+	diagnose.BindUnknown:   "something that could not be told",
 }
 
 // bar draws a queue in 20 columns.

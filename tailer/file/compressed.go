@@ -134,11 +134,14 @@ const (
 	// of any size may: logs compress 10 to 100 times.
 	maxRatio = 200
 	maxSmall = 64 << 20
-	// unpackTime is how long the files of one user are read in each unpackSpan;
-	// root's for longer, since logs that logrotate packs are most often his.
-	unpackTime     = 5 * time.Second
-	unpackTimeRoot = time.Minute
-	unpackSpan     = 5 * time.Minute
+	// unpackTime is how long the files of one user are read in each unpackSpan,
+	// and unpackTimeAll those of root, and those of all others together: nothing
+	// else is followed meanwhile, and the watchdog waits.
+	unpackTime    = 4 * time.Second
+	unpackTimeAll = 10 * time.Second
+	unpackSpan    = 5 * time.Minute
+	// everybody is the key of all users but root together.
+	everybody = 1<<32 - 1
 	// maxWindow is how much memory zstd(1) takes at most where nobody asks for
 	// more.
 	maxWindow = 128 << 20
@@ -154,23 +157,30 @@ type unpacked struct {
 // unpackBudget says for how long a compressed file of this user may be read,
 // and takes note of how long it was.
 func (f *Files) unpackBudget(uid uint32, path string) (left time.Duration, took func()) {
-	u := f.unpacks[uid]
-	if u == nil || time.Since(u.since) > unpackSpan {
-		u = &unpacked{since: time.Now()}
-		f.unpacks[uid] = u
+	spent := func(key uint32) *unpacked {
+		u := f.unpacks[key]
+		if u == nil || time.Since(u.since) > unpackSpan {
+			u = &unpacked{since: time.Now()}
+			f.unpacks[key] = u
+		}
+		return u
 	}
-	left = unpackTime
-	if uid == 0 {
-		left = unpackTimeRoot
+	his, all := spent(uid), &unpacked{}
+	left = unpackTimeAll - his.spent
+	if uid != 0 {
+		all = spent(everybody)
+		left = min(unpackTime-his.spent, unpackTimeAll-all.spent)
 	}
-	left -= u.spent
-	if left <= 0 && !u.said {
-		u.said = true
-		f.event(Event{Kind: Unreadable, Source: path, Err: fmt.Errorf("the compressed files of user %d have been read for %s, and are left alone for %s",
-			uid, u.spent.Round(time.Second), unpackSpan)})
+	if left <= 0 && !his.said {
+		his.said = true
+		f.event(Event{Kind: Unreadable, Source: path, Err: fmt.Errorf("the compressed files of user %d have been read for %s, those of all users for %s; no more are before %s have gone",
+			uid, his.spent.Round(time.Second), all.spent.Round(time.Second), unpackSpan)})
 	}
 	began := time.Now()
-	return left, func() { u.spent += time.Since(began) }
+	return left, func() {
+		his.spent += time.Since(began)
+		all.spent += time.Since(began)
+	}
 }
 
 // packed reads a compressed file, going by its ending, as far as that goes in

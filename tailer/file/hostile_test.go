@@ -1,0 +1,118 @@
+package file
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What anybody may put beside his log keeps nobody from being ready, nor from
+// the end.
+func TestHostileNeighbours(t *testing.T) {
+	bomb := func(line string) func(string) error {
+		return func(path string) error {
+			var b bytes.Buffer
+			w := gzip.NewWriter(&b)
+			text := []byte(strings.Repeat(line, 1<<20/len(line)))
+			for range 2000 { // 2 GB
+				w.Write(text)
+			}
+			w.Close()
+			return os.WriteFile(path, b.Bytes(), 0o644)
+		}
+	}
+	for name, put := range map[string]func(path string) error{
+		"fifo":   func(path string) error { return unix.Mkfifo(path, 0o644) },
+		"device": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"zeros":  bomb("\x00"),
+		"lines":  bomb("x\n"),
+		"folder": func(path string) error { return os.Mkdir(path, 0o755) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			log := filepath.Join(dir, "app.log")
+			opt := Options{Globs: []string{filepath.Join(dir, "*.log")}, StateFile: filepath.Join(dir, "state"), FromStart: true}
+			var s sink
+			write(t, log, "one\n")
+			_, stop := follow(t, opt, s.handle)
+			until(t, "the first line", func() bool { return s.String() == "one\n" })
+			stop()
+			if err := put(filepath.Join(dir, "app.log.1.gz")); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_, stop = follow(t, opt, s.handle) // waits until it is ready
+			stop()
+			if took := time.Since(began); took > unpackTimeAll+20*time.Second {
+				t.Errorf("it took %s", took)
+			}
+		})
+	}
+}
+
+// The compressed files of one user have a budget, and what goes beyond is told
+// once.
+func TestUnpackBudget(t *testing.T) {
+	var told []Event
+	f, err := New(Options{Events: func(e Event) { told = append(told, e) }}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if left, _ := f.unpackBudget(1000, "/a.gz"); left != unpackTime {
+			t.Errorf("%s", left)
+		}
+	}
+	f.unpacks[1000].spent = unpackTime
+	for range 3 {
+		if left, _ := f.unpackBudget(1000, "/a.gz"); left > 0 {
+			t.Errorf("%s", left)
+		}
+	}
+	f.unpacks[everybody].spent = unpackTimeAll - 1
+	if left, _ := f.unpackBudget(1001, "/b.gz"); left != 1 {
+		t.Errorf("%s", left)
+	}
+	if left, _ := f.unpackBudget(0, "/c.gz"); left != unpackTimeAll {
+		t.Errorf("root has %s", left)
+	}
+	if len(told) != 1 || !strings.HasPrefix(told[0].Err.Error(), "the compressed files of user 1000 have been read for 4s, ") {
+		t.Errorf("%v", told)
+	}
+}
+
+// Anybody may fill his folder with logs.
+func TestFilesOfOneUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	dir := t.TempDir()
+	const more = 30
+	for i := range maxOfUser + more {
+		path := filepath.Join(dir, fmt.Sprintf("%d.log", i))
+		write(t, path, "")
+		if err := os.Chown(path, 4711, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(dir, "zz.log"), "")
+	var s sink
+	f, stop := follow(t, Options{Globs: []string{filepath.Join(dir, "*.log")}, Events: s.event}, s.handle)
+	defer stop()
+	if n := len(f.Status()); n != maxOfUser+1 {
+		t.Errorf("%d files are followed", n)
+	}
+	want := fmt.Sprintf("%d files are followed, %d more are not", maxOfUser, more)
+	until(t, "the count", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return strings.Contains(fmt.Sprint(s.events), want)
+	})
+}
