@@ -36,7 +36,7 @@ const defaultListen = 100
 const (
 	maxFiles    = 200
 	maxDepth    = 16
-	maxFileSize = 1 << 20
+	maxFileSize = 256 << 10
 	maxOptions  = 10000
 	maxFillIns  = 10000
 	// maxText is how many bytes all files may have, and maxProduced what all
@@ -410,7 +410,7 @@ func (f *finder) load(how format, option, file, at string, conditional bool) {
 	} else {
 		f.fillMagic(path, file, section)
 	}
-	lines, err := parse(how, f.substitute(text), section)
+	lines, err := parseInTurn(how, f.substitute(text), section)
 	if err != nil {
 		f.unsure(at, "%s cannot be understood as %s: its text is not well formed, or nested too deep", name, how)
 		return
@@ -424,6 +424,16 @@ func (f *finder) load(how format, option, file, at string, conditional bool) {
 			Conditional: conditional || l.conditional,
 		})
 	}
+}
+
+// turns is how many files are parsed at a time: YAML takes 300 times its size
+// while it is read, and any user may have many processes with such a file.
+var turns = make(chan struct{}, 2)
+
+func parseInTurn(how format, text []byte, section string) ([]line, error) {
+	turns <- struct{}{}
+	defer func() { <-turns }()
+	return parse(how, text, section)
 }
 
 // called is how a file is called in a message. Everybody may see a command
