@@ -133,10 +133,11 @@ func (s *Standing) user(uid int) string {
 }
 
 // system reports whether a uid is root's, a system user's, or one that systemd
-// has taken for a DynamicUser= (61184 to 65519, systemd.exec(5)). 65534 is
-// nobody's, or of somebody whom this user namespace does not know.
+// has taken for a DynamicUser= (61184 to 65519, systemd.exec(5)): where no systemd
+// runs, anybody may have one of those. 65534 is nobody's, or of somebody whom
+// this user namespace does not know.
 func (s *Standing) system(uid int) bool {
-	return uid >= 0 && uid <= s.SystemUIDs || uid >= 61184 && uid <= 65519
+	return uid >= 0 && uid <= s.SystemUIDs || s.Systemd && uid >= 61184 && uid <= 65519
 }
 
 // othersPrograms are the services that run what other people tell them: jobs,

@@ -57,6 +57,7 @@ func TestUntrusted(t *testing.T) {
 		}), ""},
 		{"no systemd", service(func(s *Standing) { s.Systemd, s.Unit = false, "" }), ""},
 		{"no systemd, a login user", service(func(s *Standing) { of(1001)(s); s.Systemd = false }), "uid 1001 (alice) is neither root nor a system user, and no systemd runs here"},
+		{"no systemd, and a number that it would take for DynamicUser=", service(func(s *Standing) { of(61184)(s); s.Systemd = false }), "uid 61184 is neither root nor a system user"},
 		{"no systemd, somebody's executable", service(func(s *Standing) { s.Systemd, s.Loose = false, Known("it is uid 1001's") }), "the executable is not root's alone: it is uid 1001's"},
 		{"no systemd, whose executable is not known", service(func(s *Standing) { s.Systemd, s.Loose = false, Unknown[string]("no right") }), "?whose its executable is: no right"},
 		{"no systemd, only a name", service(func(s *Standing) { s.Systemd, s.Called = false, false }), "only its name (comm) says"},
