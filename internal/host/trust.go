@@ -3,15 +3,14 @@ package host
 import (
 	"context"
 	"fmt"
-	"io"
 	"math"
-	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"qwatch/internal/bounded"
 	"qwatch/internal/kernel"
 	"qwatch/internal/uwsgi"
 	"qwatch/remediate/facts"
@@ -69,6 +68,8 @@ func (l *lookups) stand(s *facts.Standing, key uwsgi.Process, names []string) {
 	switch a := l.program.Get(key); {
 	case a.Value.Path == "" || !a.Within(fileAge):
 		s.Program, s.Loose = facts.Unknown[string](fmt.Sprint(a.Err)), facts.Unknown[string](fmt.Sprint(a.Err))
+	case a.Value.Unseen != nil:
+		s.Program, s.Loose = facts.Known(a.Value.Path), facts.Unknown[string](a.Value.Unseen.Error())
 	case a.Value.Loose == "":
 		s.Program, s.Loose = facts.Known(a.Value.Path), facts.Absent[string]()
 	default:
@@ -151,13 +152,7 @@ func (n loginNames) of(uids ...int) map[int]string {
 // SYS_UID_MAX of login.defs(5), else one less than UID_MIN, else 999.
 func systemUIDs() int {
 	for _, path := range []string{"/etc/login.defs", "/usr/etc/login.defs"} { // the second is openSUSE's
-		f, err := os.Open(path)
-		if err != nil {
-			continue
-		}
-		text, err := io.ReadAll(io.LimitReader(f, 1<<20))
-		f.Close()
-		if err == nil {
+		if text, err := bounded.ReadFile(path, 1<<20); err == nil {
 			return systemUIDsIn(string(text))
 		}
 	}

@@ -14,6 +14,8 @@ type Program struct {
 	Path string
 	// Loose says who besides root can have changed it, "" where nobody can.
 	Loose string
+	// Unseen is why Loose is not known, nil where it is.
+	Unseen error
 }
 
 // ProgramOf looks at the executable of a process: the file itself, whatever its
@@ -33,11 +35,11 @@ func ProgramOf(pid int) (Program, error) {
 	if p.Loose = loose(&file, "it"); p.Loose != "" {
 		return p, nil
 	}
-	dir, err := directoryOf(pid, p.Path, &file)
-	if err != nil {
-		return p, err
+	// An old release may be gone with its directory.
+	var dir *unix.Stat_t
+	if dir, p.Unseen = directoryOf(pid, p.Path, &file); p.Unseen == nil {
+		p.Loose = loose(dir, "its directory "+filepath.Dir(p.Path))
 	}
-	p.Loose = loose(dir, "its directory "+filepath.Dir(p.Path))
 	return p, nil
 }
 

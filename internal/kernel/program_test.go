@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +50,7 @@ func TestProgramOf(t *testing.T) {
 	check := func(t *testing.T, pid int, path, loose string) {
 		t.Helper()
 		p, err := ProgramOf(pid)
-		if err != nil || p.Path != path || !strings.HasPrefix(p.Loose, loose) || loose == "" && p.Loose != "" {
+		if err != nil || p.Path != path || !strings.HasPrefix(p.Loose, loose) || loose == "" && p.Loose != "" || p.Unseen != nil {
 			t.Errorf("%+v, %v; want %s, %q", p, err, path, loose)
 		}
 	}
@@ -62,6 +64,14 @@ func TestProgramOf(t *testing.T) {
 		must(t, os.Rename(path, path+".old"))
 		must(t, os.Remove(path+".old"))
 		check(t, cmd.Process.Pid, path+".old", "")
+	})
+	t.Run("gone with its directory", func(t *testing.T) {
+		path := place(t, 0o755)
+		cmd := sleeper(t, path)
+		must(t, os.RemoveAll(filepath.Dir(path)))
+		if p, err := ProgramOf(cmd.Process.Pid); err != nil || p.Path != path || p.Loose != "" || !errors.Is(p.Unseen, fs.ErrNotExist) {
+			t.Errorf("%+v, %v", p, err)
+		}
 	})
 	t.Run("a user's", func(t *testing.T) {
 		path := place(t, 0o755)
