@@ -351,6 +351,7 @@ func TestBursts(t *testing.T) {
 		s.SoleListener = test.alone
 		fake := &fakeHost{somaxconn: 128, sockets: []facts.Socket{s}}
 		onBench(t, fake, func(cfg *config.Config) { cfg.Probe.Interval = time.Second }, func(b *bench) {
+			time.Sleep(time.Second / 2) // between the probes
 			for range 6 {
 				time.Sleep(time.Second)
 				fake.set(func(h *fakeHost) {
