@@ -46,6 +46,8 @@ type QueueReport struct {
 	NetNS        uint64        `json:"netns"`
 	Length       int           `json:"length"`
 	Limit        int           `json:"limit"`
+	Drops        *uint32       `json:"drops"`     // the kernel's count, null where it has none
+	Overflows    *uint64       `json:"overflows"` // of them, null where they cannot be told apart
 	Configured   *int          `json:"configured"`
 	ConfiguredAt *string       `json:"configured_at"`
 	Binds        diagnose.Bind `json:"binds"`
@@ -74,7 +76,7 @@ func itself[T any](v T) any { return v }
 func (p Policy) report(s facts.Socket, d diagnose.Diagnosis) QueueReport {
 	q := QueueReport{
 		Socket: s.Name(), Family: s.Family, PID: s.Master.PID, Unit: ptr(s.Master.Unit.Value), Container: ptr(s.Master.Container),
-		Trusted: p.trusted(s), NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Binds: d.Binds, Workers: len(s.Workers), State: d.Kind,
+		Trusted: p.trusted(s), NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Drops: known(s.Refused.Drops), Overflows: known(s.Refused.Overflows), Binds: d.Binds, Workers: len(s.Workers), State: d.Kind,
 		Reasons: append([]string{}, d.Reasons...), Advice: append(append([]string{}, d.Advice...), p.distance(s)...),
 		Known: map[string]any{}, Unseen: map[string]string{},
 	}
@@ -87,6 +89,8 @@ func (p Policy) report(s facts.Socket, d diagnose.Diagnosis) QueueReport {
 	if unit, ok := s.Unit.Get(); ok {
 		know(&q, "backlog", unit.Backlog, itself)
 	}
+	know(&q, "drops", s.Refused.Drops, itself)
+	know(&q, "overflows", s.Refused.Overflows, itself)
 	know(&q, "unit", s.Master.Unit, itself)
 	know(&q, "uid", s.Master.UID, itself)
 	if why := s.Untrusted.Unseen(); why != "" {
@@ -168,6 +172,14 @@ func (p Policy) distance(s facts.Socket) []string {
 		return []string{"qwatch only shows this one: " + why}
 	case s.Foreign() && !p.Containers:
 		return []string{"qwatch only shows this one: policy.containers is off"}
+	}
+	return nil
+}
+
+// known is a fact as JSON has it.
+func known[T any](f facts.Fact[T]) *T {
+	if v, ok := f.Get(); ok {
+		return &v
 	}
 	return nil
 }

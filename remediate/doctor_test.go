@@ -78,15 +78,16 @@ func TestExamine(t *testing.T) {
 // its reason.
 func TestReportKnown(t *testing.T) {
 	s := full().Socket
+	s.Refused = facts.Refused{Drops: facts.Known[uint32](7), Overflows: facts.Absent[uint64]()}
 	q := Policy{}.report(s, diagnose.Diagnosis{})
-	want := map[string]any{"configured": 128, "unit": "app.service", "somaxconn": 128, "uid": nil}
+	want := map[string]any{"drops": uint32(7), "configured": 128, "unit": "app.service", "somaxconn": 128, "uid": nil}
 	if diff := cmp.Diff(want, q.Known); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	s.Config, s.Somaxconn = facts.Config{}, facts.Unknown[int]("no right")
 	s.Unit = facts.Known(facts.SocketUnit{Name: "app.socket"})
 	q = Policy{}.report(s, diagnose.Diagnosis{})
-	want = map[string]any{"configured": nil, "reload_ends": nil, "socket_unit": "app.socket", "backlog": nil, "unit": "app.service", "somaxconn": nil, "uid": nil}
+	want = map[string]any{"drops": uint32(7), "configured": nil, "reload_ends": nil, "socket_unit": "app.socket", "backlog": nil, "unit": "app.service", "somaxconn": nil, "uid": nil}
 	if diff := cmp.Diff(want, q.Known); diff != "" || q.Configured != nil || q.Unseen["somaxconn"] != "no right" || len(q.Unseen) != 5 {
 		t.Errorf("unseen %v (-want +got)\n%s", q.Unseen, diff)
 	}

@@ -92,6 +92,9 @@ func printReport(w io.Writer, c remediate.Report) error {
 			owner += ", in " + *s.Container
 		}
 		fmt.Fprintf(&b, "  %s, %s, %s\n", owner, s.Family, text.Plural(s.Workers, "worker", "workers"))
+		if s.Overflows != nil && *s.Overflows > 0 {
+			fmt.Fprintf(&b, "  %s found its queue full since it was made\n", text.Plural(int(*s.Overflows), "connection has", "connections have"))
+		}
 		fmt.Fprintf(&b, "  the limit is set by %s", bindingWords[s.Binds])
 		if s.Configured != nil {
 			fmt.Fprintf(&b, "; a cold start gives listen = %d", *s.Configured)

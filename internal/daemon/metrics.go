@@ -37,7 +37,8 @@ func newCounts() counts {
 // disagree.
 type collector struct {
 	status                               Status
-	length, limit, lines, bytes, fails   *prometheus.Desc
+	length, limit, drops                 *prometheus.Desc
+	lines, bytes, fails                  *prometheus.Desc
 	open, dryRun, untold, untoldOfSource *prometheus.Desc
 }
 
@@ -49,6 +50,7 @@ func newCollector(s Status) collector {
 		status:         s,
 		length:         desc("qwatch_queue_length", "Connections in the accept queue.", "socket"),
 		limit:          desc("qwatch_queue_limit", "Limit of the accept queue (backlog of the running socket).", "socket"),
+		drops:          desc("qwatch_queue_drops_total", "Connections that found the accept queue full, at least.", "socket"),
 		lines:          desc("qwatch_source_lines_total", "Lines read.", "source", "kind"),
 		bytes:          desc("qwatch_source_bytes_total", "Bytes read.", "source", "kind"),
 		fails:          desc("qwatch_source_failing", "1 where the source cannot be read just now.", "source", "kind"),
@@ -72,6 +74,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, q := range sockets {
 		gauge(c.length, float64(q.Length), q.Socket)
 		gauge(c.limit, float64(q.Limit), q.Socket)
+		if q.Drops != nil {
+			ch <- prometheus.MustNewConstMetric(c.drops, prometheus.CounterValue, float64(*q.Drops), q.Socket)
+		}
 	}
 	gauge(c.untold, float64(untold))
 	untold = 0

@@ -12,6 +12,7 @@ import (
 	"qwatch/internal/config"
 	"qwatch/internal/trail"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 	"qwatch/tailer"
 )
 
@@ -98,5 +99,34 @@ func TestSocketsWithSeries(t *testing.T) {
 	}
 	if n := strings.Count(string(page), "\nqwatch_queue_length{"); n != maxSockets {
 		t.Errorf("%d series of lengths, want %d", n, maxSockets)
+	}
+}
+
+// The drops of an address go on where its socket is made anew, and never fall.
+func TestDropsAreCounted(t *testing.T) {
+	q := newQueues()
+	born := func(inode int) facts.Snapshot {
+		return facts.Snapshot{Sockets: []facts.Socket{socketAt(inode, address, 0), {ID: facts.SocketID{NetNS: 1, Inode: 9}, Family: facts.Unix, Address: "/run/a.sock"}}}
+	}
+	look := func(s facts.Snapshot, drops uint32, overflows uint64) {
+		q.retain(s)
+		q.count([]facts.Sample{
+			{ID: s.Sockets[0].ID, Drops: facts.Known(drops), Overflows: overflows, Before: facts.Refusals{Overflows: overflows}},
+			{ID: s.Sockets[1].ID, Drops: facts.Absent[uint32]()},
+		}, s)
+	}
+	for _, step := range []struct {
+		inode     int
+		drops     uint32
+		overflows uint64
+		want      uint64
+	}{{1, 7, 7, 0}, {1, 17, 17, 10}, {1, 17, 17, 10}, {2, 0, 17, 10}, {2, 5, 22, 15}, {2, 1, 22, 15}} {
+		look(born(step.inode), step.drops, step.overflows)
+		if n := q.drops[address]; n != step.want || len(q.drops) != 1 {
+			t.Errorf("%+v: %v", step, q.drops)
+		}
+	}
+	if q.retain(facts.Snapshot{}); len(q.drops) > 0 {
+		t.Errorf("kept: %v", q.drops)
 	}
 }

@@ -189,6 +189,9 @@ func (c *core) see(ctx context.Context, seen observation) {
 		v.observed = seen.begun
 		c.newSnapshot(*seen.snapshot)
 	}
+	if seen.err == nil {
+		c.queues.count(seen.samples, v.snapshot)
+	}
 	if v.asked.IsZero() {
 		v.answer()
 		c.drain(now)

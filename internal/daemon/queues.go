@@ -21,6 +21,7 @@ type queue struct {
 	// next probe: the log may still tell of it.
 	silent *matcher.Hit
 	probed *facts.Sample // by the last probe
+	last   *facts.Sample // the newest, of whatever look
 	// keepTried says that its limit was compared with the one that qwatch once
 	// gave it.
 	keepTried bool
@@ -30,9 +31,14 @@ type queue struct {
 type queues struct {
 	of        map[facts.SocketID]*queue
 	probeHits uint64
+	// drops are the connections that found a queue full since qwatch knows of a
+	// socket of that name: it goes on where a restarted uWSGI makes it anew.
+	drops map[string]uint64
 }
 
-func newQueues() queues { return queues{of: map[facts.SocketID]*queue{}} }
+func newQueues() queues {
+	return queues{of: map[facts.SocketID]*queue{}, drops: map[string]uint64{}}
+}
 
 func (q *queues) get(id facts.SocketID) *queue {
 	if q.of[id] == nil {
@@ -43,11 +49,28 @@ func (q *queues) get(id facts.SocketID) *queue {
 
 // retain forgets the queues that are gone.
 func (q *queues) retain(s facts.Snapshot) {
-	alive := make(map[facts.SocketID]bool, len(s.Sockets))
+	alive, named := make(map[facts.SocketID]bool, len(s.Sockets)), make(map[string]bool, len(s.Sockets))
 	for _, socket := range s.Sockets {
-		alive[socket.ID] = true
+		alive[socket.ID], named[socket.Name()] = true, true
 	}
 	maps.DeleteFunc(q.of, func(id facts.SocketID, _ *queue) bool { return !alive[id] })
+	maps.DeleteFunc(q.drops, func(name string, _ uint64) bool { return !named[name] })
+}
+
+// count adds the drops that samples show to those before.
+func (q *queues) count(samples []facts.Sample, s facts.Snapshot) {
+	for _, sample := range samples {
+		socket, ok := s.Find(sample.ID)
+		if _, counted := sample.Drops.Get(); !ok || !counted {
+			continue
+		}
+		name, one := socket.Name(), q.get(sample.ID)
+		q.drops[name] += 0 // that it is there says that it is counted
+		if one.last != nil {
+			q.drops[name] += sample.Overflowed(*one.last).Value.Least
+		}
+		one.last = &sample
+	}
 }
 
 // anySilent reports whether a hit of the last probe waits for the next one.
@@ -95,14 +118,20 @@ func (c *core) probeHits(samples []facts.Sample, now time.Time) {
 		before := q.probed
 		q.probed = &s
 		full := s
-		// A burst may come and go between two probes. Where no other socket
-		// accepts connections, the overflows that it leaves are this one's.
-		burst := before != nil && s.Overflows > before.Overflows && c.view.snapshot.Sockets[i].SoleListener
-		if burst && !s.Full() {
+		if before != nil && !s.Full() && burst(c.view.snapshot.Sockets[i], *before, s) {
 			full.Length = s.Limit + 1
 		}
 		if full.Full() {
 			q.silent = &matcher.Hit{FD: -1, Length: full.Length, Limit: full.Limit, Source: "probe"}
 		}
 	}
+}
+
+// burst reports whether the queue was full between two probes. Without counters
+// of the socket's own that is known only where no other accepts connections: of
+// those that do, the samples may not be here.
+func burst(s facts.Socket, before, now facts.Sample) bool {
+	e := facts.Weigh(s, []facts.Sample{before, now}, time.Time{})
+	_, counted := e.Drops.Get()
+	return e.Burst() && (counted || s.SoleListener)
 }

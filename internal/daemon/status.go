@@ -60,6 +60,9 @@ type SocketStatus struct {
 	Slope *float64 `json:"slope"`
 
 	stranger bool // qwatch does not act on it
+	// Drops is how many connections found a queue of this address full since
+	// this daemon knows of it; null where the kernel does not count that.
+	Drops *uint64 `json:"drops"`
 }
 
 // IncidentStatus tells of one incident, open or among the last that closed.
@@ -103,6 +106,9 @@ func (c *core) status(s *Status) {
 			status.Hits = q.hits
 		}
 		status.Slope, _ = c.outlook(socket.ID)
+		if n, counted := c.queues.drops[status.Socket]; counted {
+			status.Drops = &n
+		}
 		s.Sockets = append(s.Sockets, status)
 	}
 	for _, i := range c.closed {

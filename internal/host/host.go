@@ -140,34 +140,76 @@ func (h *Host) Sample(ctx context.Context) ([]facts.Sample, error) {
 	}
 	var samples []facts.Sample
 	for _, v := range views {
-		first := len(samples)
-		for _, l := range v.listeners {
-			if _, ok := h.walked.owned[l.Inode]; ok {
-				samples = append(samples, facts.Sample{
-					ID:     facts.SocketID{NetNS: v.netns.ID, Inode: l.Inode},
-					At:     v.at,
-					Length: l.Length,
-					Limit:  l.Limit,
-				})
-			}
-		}
-		if len(samples) == first {
-			continue
-		}
-		overflows, opens, err := v.netns.Counters()
-		if err != nil {
+		if samples, err = h.sample(v, samples); err != nil {
 			return nil, err
-		}
-		for i := range samples[first:] {
-			samples[first+i].Overflows, samples[first+i].Opens = overflows, opens
 		}
 	}
 	return samples, nil
 }
 
+// sample adds the samples of one namespace.
+func (h *Host) sample(v view, samples []facts.Sample) ([]facts.Sample, error) {
+	first := len(samples)
+	all := facts.Neighbours{}
+	for _, l := range v.listeners {
+		all = with(all, l)
+		if _, ok := h.walked.owned[l.Inode]; !ok {
+			continue
+		}
+		samples = append(samples, facts.Sample{
+			ID:         facts.SocketID{NetNS: v.netns.ID, Inode: l.Inode},
+			At:         v.at,
+			Length:     l.Length,
+			Limit:      l.Limit,
+			Drops:      drops(l),
+			Neighbours: with(facts.Neighbours{}, l), // to be taken from all
+			Before:     v.before,
+		})
+	}
+	if len(samples) == first {
+		return samples, nil
+	}
+	after, err := v.netns.Counters()
+	if err != nil {
+		return nil, err
+	}
+	opens, err := v.netns.Opens()
+	if err != nil {
+		return nil, err
+	}
+	for i := range samples[first:] {
+		s := &samples[first+i]
+		s.Overflows, s.Opens, s.OtherDrops = after.Overflows, opens, after.OtherDrops
+		s.Neighbours.Drops = all.Drops - s.Neighbours.Drops
+		s.Neighbours.Sum = all.Sum - s.Neighbours.Sum
+	}
+	return samples, nil
+}
+
+// with adds a socket to a set.
+func with(n facts.Neighbours, l kernel.Listener) facts.Neighbours {
+	if l.Family != kernel.Unix {
+		n.Drops += uint64(max(0, l.Drops))
+		n.Sum += l.Inode * 0x9e3779b97f4a7c15 // so that sums of few inodes differ
+	}
+	return n
+}
+
+// drops are what a socket has refused.
+func drops(l kernel.Listener) facts.Fact[uint32] {
+	switch {
+	case l.Family == kernel.Unix:
+		return facts.Absent[uint32]()
+	case l.Drops < 0:
+		return facts.Unknown[uint32]("this kernel does not count the drops of a socket (SK_MEMINFO_DROPS, Linux 4.7)")
+	}
+	return facts.Known(uint32(l.Drops))
+}
+
 // view is one namespace's listening sockets.
 type view struct {
 	netns     *kernel.NetNS
+	before    facts.Refusals // just before them
 	at        time.Time
 	listeners []kernel.Listener
 }
@@ -182,7 +224,12 @@ func (h *Host) dump(ctx context.Context) (views []view, unseen []string, err err
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		found, missing, err := n.Listeners()
+		before, err := n.Counters()
+		var found []kernel.Listener
+		var missing []kernel.Family
+		if err == nil {
+			found, missing, err = n.Listeners()
+		}
 		switch {
 		case err != nil && n == h.own:
 			return nil, nil, errors.Join(err, n.Redial())
@@ -195,7 +242,7 @@ func (h *Host) dump(ctx context.Context) (views []view, unseen []string, err err
 		for _, family := range missing {
 			unseen = append(unseen, fmt.Sprintf("listening %s sockets: this kernel has no sock_diag for them; load %s", family, family.Module()))
 		}
-		views = append(views, view{netns: n, at: time.Now(), listeners: found})
+		views = append(views, view{n, facts.Refusals{Overflows: before.Overflows, Other: before.OtherDrops}, time.Now(), found})
 	}
 	return views, unseen, nil
 }

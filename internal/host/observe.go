@@ -80,9 +80,11 @@ const maxSocketsOf = 1024
 // far as that is known without asking.
 func (h *Host) sockets(v view) (sockets []facts.Socket) {
 	tcp := 0
+	var certain uint64
 	for _, l := range v.listeners {
 		if l.Family != kernel.Unix {
 			tcp++
+			certain += facts.CertainDrops(uint64(max(0, l.Drops)), v.before)
 		}
 	}
 	somaxconn := known(v.netns.Somaxconn())
@@ -97,6 +99,7 @@ func (h *Host) sockets(v view) (sockets []facts.Socket) {
 			Address:      l.Address(),
 			Length:       l.Length,
 			Limit:        l.Limit,
+			Refused:      facts.Refused{Drops: drops(l), Overflows: overflows(l, v, certain)},
 			Master:       h.identity(o.master),
 			FD:           o.fd,
 			SoleListener: tcp == 1 && l.Family != kernel.Unix,
@@ -133,6 +136,20 @@ func known(v int, err error) facts.Fact[int] {
 		return facts.Unknown[int](err.Error())
 	}
 	return facts.Known(v)
+}
+
+// overflows is facts.OverflowsSinceBirth of one socket. certain is the sum of
+// what all sockets of the namespace certainly dropped.
+func overflows(l kernel.Listener, v view, certain uint64) facts.Fact[uint64] {
+	d := drops(l)
+	own, known := d.Get()
+	switch {
+	case d.IsAbsent():
+		return facts.Absent[uint64]()
+	case !known:
+		return facts.Unknown[uint64](d.Why)
+	}
+	return facts.OverflowsSinceBirth(uint64(own), v.before, certain-facts.CertainDrops(uint64(own), v.before))
 }
 
 // booted is when the kernel started, zero if it does not say.

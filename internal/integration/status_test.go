@@ -70,7 +70,7 @@ func TestStatus(t *testing.T) {
 	s := q.status()
 	wantKeys(t, "status", s, "version started dry_run sources sockets incidents actions cannot")
 	wantKeys(t, "source", first(t, s, "sources"), "name kind lines bytes hits error")
-	wantKeys(t, "socket", first(t, s, "sockets"), "socket pid unit length limit hits")
+	wantKeys(t, "socket", first(t, s, "sockets"), "socket pid unit length limit hits drops")
 	wantKeys(t, "incident", first(t, s, "incidents"), "id socket state first last hits peak limit plan")
 	wantKeys(t, "action", first(t, s, "actions"), "time plan incident socket action target from to dry_run result why")
 	incident, socket, source := first(t, s, "incidents"), first(t, s, "sockets"), first(t, s, "sources")
@@ -104,6 +104,10 @@ func TestStatus(t *testing.T) {
 		}
 	}
 
+	if drops := m[`qwatch_queue_drops_total{socket="`+u.Address+`"}`]; drops < 1 || drops > float64(overflows(t)) {
+		t.Errorf("%v drops of %d overflows", drops, overflows(t))
+	}
+
 	out, err := exec.Command(binary, "status", "-c", q.file()).Output()
 	if err != nil || !strings.Contains(string(out), u.Address) || !strings.Contains(string(out), "relisten") {
 		t.Errorf("status in words: %v\n%s", err, out)
@@ -125,4 +129,14 @@ func TestSecondDaemon(t *testing.T) {
 	if got := first(t, q.status(), "sockets")["socket"]; got != u.Address {
 		t.Errorf("the first one sees %v", got)
 	}
+}
+
+// overflows are all of this namespace.
+func overflows(t *testing.T) int {
+	t.Helper()
+	n, err := testbed.ListenOverflows()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

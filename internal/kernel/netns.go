@@ -159,18 +159,36 @@ func (n *NetNS) ListenersOf(family Family) ([]Listener, error) {
 	return listeners(n.diag, family, nil)
 }
 
-// Counters reads TcpExt ListenOverflows and Tcp PassiveOpens, which count all
-// sockets of the namespace since its birth.
-func (n *NetNS) Counters() (overflows, opens uint64, err error) {
+// Counters count since the birth of a namespace, for all its sockets.
+type Counters struct {
+	// Overflows is how often an accept queue was found full (ListenOverflows).
+	Overflows uint64
+	// OtherDrops is what the listening sockets count as drops though their
+	// queue has room (see Listener.Drops), as far as the kernel counts it apart:
+	// the ACK of a connection that waits for its first data (TCPDeferAcceptDrop),
+	// half-open connections that end (EmbryonicRsts), and connections refused
+	// for another reason (ListenDrops without ListenOverflows).
+	OtherDrops uint64
+}
+
+// Counters reads the counters.
+func (n *NetNS) Counters() (c Counters, err error) {
 	b, err := readAt0(int(n.netstat.Fd()), n.netstat.Name())
 	if err != nil {
-		return 0, 0, err
+		return Counters{}, err
 	}
-	overflows = counter(b, "TcpExt:", "ListenOverflows")
-	if b, err = readAt0(int(n.snmp.Fd()), n.snmp.Name()); err != nil {
-		return 0, 0, err
+	v := counters(b, "TcpExt:", "ListenOverflows", "ListenDrops", "TCPDeferAcceptDrop", "EmbryonicRsts")
+	return Counters{v[0], max(v[1], v[0]) - v[0] + v[2] + v[3]}, nil
+}
+
+// Opens reads Tcp PassiveOpens: how many connections have entered an accept
+// queue of the namespace since its birth.
+func (n *NetNS) Opens() (uint64, error) {
+	b, err := readAt0(int(n.snmp.Fd()), n.snmp.Name())
+	if err != nil {
+		return 0, err
 	}
-	return overflows, counter(b, "Tcp:", "PassiveOpens"), nil
+	return counters(b, "Tcp:", "PassiveOpens")[0], nil
 }
 
 // Somaxconn reads net.core.somaxconn.
@@ -185,27 +203,32 @@ func (n *NetNS) Somaxconn() (int, error) {
 	return strconv.Atoi(string(bytes.TrimSpace(b)))
 }
 
-// counter finds a value in the text of /proc/net/netstat or snmp: lines in
-// pairs, first the names, then the numbers, both behind the same prefix. It is
-// 0 where this kernel does not have it.
-func counter(text []byte, prefix, name string) uint64 {
-	column := -1
+// counters finds values in the text of /proc/net/netstat or snmp: lines in
+// pairs, first the names, then the numbers, both behind the same prefix. One
+// that this kernel does not have is 0.
+func counters(text []byte, prefix string, names ...string) (values [4]uint64) {
+	var columns [4]int
+	named := false
 	for line := range bytes.Lines(text) {
 		if !bytes.HasPrefix(line, []byte(prefix)) {
 			continue
 		}
 		i := 0
 		for field := range bytes.FieldsSeq(line) {
-			if column < 0 && string(field) == name {
-				column = i
-				break
-			}
-			if column > 0 && i == column {
-				v, _ := strconv.ParseUint(string(field), 10, 64)
-				return v
+			for n, name := range names {
+				switch {
+				case !named && columns[n] == 0 && string(field) == name:
+					columns[n] = i
+				case named && i > 0 && columns[n] == i:
+					values[n], _ = strconv.ParseUint(string(field), 10, 64)
+				}
 			}
 			i++
 		}
+		if named {
+			break
+		}
+		named = true
 	}
-	return 0
+	return values
 }

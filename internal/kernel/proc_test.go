@@ -99,7 +99,7 @@ func TestSocketInode(t *testing.T) {
 	}
 }
 
-func TestCounter(t *testing.T) {
+func TestCounters(t *testing.T) {
 	const text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 2 3\n" +
 		"IpExt: ListenOverflows InNoRoutes\nIpExt: 4 5\n" +
 		"Tcp: MaxConn PassiveOpens\nTcp: -1 18446744073709551615\n"
@@ -114,11 +114,11 @@ func TestCounter(t *testing.T) {
 		{"TcpExt:", "ListenOver", 0},
 		{"Udp:", "PassiveOpens", 0},
 	} {
-		if got := counter([]byte(text), c.prefix, c.name); got != c.want {
+		if got := counters([]byte(text), c.prefix, c.name)[0]; got != c.want {
 			t.Errorf("%s %s: got %d, want %d", c.prefix, c.name, got, c.want)
 		}
 	}
-	if got := counter([]byte("Tcp: A PassiveOpens\nTcp: 1"), "Tcp:", "PassiveOpens"); got != 0 {
+	if got := counters([]byte("Tcp: A PassiveOpens\nTcp: 1"), "Tcp:", "PassiveOpens")[0]; got != 0 {
 		t.Errorf("cut short: got %d, want 0", got)
 	}
 }

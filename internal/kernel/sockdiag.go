@@ -17,8 +17,12 @@ import (
 const (
 	tcpListen = 10 // include/net/tcp_states.h; AF_UNIX uses the same number
 
-	inetDiagReqLen = 56 // struct inet_diag_req_v2
-	inetDiagMsgLen = 72 // struct inet_diag_msg
+	inetDiagReqLen    = 56 // struct inet_diag_req_v2
+	inetDiagMsgLen    = 72 // struct inet_diag_msg
+	inetDiagSkmeminfo = 7  // INET_DIAG_SKMEMINFO: an array of u32
+	inetDiagCgroupID  = 21 // INET_DIAG_CGROUP_ID, Linux 5.9: comes unasked
+	skMeminfoDrops    = 8  // SK_MEMINFO_DROPS, Linux 4.7: where in that array
+
 	unixDiagReqLen = 24 // struct unix_diag_req
 	unixDiagMsgLen = 16 // struct unix_diag_msg
 
@@ -62,6 +66,20 @@ type Listener struct {
 	// net/unix/af_unix.c).
 	Length, Limit int
 	UID           int // who made the socket; -1 where the kernel does not tell
+	// Drops is sk_drops of a TCP socket: the packets that it refused since it
+	// was made, a number of 32 bits; -1 where the kernel does not tell, and for
+	// UNIX, whose clients are refused by connect(2) without being counted.
+	//
+	// It is not the number of connections that found the queue full. Each of
+	// those counts, once as a SYN (tcp_conn_request) or twice as an ACK
+	// (tcp_v4_syn_recv_sock, then tcp_v4_rcv), but so does all else that
+	// tcp_check_req (net/ipv4/tcp_minisocks.c) lets fall for a half-open
+	// connection: with TCP_DEFER_ACCEPT, which uWSGI sets, the first ACK of every
+	// connection there is.
+	Drops int64
+	// Cgroup is the inode of the cgroup (v2) in which a TCP socket was made, 0
+	// where the kernel does not tell.
+	Cgroup uint64
 
 	Addr netip.AddrPort // TCP and TCP6
 	Name []byte         // UNIX, as bound: a leading NUL marks an abstract name
@@ -122,6 +140,7 @@ func inetRequest(family Family) []byte {
 		b[0] = unix.AF_INET6
 	}
 	b[1] = unix.IPPROTO_TCP
+	b[2] = 1 << (inetDiagSkmeminfo - 1) // idiag_ext
 	binary.NativeEndian.PutUint32(b[4:], 1<<tcpListen)
 	return b
 }
@@ -136,8 +155,8 @@ func unixRequest() []byte {
 
 var errShort = errors.New("message is too short")
 
-// inetListener decodes struct inet_diag_msg. Attributes may follow; none is
-// needed.
+// inetListener decodes struct inet_diag_msg and those of its attributes that
+// matter; an older kernel has fewer.
 func inetListener(b []byte) (l Listener, ok bool, err error) {
 	if len(b) < inetDiagMsgLen {
 		return Listener{}, false, errShort
@@ -156,7 +175,31 @@ func inetListener(b []byte) (l Listener, ok bool, err error) {
 	l.Limit = int(binary.NativeEndian.Uint32(b[60:]))
 	l.UID = int(binary.NativeEndian.Uint32(b[64:]))
 	l.Inode = uint64(binary.NativeEndian.Uint32(b[68:]))
+	l.Drops = -1
+	for kind, data, rest := attribute(b[inetDiagMsgLen:]); data != nil; kind, data, rest = attribute(rest) {
+		switch {
+		case kind == inetDiagSkmeminfo && len(data) >= 4*(skMeminfoDrops+1):
+			l.Drops = int64(binary.NativeEndian.Uint32(data[4*skMeminfoDrops:]))
+		case kind == inetDiagCgroupID && len(data) >= 8:
+			l.Cgroup = binary.NativeEndian.Uint64(data)
+		}
+	}
 	return l, b[1] == tcpListen, nil
+}
+
+// attribute cuts the first attribute (struct nlattr) off, where it lies: a
+// decoder would copy each, and most sockets of a host are nobody's here. data is
+// nil where there is none, or none whole.
+func attribute(b []byte) (kind uint16, data, rest []byte) {
+	const header = 4
+	if len(b) < header {
+		return 0, nil, nil
+	}
+	length := int(binary.NativeEndian.Uint16(b))
+	if length < header || length > len(b) {
+		return 0, nil, nil
+	}
+	return binary.NativeEndian.Uint16(b[2:]), b[header:length:length], b[min((length+3)&^3, len(b)):]
 }
 
 // unixListener decodes struct unix_diag_msg and its attributes. A socket that
@@ -165,7 +208,7 @@ func unixListener(b []byte) (l Listener, ok bool, err error) {
 	if len(b) < unixDiagMsgLen {
 		return Listener{}, false, errShort
 	}
-	l = Listener{Family: Unix, Inode: uint64(binary.NativeEndian.Uint32(b[4:])), UID: -1}
+	l = Listener{Family: Unix, Inode: uint64(binary.NativeEndian.Uint32(b[4:])), UID: -1, Drops: -1}
 	attrs, err := netlink.NewAttributeDecoder(b[unixDiagMsgLen:])
 	if err != nil {
 		return Listener{}, false, err

@@ -61,6 +61,9 @@ func TestListeners(t *testing.T) {
 		if l.UID != 0 {
 			t.Errorf("%s: uid %d, want 0", line, l.UID)
 		}
+		if tcp := l.Family != Unix; l.Drops >= 0 != tcp || l.Cgroup > 0 != tcp {
+			t.Errorf("%s: %d drops, cgroup %d", line, l.Drops, l.Cgroup)
+		}
 		if strings.Contains(line, ":5002") {
 			line = "tcp 127.0.0.1:5002 " // which of the two got how many is the kernel's choice
 		}
@@ -152,6 +155,36 @@ func inet6(addr string) *unix.SockaddrInet6 {
 	return &unix.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port())}
 }
 
+// An older kernel has shorter attributes or none; one that is cut counts for
+// nothing, nor does what stands behind it.
+func TestInetAttributes(t *testing.T) {
+	message := make([]byte, inetDiagMsgLen)
+	message[0], message[1] = unix.AF_INET, tcpListen
+	drops := append([]byte{40, 0, inetDiagSkmeminfo, 0}, make([]byte, 36)...)
+	drops[4+4*skMeminfoDrops+3] = 0x80 // over 2³¹
+	cgroup := []byte{12, 0, inetDiagCgroupID, 0, 7, 0, 0, 0, 1, 0, 0, 0}
+	odd := []byte{5, 0, 1, 0, 'x', 0, 0, 0}
+	for _, c := range []struct {
+		name       string
+		attributes []byte
+		drops      int64
+		cgroup     uint64
+	}{
+		{"none", nil, -1, 0},
+		{"both", slices.Concat(odd, drops, cgroup), 1 << 31, 1<<32 + 7},
+		{"no drops among the numbers", append([]byte{36, 0, inetDiagSkmeminfo, 0}, make([]byte, 32)...), -1, 0},
+		{"cut", drops[:len(drops)-1], -1, 0},
+		{"a length of nothing", slices.Concat([]byte{0, 0, 1, 0}, drops), -1, 0},
+		{"longer than the message", slices.Concat([]byte{255, 255, 1, 0}, drops), -1, 0},
+		{"short of a header", slices.Concat(cgroup, []byte{4, 0}), -1, 1<<32 + 7},
+	} {
+		l, ok, err := inetListener(slices.Concat(message, c.attributes))
+		if !ok || err != nil || l.Drops != c.drops || l.Cgroup != c.cgroup {
+			t.Errorf("%s: %d drops, cgroup %d, %v, %v; want %d, %d", c.name, l.Drops, l.Cgroup, ok, err, c.drops, c.cgroup)
+		}
+	}
+}
+
 // FuzzListener: no answer of a kernel, however broken, makes a decoder panic,
 // and what it accepts has an address.
 func FuzzListener(f *testing.F) {
@@ -159,6 +192,7 @@ func FuzzListener(f *testing.F) {
 	f.Add(append(inet, make([]byte, inetDiagMsgLen-len(inet))...))
 	f.Add(append(make([]byte, unixDiagMsgLen), 6, 0, 0, 0, 0, 'a', 0, 0, 12, 0, 4, 0, 1, 0, 0, 0, 2, 0, 0, 0))
 	f.Add([]byte{})
+	f.Add(slices.Concat([]byte{unix.AF_INET, tcpListen}, make([]byte, inetDiagMsgLen-2), []byte{40, 0, inetDiagSkmeminfo, 0}, make([]byte, 36), []byte{12, 0, inetDiagCgroupID, 0, 1, 2, 3, 4, 5, 6, 7, 8}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if l, ok, err := inetListener(b); ok && err == nil {
 			if _, err := netip.ParseAddrPort(l.Address()); err != nil {

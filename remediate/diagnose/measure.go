@@ -24,7 +24,7 @@ type measured struct {
 	evidence facts.Evidence
 	rate     float64 // accepted each second, -1 unknown
 	most     float64 // no more than this, where the rate is not known; -1 unknown
-	dropped  float64 // overflows each second, 0 unknown
+	dropped  float64 // overflows each second, at least; 0 where that is not known
 
 	// halfFull is how long the queue has been at least half full without a break.
 	halfFull time.Duration
@@ -98,8 +98,11 @@ func (m *measured) countAccepts() {
 	if known {
 		m.rate = m.most
 	}
-	if m.socket.SoleListener {
-		m.dropped = float64(facts.Weigh(m.socket, m.own, since).Overflows) / over.Seconds()
+	e := facts.Weigh(m.socket, m.own, since)
+	if d, ok := e.Drops.Get(); ok {
+		m.dropped = float64(d.Least) / over.Seconds()
+	} else if m.socket.SoleListener {
+		m.dropped = float64(e.Overflows) / over.Seconds()
 	}
 }
 

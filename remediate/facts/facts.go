@@ -107,6 +107,9 @@ type Socket struct {
 	// its records can come from.
 	Logs []string
 
+	// Refused is what the socket has refused since it was made.
+	Refused Refused
+
 	// SoleListener is true where no other socket of the namespace accepts TCP
 	// connections, of whatever program.
 	SoleListener bool
@@ -315,10 +318,17 @@ type Sample struct {
 	At     time.Time
 	Length int
 	Limit  int
+	// Drops is sk_drops, what the socket refused since it was made, for whatever
+	// reason; Overflowed makes sense of it. A UNIX socket has none.
+	Drops      Fact[uint32]
+	Neighbours Neighbours
 	// Overflows and Opens are TcpExt ListenOverflows and Tcp PassiveOpens of
-	// the whole namespace.
-	Overflows uint64
-	Opens     uint64
+	// the whole namespace, OtherDrops is Refusals.Other, read just after the
+	// sockets, and Before what was read just before them.
+	Overflows  uint64
+	Opens      uint64
+	OtherDrops uint64
+	Before     Refusals
 }
 
 // Full is Socket.Full at the time of the sample.
