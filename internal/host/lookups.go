@@ -44,11 +44,14 @@ const (
 // of a process, its environment and its threads cannot be read while it holds
 // the lock of its memory or is in execve(2).
 type lookups struct {
-	args    lookup.Table[uwsgi.Process, []string]
+	claims  lookup.Table[uwsgi.Process, uwsgi.Claim]
 	config  lookup.Table[uwsgi.Process, facts.Config]
 	logs    lookup.Table[uwsgi.Process, []string]
 	threads lookup.Table[uwsgi.Process, threads]
 	unit    lookup.Table[unitKey, systemd.SocketUnit]
+	// activated are the .socket units of a service.
+	activated lookup.Table[string, []systemd.SocketUnit]
+
 	stats   lookup.Table[string, facts.Stats]
 	rights  lookup.Table[facts.Step, struct{}]
 	own     lookup.Table[facts.Step, struct{}] // of Cannot
@@ -83,8 +86,18 @@ var errNoSystemd = errors.New("no systemd runs here")
 
 func (l *lookups) init(h *Host) {
 	slots := lookup.NewSlots(maxHanging)
-	l.args = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots,
-		Ask: func(_ context.Context, p uwsgi.Process) ([]string, error) { return kernel.Args(p.PID) }}
+	l.claims = lookup.Table[uwsgi.Process, uwsgi.Claim]{Deadline: deadline, Slots: slots,
+		Ask: func(_ context.Context, p uwsgi.Process) (uwsgi.Claim, error) {
+			return uwsgi.ClaimOf(p, h.options.Load().Processes), nil
+		}}
+	l.activated = lookup.Table[string, []systemd.SocketUnit]{Deadline: deadline, Good: socketUnitsAge,
+		Ask: func(ctx context.Context, service string) ([]systemd.SocketUnit, error) {
+			manager := h.options.Load().SocketUnits
+			if manager == nil { // by a change of options
+				return nil, errNoSystemd
+			}
+			return manager.SocketUnits(ctx, service)
+		}}
 	l.config = lookup.Table[uwsgi.Process, facts.Config]{Deadline: deadline, Slots: slots,
 		Ask: func(_ context.Context, p uwsgi.Process) (facts.Config, error) {
 			return uwsgi.Running(p, h.options.Load().Processes), nil
@@ -125,7 +138,8 @@ func (l *lookups) init(h *Host) {
 
 // forget drops all questions; those that can be are broken off.
 func (l *lookups) forget() {
-	l.args.Start(nil)
+	l.claims.Start(nil)
+	l.activated.Start(nil)
 	l.config.Start(nil)
 	l.logs.Start(nil)
 	l.threads.Start(nil)
@@ -148,24 +162,6 @@ func (b *budget) wait(ctx context.Context, waits ...func(context.Context)) {
 		w(ctx)
 	}
 	b.left -= time.Since(began)
-}
-
-// arguments tells the command lines of those processes whose descriptors may
-// not be listed; nil where that is not known.
-func (h *Host) arguments(ctx context.Context, wait *budget, procs []kernel.Process) func(*kernel.Process) []string {
-	var keys []uwsgi.Process
-	for i := range procs {
-		if procs[i].Denied != nil {
-			keys = append(keys, uwsgi.ProcessOf(h.identity(&procs[i])))
-		}
-	}
-	wait.wait(ctx, h.lookups.args.Start(keys))
-	return func(p *kernel.Process) []string {
-		if a := h.lookups.args.Get(uwsgi.ProcessOf(h.identity(p))); a.Within(fileAge) {
-			return a.Value
-		}
-		return nil
-	}
 }
 
 // fill adds to a snapshot what has to be asked for.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"qwatch/remediate/facts"
 	"regexp"
 	"runtime"
@@ -143,13 +144,19 @@ func other(t *testing.T, caps string) []string {
 func TestObserveWithoutRights(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi", "root", "setpriv")
 	named := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5210", Workers: 1})
-	// Its address stands in a file, not in the command line.
+	// Their addresses stand in files, one of which others may read.
 	dir := t.TempDir()
-	ini := dir + "/hidden.ini"
-	if err := os.WriteFile(ini, []byte("[uwsgi]\nsocket = 127.0.0.1:5211\n"), 0o644); err != nil {
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	hidden := testbed.Run(t, testbed.Options{Workers: 1, Args: []string{"--ini", ini}})
+	from := func(address string, mode os.FileMode) *testbed.UWSGI {
+		ini := filepath.Join(dir, address[len("127.0.0.1:"):]+".ini")
+		if err := os.WriteFile(ini, []byte("[uwsgi]\nsocket = "+address+"\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+		return testbed.Run(t, testbed.Options{Workers: 1, Args: []string{"--ini", ini}})
+	}
+	hidden, filed := from("127.0.0.1:5211", 0o600), from("127.0.0.1:5213", 0o644)
 	var there *testbed.UWSGI
 	inside(t, func() { there = testbed.Run(t, testbed.Options{Address: "127.0.0.1:5212", Workers: 1}) })
 
@@ -172,10 +179,14 @@ func TestObserveWithoutRights(t *testing.T) {
 			"cannot relisten: pidfd_getfd of process PID: operation not permitted; needs CAP_SYS_PTRACE, and no seccomp filter against it",
 			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL, and no seccomp filter against it",
 			seen(named, named.Address, "fd -1 workers 1 other netns false"),
-			fmt.Sprintf("unseen the owner of 127.0.0.1:5210: taken to be uWSGI %d by its command line", named.Pid),
-			fds(named), fds(hidden), fds(there),
+			seen(filed, "127.0.0.1:5213", "fd -1 workers 1 other netns false"),
+			fmt.Sprintf("unseen whose 127.0.0.1:5211 is: it was made in the cgroup of uWSGI %d, and whether uWSGI %d listens there cannot be read: command line: reading %s: permission denied; %s",
+				named.Pid, hidden.Pid, filepath.Join(dir, "5211.ini"), kernel.SeeAll),
+			fds(named), fds(hidden), fds(filed), fds(there),
 			fmt.Sprintf("unseen whether uWSGI %d is to be trusted: its executable: readlink /proc/%[1]d/exe: permission denied; needs CAP_SYS_PTRACE", named.Pid),
+			fmt.Sprintf("unseen whether uWSGI %d is to be trusted: its executable: readlink /proc/%[1]d/exe: permission denied; needs CAP_SYS_PTRACE", filed.Pid),
 			fmt.Sprintf("unseen the configuration of uWSGI %d: its environment: open /proc/%[1]d/environ: permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", named.Pid),
+			fmt.Sprintf("unseen the configuration of uWSGI %d: its environment: open /proc/%[1]d/environ: permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", filed.Pid),
 			fmt.Sprintf("unseen uWSGI %d: it lives in another network namespace; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it", there.Pid),
 		}},
 		{"+sys_ptrace,+dac_read_search", []string{
@@ -183,16 +194,18 @@ func TestObserveWithoutRights(t *testing.T) {
 			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL, and no seccomp filter against it",
 			seen(named, named.Address, "fd 3 workers 1 other netns false"),
 			seen(hidden, "127.0.0.1:5211", "fd 3 workers 1 other netns false"),
+			seen(filed, "127.0.0.1:5213", "fd 3 workers 1 other netns false"),
 			fmt.Sprintf("unseen uWSGI %d: its network namespace NETNS: setns: operation not permitted; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it", there.Pid),
 		}},
 		{"+sys_ptrace,+dac_read_search,+sys_admin,+net_admin,+kill,+dac_override", []string{
 			seen(named, named.Address, "fd 3 workers 1 other netns false"),
 			seen(hidden, "127.0.0.1:5211", "fd 3 workers 1 other netns false"),
+			seen(filed, "127.0.0.1:5213", "fd 3 workers 1 other netns false"),
 			seen(there, there.Address, "fd 3 workers 1 other netns true"),
 		}},
 	} {
 		t.Run("caps "+c.caps, func(t *testing.T) {
-			ours := regexp.MustCompile(fmt.Sprintf(`^cannot|\b(%d|%d|%d)\b`, named.Pid, hidden.Pid, there.Pid))
+			ours := regexp.MustCompile(fmt.Sprintf(`^cannot|\b(%d|%d|%d|%d)\b`, named.Pid, hidden.Pid, filed.Pid, there.Pid))
 			got := slices.DeleteFunc(other(t, c.caps), func(line string) bool { return !ours.MatchString(line) })
 			for i, line := range got {
 				line = anyProcess.ReplaceAllString(line, "${1}PID:")

@@ -72,19 +72,12 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 		w.hide(fmt.Errorf("%d more uWSGI of user %d: no more of one user are looked at", seen.Left[uid], uid))
 	}
 	h.openNetNS(&w)
-	args := h.arguments(ctx, wait, procs)
 	for _, v := range views {
 		for _, l := range v.listeners {
 			w.known[l.Inode] = true
-			if _, ok := w.owned[l.Inode]; ok {
-				continue
-			}
-			if o, ok := guess(l, v.netns.ID, procs, args); ok {
-				w.owned[l.Inode] = o
-				w.unseen = append(w.unseen, fmt.Sprintf("the owner of %s: taken to be uWSGI %d by its command line", l.Address(), o.master.PID))
-			}
 		}
 	}
+	h.attribute(ctx, options, wait, &w, views)
 	// A zombie has lost its descriptors, whatever right there is.
 	for _, p := range roots(procs, func(p *kernel.Process) bool { return p.Denied != nil && p.State != 'Z' }) {
 		w.hide(kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), p.Denied))
@@ -240,27 +233,4 @@ func children(procs []kernel.Process, parent *kernel.Process, keep func(*kernel.
 	}
 	sort.Slice(found, func(i, j int) bool { return found[i].PID < found[j].PID })
 	return found
-}
-
-// guess names the owner of a socket by the command lines of those uWSGI whose
-// descriptors may not be listed. It answers only where just one fits: the same
-// user (or root, who binds before the rights are dropped), the same namespace,
-// and an argument that ends in the port or is the path.
-func guess(l kernel.Listener, netns uint64, procs []kernel.Process, args func(*kernel.Process) []string) (owner, bool) {
-	bound := facts.Address{Family: facts.Family(l.Family), Text: l.Address()}
-	var fits []*kernel.Process
-	for i := range procs {
-		p := &procs[i]
-		if p.Denied != nil && p.NetNS == netns && (l.UID == p.UID || l.UID <= 0) && bound.NamedIn(args(p)) {
-			fits = append(fits, p)
-		}
-	}
-	fits = slices.DeleteFunc(slices.Clone(fits), func(p *kernel.Process) bool {
-		return slices.ContainsFunc(fits, func(q *kernel.Process) bool { return q.PID == p.PPID })
-	})
-	if len(fits) != 1 {
-		return owner{}, false
-	}
-	workers := children(procs, fits[0], func(*kernel.Process) bool { return true })
-	return owner{master: fits[0], fd: -1, workers: workers}, true
 }

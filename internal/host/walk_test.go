@@ -2,10 +2,7 @@ package host
 
 import (
 	"fmt"
-	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -88,58 +85,6 @@ func TestOwners(t *testing.T) {
 		slices.Sort(got)
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
-		}
-	}
-}
-
-func TestGuess(t *testing.T) {
-	tcp := kernel.Listener{Family: kernel.TCP, UID: 33, Addr: netip.MustParseAddrPort("127.0.0.1:5000")}
-	byRoot := tcp
-	byRoot.UID = 0
-	path := kernel.Listener{Family: kernel.Unix, UID: -1, Name: []byte("/run/app.sock\x00")}
-	abstract := kernel.Listener{Family: kernel.Unix, UID: 33, Name: []byte("\x00app\x00")}
-	type proc struct {
-		pid, ppid, uid int
-		netns          uint64
-		args           string
-	}
-	master := proc{10, 1, 33, 1, "uwsgi --socket 127.0.0.1:5000"}
-	worker := proc{11, 10, 33, 1, master.args}
-	for _, c := range []struct {
-		name  string
-		l     kernel.Listener
-		procs []proc
-		want  int // the master's pid, 0 for none
-	}{
-		{"master and worker", tcp, []proc{worker, master}, 10},
-		{"bound by root", byRoot, []proc{master, worker}, 10},
-		{"port only", tcp, []proc{{10, 1, 33, 1, "uwsgi --http-socket=:5000"}}, 10},
-		{"two fit", tcp, []proc{master, {20, 1, 33, 1, master.args}}, 0},
-		{"another user", tcp, []proc{{10, 1, 34, 1, master.args}}, 0},
-		{"another namespace", tcp, []proc{{10, 1, 33, 2, master.args}}, 0},
-		{"another port", tcp, []proc{{10, 1, 33, 1, "uwsgi --socket 127.0.0.1:15000"}}, 0},
-		{"configured elsewhere", tcp, []proc{{10, 1, 33, 1, "uwsgi --ini app.ini"}}, 0},
-		{"path", path, []proc{{10, 1, 33, 1, "uwsgi --socket=/run/app.sock"}}, 10},
-		{"longer path", path, []proc{{10, 1, 33, 1, "uwsgi -s /srv/run/app.sock"}}, 0},
-		{"abstract", abstract, []proc{{10, 1, 33, 1, "uwsgi -s @app"}}, 10},
-	} {
-		var procs []kernel.Process
-		args := make(map[int][]string)
-		for _, p := range c.procs {
-			procs = append(procs, kernel.Process{
-				PID: p.pid, UID: p.uid, Stat: kernel.Stat{PPID: p.ppid}, NetNS: p.netns, Denied: os.ErrPermission,
-			})
-			args[p.pid] = strings.Fields(p.args)
-		}
-		got := 0
-		if o, ok := guess(c.l, 1, procs, func(p *kernel.Process) []string { return args[p.PID] }); ok {
-			got = o.master.PID
-			if o.fd != -1 {
-				t.Errorf("%s: fd %d, want -1", c.name, o.fd)
-			}
-		}
-		if got != c.want {
-			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
 		}
 	}
 }

@@ -39,6 +39,9 @@ type operation struct {
 	other map[unix.Errno]string
 }
 
+// SeeAll is the cure for whoever may not see what others hold.
+const SeeAll = "needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, which the drop-in audit-reads-all.conf gives to qwatch-audit.service"
+
 const noFilter = ", and no seccomp filter against it"
 
 var operations = [...]operation{

@@ -3,7 +3,6 @@ package facts
 import (
 	"net/netip"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -62,15 +61,15 @@ func (a Address) IsListen(listen string) bool {
 	return err == nil && addr.Unmap() == bound
 }
 
-// NamedIn reports whether a command line names the socket: --socket
-// 127.0.0.1:5000, --socket=:5000, --http-socket /run/app.sock. Of an address of
-// the network only the port has to be there.
-func (a Address) NamedIn(args []string) bool {
-	if a.Family == Unix {
-		return slices.ContainsFunc(args, func(arg string) bool { return arg == a.Text || strings.HasSuffix(arg, "="+a.Text) })
+// MayBe is AnswersTo where the name may also be one that was looked up, as
+// "web1:5000": of an address of the network only the port has to be there.
+func (a Address) MayBe(name string) bool {
+	if a.Family == Unix || a.AnswersTo(name) {
+		return a.AnswersTo(name)
 	}
-	port := a.Text[strings.LastIndexByte(a.Text, ':')+1:]
-	return port != "" && slices.ContainsFunc(args, func(arg string) bool { return strings.HasSuffix(arg, ":"+port) })
+	_, host, ok := a.samePort(name)
+	_, err := netip.ParseAddr(host)
+	return ok && err != nil && host != "" && host != "*"
 }
 
 // samePort returns the bound address and the host of a name, without brackets.

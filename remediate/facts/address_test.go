@@ -89,27 +89,30 @@ func TestIsListen(t *testing.T) {
 	}
 }
 
-func TestNamedIn(t *testing.T) {
-	tests := []struct {
+// A name that was looked up fits by its port; all others as uWSGI writes them.
+func TestMayBe(t *testing.T) {
+	for _, test := range []struct {
 		family  Family
 		address string
-		args    []string
+		name    string
 		want    bool
 	}{
-		{TCP, "127.0.0.1:5000", []string{"uwsgi", "--socket", "127.0.0.1:5000"}, true},
-		{TCP, "127.0.0.1:5000", []string{"uwsgi", "--socket=:5000"}, true},
-		{TCP6, "[::1]:5000", []string{"uwsgi", "-s", "[::1]:5000"}, true},
-		{TCP, "127.0.0.1:5000", []string{"uwsgi", "--socket", ":15000"}, false},
-		{TCP, "127.0.0.1:5000", []string{"uwsgi", "-b", "5000"}, false},
-		{Unix, "/run/app.sock", []string{"uwsgi", "--http-socket", "/run/app.sock"}, true},
-		{Unix, "/run/app.sock", []string{"uwsgi", "--socket=/run/app.sock"}, true},
-		{Unix, "/run/app.sock", []string{"uwsgi", "--socket", "/srv/run/app.sock"}, false},
-		{TCP, "", []string{"uwsgi", ":"}, false},
-		{TCP, "127.0.0.1:5000", nil, false},
-	}
-	for _, test := range tests {
-		if got := (Address{test.family, test.address}).NamedIn(test.args); got != test.want {
-			t.Errorf("%s in %q: %v", test.address, test.args, got)
+		{TCP, "127.0.0.1:5000", "127.0.0.1:5000", true},
+		{TCP, "127.0.0.1:5000", "localhost:5000", true},
+		{TCP, "10.0.0.7:5000", "web1.example.org:5000", true},
+		{TCP, "10.0.0.7:5000", "web1.example.org:15000", false},
+		{TCP, "10.0.0.7:5000", "10.0.0.8:5000", false},
+		{TCP, "10.0.0.7:5000", ":5000", false},
+		{TCP, "0.0.0.0:5000", ":5000", true},
+		{TCP6, "[::1]:5000", "[::1]:5000", true},
+		{TCP, "127.0.0.1:5000", "5000", false},
+		{Unix, "/run/app.sock", "/run/app.sock", true},
+		{Unix, "/run/app.sock", "app.sock", true},
+		{Unix, "/run/app.sock", "/srv/run/app.sock", false},
+		{Unix, "@app", "@app", true},
+	} {
+		if got := (Address{test.family, test.address}).MayBe(test.name); got != test.want {
+			t.Errorf("%s by %s: %v", test.address, test.name, got)
 		}
 	}
 }

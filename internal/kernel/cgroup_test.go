@@ -1,0 +1,49 @@
+package kernel
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+func TestCgroup2(t *testing.T) {
+	dir := t.TempDir()
+	app := filepath.Join(dir, "system.slice", "app.service")
+	if err := os.MkdirAll(app, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(app, "cgroup.procs"), []byte("12\n7\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want, err := inode(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Cgroup2{mount: dir, ids: map[string]uint64{}}
+	for text, id := range map[string]uint64{
+		"0::/system.slice/app.service\n":                                     want,
+		"9:name=systemd:/system.slice/other\n0::/system.slice/app.service\n": want,
+		"0::/system.slice/app.service (deleted)\n":                           want,
+		"0::/system.slice/gone.service\n":                                    0,
+		"0::/\n":                                                             0,
+		"0::/../system.slice/app.service\n":                                  0,
+		"0::/system.slice/../system.slice/app.service\n":                     0,
+		"9:name=systemd:/system.slice/app.service\n":                         0,
+		"": 0,
+		"0::/system.slice/app.service/../../../../../../../../../../../etc\n": 0,
+	} {
+		if got := c.ID(text); got != id {
+			t.Errorf("%q: %d, want %d", text, got, id)
+		}
+	}
+	if pids, err := c.Processes("0::/system.slice/app.service\n"); err != nil || !slices.Equal(pids, []int{12, 7}) {
+		t.Errorf("%v, %v", pids, err)
+	}
+	if pids, err := c.Processes("0::/\n"); err == nil {
+		t.Errorf("of the root: %v", pids)
+	}
+	if id := (&Cgroup2{}).ID("0::/system.slice/app.service\n"); id != 0 {
+		t.Errorf("without a hierarchy: %d", id)
+	}
+}
