@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -200,6 +202,9 @@ func (s *sources) fileEvent(e file.Event) {
 		event = systemd.EventLinesLost
 	case file.Unreadable:
 		event = systemd.EventSourceUnreadable
+		if errors.Is(e.Err, fs.ErrPermission) {
+			words = "is not readable for this service; " + readCure
+		}
 	case file.Polling, file.Unsaved, file.TooMany:
 	default:
 		words = ""
@@ -219,8 +224,12 @@ func (s *sources) fileEvent(e file.Event) {
 	if e.Detail != "" {
 		log = log.Str("detail", e.Detail)
 	}
-	log.Str("source", e.Source).Msgf("%s %s", e.Source, fileEventWords[e.Kind])
+	log.Str("source", e.Source).Msgf("%s %s", e.Source, cmp.Or(words, fileEventWords[e.Kind]))
 }
+
+// readCure is what lets a service without privileges read a log. uWSGI makes its
+// logs with mode 0640, in the group that it runs in (core/logging.c, logto).
+const readCure = "let its group adm read it (chgrp adm), or install the drop-in audit-reads-all.conf"
 
 var fileEventWords = map[file.EventKind]string{
 	file.Rotated:    "was rotated; the old file is read to its end",

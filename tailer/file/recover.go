@@ -1,6 +1,7 @@
 package file
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -174,10 +175,33 @@ func (f *Files) missed(s *source) {
 		return // the event of a birth may come after the file was opened
 	}
 	l.births, l.opened = 0, 0
-	if n -= f.unpackNew(s, "a generation that came and went unseen"); n > 0 {
+	n -= f.unpackNew(s, "a generation that came and went unseen")
+	closed, err := f.closed(s)
+	if n -= closed; closed > 0 && s.delay == 0 { // else that is told already
+		f.event(Event{Kind: Unreadable, Source: s.path, Err: err})
+	}
+	if n > 0 {
 		s.truncations.Add(uint64(n))
 		f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("generations deleted before they could be opened: %d", n)})
 	}
+}
+
+// closed counts the files that a rotation may have left, or the name itself, that
+// are there and cannot be opened: nothing of them is destroyed.
+func (f *Files) closed(s *source) (n int, why error) {
+	for _, path := range s.neighbours() {
+		if isCompressed(path) || path != s.path && !s.mayLeave(filepath.Base(path)) {
+			continue
+		}
+		fd, _, _, err := openFile(path)
+		switch {
+		case err == nil:
+			unix.Close(fd)
+		case !gone(err) && !errors.Is(err, errNotRegular):
+			n, why = n+1, err
+		}
+	}
+	return n, why
 }
 
 // generations finds the unknown generations in a directory and reads them in the
