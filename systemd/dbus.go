@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -272,9 +273,15 @@ type SocketUnit struct {
 }
 
 // SocketUnits lists the socket units that hand their sockets to a service. With
-// an error the list is not whole.
+// an error the list is not whole. Where systemd cannot be reached those that its
+// files name are better than none; that they name none proves nothing.
 func (m *Manager) SocketUnits(ctx context.Context, service string) ([]SocketUnit, error) {
 	p, err := m.properties(ctx, service)
+	if errors.Is(err, ErrNoManager) {
+		if units, _ := socketFiles(os.DirFS("/"), service); len(units) > 0 {
+			return units, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

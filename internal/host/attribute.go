@@ -98,8 +98,8 @@ func (h *Host) ask(ctx context.Context, options *Options, wait *budget, a *attri
 		masters[s.PID] = s.master
 	}
 	for _, s := range a.suspects {
-		if key := uwsgi.ProcessOf(h.identity(s.Process)); !masters[s.PPID] { // a worker says what its master does
-			keys = append(keys, key)
+		if s.master || !masters[s.PPID] { // a worker says what its master does
+			keys = append(keys, uwsgi.ProcessOf(h.identity(s.Process)))
 		}
 		if s.unit != "" && options.SocketUnits != nil && !slices.Contains(services, s.unit) {
 			services = append(services, s.unit)
@@ -108,7 +108,7 @@ func (h *Host) ask(ctx context.Context, options *Options, wait *budget, a *attri
 	wait.wait(ctx, l.claims.Start(keys), l.activated.Start(services))
 	for i := range a.suspects {
 		s := &a.suspects[i]
-		if masters[s.PPID] {
+		if !s.master && masters[s.PPID] {
 			continue
 		}
 		if answer := l.claims.Get(uwsgi.ProcessOf(h.identity(s.Process))); answer.Within(fileAge) {
@@ -140,11 +140,15 @@ func (a *attribution) owner(l kernel.Listener, netns uint64) (s *suspect, why st
 	named := fits(func(s *suspect) bool { return s.names(bound) })
 	switch {
 	case l.Family == kernel.Unix || l.Cgroup == a.init && a.init != 0:
-		if held := fits(func(s *suspect) bool { return s.activated(bound) }); len(held) > 0 {
+		if held := fits(func(s *suspect) bool { return s.activated(bound) }); len(held) > 0 && l.UID <= 0 {
 			return a.only(held, named, "systemd made it for %s")
 		}
-		if l.Family == kernel.Unix {
+		dark := slices.IndexFunc(named, func(s *suspect) bool { return s.unitsErr != nil })
+		switch {
+		case l.Family == kernel.Unix:
 			return a.unixOwner(l, named)
+		case dark >= 0:
+			return nil, fmt.Sprintf("systemd made it, and whether for %s is not known: %v", named[dark].unit, named[dark].unitsErr)
 		}
 	case l.Cgroup == 0:
 		if len(named) > 0 {

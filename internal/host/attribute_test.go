@@ -83,6 +83,7 @@ func TestAttribution(t *testing.T) {
 		{"systemd's, and its unit says so", activated, []suspect{but(uwsgiIn(10, 1, appGroup), unit("127.0.0.1:5000")), appWorker}, 10, ""},
 		{"systemd's, and nobody's unit", activated, []suspect{but(app, unit("127.0.0.1:5001"))}, 0, "uWSGI 10 names it, but it was made in another cgroup"},
 		{"systemd's, for two masters of which one names it", activated, []suspect{but(app, unit("127.0.0.1:5000")), but(uwsgiIn(12, 1, appGroup), unit("127.0.0.1:5000"))}, 10, ""},
+		{"systemd's, who cannot be asked", activated, []suspect{but(app, func(s *suspect) { s.unitsErr = errors.New("no bus") })}, 0, "systemd made it, and whether for 100.service is not known: no bus"},
 		{"a path of systemd's", rootPath, []suspect{but(uwsgiIn(10, 1, appGroup), unit("/run/app.sock"))}, 10, ""},
 		{"a path of its user", path, []suspect{uwsgiIn(10, 1, appGroup, "/run/app.sock")}, 10, ""},
 		{"a path of another user", path, []suspect{but(uwsgiIn(10, 1, appGroup, "/run/app.sock"), user(1000))}, 0, "uWSGI 10 names it, but runs as another user (1000) than who made it (33)"},

@@ -141,11 +141,24 @@ func Named(pid int, names []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if slices.Contains(names, string(bytes.TrimSuffix(comm, []byte("\n")))) {
+	name := string(bytes.TrimSuffix(comm, []byte("\n")))
+	if slices.Contains(names, name) {
 		return true, nil
 	}
-	exe := Executable(pid)
-	return exe != "" && slices.Contains(names, filepath.Base(exe)), nil
+	if exe := Executable(pid); exe != "" {
+		return slices.Contains(names, filepath.Base(exe)), nil
+	}
+	return alternative(name, names), nil
+}
+
+// alternative reports whether a comm is one of names as Debian's alternatives
+// have it, uwsgi_python3 or uwsgi_rack-ruby3.1: a link to the very same
+// executable, of which others see nothing else.
+func alternative(comm string, names []string) bool {
+	name, language, ok := strings.Cut(comm, "_")
+	return ok && slices.Contains(names, name) && slices.ContainsFunc(
+		[]string{"python", "psgi", "rack", "php", "lua", "jvm", "jwsgi", "ring", "servlet", "mono"},
+		func(prefix string) bool { return strings.HasPrefix(language, prefix) })
 }
 
 // Executable is the path of a process' executable, "" for a kernel thread and

@@ -122,3 +122,14 @@ func TestCounters(t *testing.T) {
 		t.Errorf("cut short: got %d, want 0", got)
 	}
 }
+
+func TestAlternative(t *testing.T) {
+	for comm, want := range map[string]bool{
+		"uwsgi_python3": true, "uwsgi_rack-ruby": true, "uwsgi_psgi": true,
+		"uwsgi_exporter": false, "uwsgi": false, "uwsgi_": false, "nginx_python3": false, "_python3": false,
+	} {
+		if alternative(comm, []string{"uwsgi", "uwsgi-core"}) != want {
+			t.Errorf("%s: %v", comm, !want)
+		}
+	}
+}
