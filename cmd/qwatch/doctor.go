@@ -11,7 +11,6 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/internal/text"
-	"qwatch/remediate"
 	"qwatch/remediate/diagnose"
 	"qwatch/remediate/facts"
 )
@@ -35,12 +34,18 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 			options := h.options(cfg)
 			options.AssumeRights = false
 			h.Configure(options)
+			var same []string
+			if cmd.Flags().Changed("config") {
+				same = []string{"-c", *path}
+			}
+			audit := lookAsAudit(cmd.Context(), same...)
 			survey, err := newSurvey(cmd.Context(), h, cfg.Policy)
 			if err != nil {
 				return err
 			}
 			journal := slices.ContainsFunc(cfg.Sources, func(src config.Source) bool { return len(src.Journal) > 0 })
-			report := survey.report(journal)
+			report := doctorReport{Report: survey.report(journal), Unreadable: unreadable(cfg)}
+			report.Audit = compare(report.Report, <-audit)
 			if *asJSON {
 				err = json.NewEncoder(e.stdout).Encode(report)
 			} else {
@@ -55,7 +60,7 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 	return cmd
 }
 
-func printReport(w io.Writer, c remediate.Report) error {
+func printReport(w io.Writer, c doctorReport) error {
 	var b strings.Builder
 	for _, p := range c.Problems {
 		fmt.Fprintf(&b, "! %s\n", p)
@@ -93,7 +98,7 @@ func printReport(w io.Writer, c remediate.Report) error {
 		}
 		fmt.Fprintf(&b, "  %s, %s, %s\n", owner, s.Family, text.Plural(s.Workers, "worker", "workers"))
 		if s.Overflows != nil && *s.Overflows > 0 {
-			fmt.Fprintf(&b, "  %s found its queue full since it was made\n", text.Plural(int(*s.Overflows), "connection has", "connections have"))
+			fmt.Fprintf(&b, "  at least %s found its queue full since it was made\n", text.Plural(int(*s.Overflows), "connection has", "connections have"))
 		}
 		fmt.Fprintf(&b, "  the limit is set by %s", bindingWords[s.Binds])
 		if s.Configured != nil {
@@ -121,6 +126,12 @@ func printReport(w io.Writer, c remediate.Report) error {
 	b.WriteByte('\n')
 	for _, u := range c.Unseen {
 		fmt.Fprintf(&b, "not seen: %s\n", u)
+	}
+	for _, path := range c.Unreadable {
+		fmt.Fprintf(&b, "not readable: %s\n", text.Line(path))
+	}
+	if c.Audit != nil {
+		b.WriteString(c.Audit.String())
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
