@@ -100,7 +100,7 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 			t.id, t.samples = s.ID, nil
 		}
 	}
-	t.looked = now
+	t.looked, t.postponed = now, false
 	if !t.Open() {
 		return t.lookAgain(samples, now)
 	}
@@ -132,7 +132,6 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 
 // mustWait reports whether the queue may yet be full again.
 func (t *Trial) mustWait(now trend, at time.Time) bool {
-	t.postponed = false
 	switch {
 	case now.grows() && !at.Before(t.until):
 		// Measured anew each time: a slope of an hour ago says nothing.
@@ -173,7 +172,7 @@ func (t *Trial) add(samples []facts.Sample, since time.Time) {
 		switch {
 		case s.At.Before(since) || len(t.samples) >= keepSamples:
 		case s.ID == t.id:
-			if n := len(t.samples); n == 0 || t.samples[n-1].ID != t.id || s.At.After(t.samples[n-1].At) {
+			if n := len(t.samples); n == 0 || t.samples[n-1].ID != t.id || t.news(s, t.samples[n-1]) {
 				t.samples = append(t.samples, s)
 			}
 		case s.ID.NetNS == t.id.NetNS && facts.HalfFull(s.Length, s.Limit) && !busy:
@@ -182,7 +181,18 @@ func (t *Trial) add(samples []facts.Sample, since time.Time) {
 	}
 }
 
-// keepSamples bounds what a trial holds: five minutes of five a second.
+// news reports whether a sample says more than the one before. The probe may look
+// a hundred times a second, and a trend is measured between any two.
+func (t *Trial) news(s, before facts.Sample) bool {
+	apart := watchEvery / 2
+	if s.At.Sub(t.begun) > WatchTime {
+		apart = waitEvery / 2
+	}
+	return s.At.Sub(before.At) >= apart || s.At.After(before.At) && s.Full()
+}
+
+// keepSamples bounds what a trial holds: five minutes of four a second, and those
+// that end it.
 const keepSamples = 1500
 
 // own are the samples of the socket itself.

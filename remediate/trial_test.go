@@ -171,3 +171,46 @@ func TestTrialUnseen(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A probe that looks a hundred times a second does not fill a trial up, and what
+// it sees after minutes counts as well.
+func TestTrialWithManySamples(t *testing.T) {
+	p := wholePlan()
+	trial := NewTrial(p, now)
+	const pace, full = 10 * time.Millisecond, 4 * time.Minute
+	for at := now; !trial.Over(at); at = at.Add(pace) {
+		s := p.Socket
+		s.Limit, s.Length = 1024, 100+int(2*at.Sub(now).Seconds())
+		if at.Sub(now) >= full {
+			s.Length = 1025
+		}
+		j, ok := trial.Judge(facts.Snapshot{At: at, Sockets: []facts.Socket{s}}, []facts.Sample{{ID: s.ID, At: at, Length: s.Length, Limit: s.Limit}}, at)
+		if n := len(trial.own()); n > keepSamples*9/10 {
+			t.Fatalf("%d samples after %s", n, at.Sub(now))
+		}
+		if ok {
+			if took := at.Sub(now); j.Result != NoEffect || took != full {
+				t.Errorf("%s after %s: %s", j.Result, took, j.Why)
+			}
+			return
+		}
+	}
+	t.Error("no verdict")
+}
+
+// What is put off is told of with the look that has put it off, and no more.
+func TestTrialIsPutOffOnce(t *testing.T) {
+	p := wholePlan()
+	trial := NewTrial(p, now)
+	s, at := p.Socket, now
+	for s.Limit = 1024; !trial.Postponed(); at = trial.Next() {
+		if s.Length = 200 + int(20*at.Sub(now).Seconds()); trial.Over(at) {
+			t.Fatal("it is not put off")
+		}
+		trial.Judge(facts.Snapshot{At: at, Sockets: []facts.Socket{s}}, []facts.Sample{{ID: s.ID, At: at, Length: s.Length, Limit: s.Limit}}, at)
+	}
+	s.ID.Inode++ // bound anew: nothing is known of its trend
+	if _, said := trial.Judge(facts.Snapshot{At: at, Sockets: []facts.Socket{s}}, nil, at); said || trial.Postponed() {
+		t.Errorf("said %v, put off again %v", said, trial.Postponed())
+	}
+}
