@@ -138,6 +138,9 @@ type Done struct {
 	Err error
 }
 
+// ErrUnjudged is the error of a plan of which no verdict can be said.
+var ErrUnjudged = errors.New("what was done could not be judged: its queue could not be seen for long enough")
+
 // Errors of what was not begun, since another qwatch was faster.
 var (
 	ErrOvertaken  = errors.New("nothing was done: another qwatch acted on this socket in the meantime")
@@ -343,14 +346,19 @@ func (r Runner) judge(ctx context.Context, done ...*Done) {
 			d.Err = err
 			if err == nil {
 				var said bool
-				if d.Judgement, said = t.Judge(snapshot, samples, now); !said {
+				d.Judgement, said = t.Judge(snapshot, samples, now)
+				switch {
+				case said:
+					if err := r.Trail.Append(EventOfJudgement(d.Plan, d.Judgement, now)); err != nil {
+						d.Err = fmt.Errorf("the judgement could not be recorded: %w", err)
+					}
+				case t.Over(now):
+					d.Err = ErrUnjudged
+				default:
 					if t.Postponed() {
 						r.Waits(d.Plan, t.Outlook())
 					}
 					continue
-				}
-				if err := r.Trail.Append(EventOfJudgement(d.Plan, d.Judgement, now)); err != nil {
-					d.Err = fmt.Errorf("the judgement could not be recorded: %w", err)
 				}
 			}
 			r.Judged(*d)

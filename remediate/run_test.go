@@ -314,6 +314,23 @@ func TestRunnerEnds(t *testing.T) {
 	})
 }
 
+// unsampled is a host that no longer shows the queue by itself.
+type unsampled struct{ *watched }
+
+func (unsampled) Sample(context.Context) ([]facts.Sample, error) { return nil, nil }
+
+// A queue that is not seen is not called fixed, and nobody waits for ever.
+func TestRunnerSeesNoQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		trail, host := &memory{}, &watched{fakeHost: newFakeHost()}
+		begin := time.Now()
+		done := quietly(Acting{host, trail}, trail, unsampled{host}).Run(t.Context(), []Plan{wholePlan()})[0]
+		if took := time.Since(begin); took > JudgeWithin+time.Minute || !errors.Is(done.Err, ErrUnjudged) || done.Judgement.Result != "" {
+			t.Errorf("%+v after %v", done, took)
+		}
+	})
+}
+
 // One interrupted action that cannot be recorded does not hold up the others.
 func TestRecoverGoesOn(t *testing.T) {
 	set, raise := past(2*time.Second, "inc-1.1", "sysctl", Started), past(time.Second, "inc-1.2", "relisten", Started)

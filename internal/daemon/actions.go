@@ -175,7 +175,7 @@ func (c *core) tryAll(samples []facts.Sample, now time.Time) {
 		}
 		switch {
 		case t.Over(now) && t.Open():
-			c.report.log.Warn().Str("plan", t.Plan.ID).Str("socket", t.Plan.Name).Msgf("what was done about %s could not be judged: the host could not be seen for long enough", t.Plan.Name)
+			c.report.log.Warn().Str("plan", t.Plan.ID).Str("socket", t.Plan.Name).Msg(remediate.ErrUnjudged.Error())
 			fallthrough
 		case t.Over(now), said && j.Result != remediate.Fixed:
 			delete(a.trials, subject)
