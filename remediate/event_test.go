@@ -37,3 +37,15 @@ func TestEventOf(t *testing.T) {
 		t.Errorf("time in %s", zone)
 	}
 }
+
+func TestEventOfJudgement(t *testing.T) {
+	e := EventOfJudgement(wholePlan(), Judgement{Result: Fixed, Limit: 1024, Why: "it helps"}, now)
+	from, to := 128, 1024
+	want := Event{
+		Time: now, Plan: "inc-1.1", Incident: "inc-1", Socket: "127.0.0.1:5000", PID: 1234, Start: 99, Unit: "app.service", Inode: 77,
+		Action: "judge", Target: "127.0.0.1:5000", From: &from, To: &to, Result: Fixed, Why: "it helps",
+	}
+	if diff := cmp.Diff(want, e); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}

@@ -1,6 +1,7 @@
 package remediate
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -72,7 +73,7 @@ func (p Plan) successor(now facts.Snapshot) (s facts.Socket, ok bool) {
 func EventOfJudgement(p Plan, j Judgement, at time.Time) Event {
 	return Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
-		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Inode: p.Socket.ID.Inode,
+		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Unit: cmp.Or(p.Socket.Master.Unit.Value, p.Unit), Inode: p.Socket.ID.Inode,
 		Action: actionJudge, Target: p.Name, From: &p.Socket.Limit, To: &j.Limit,
 		DryRun: p.DryRun, Result: j.Result, Slope: j.Slope, Why: j.Why,
 	}
