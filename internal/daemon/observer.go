@@ -44,7 +44,7 @@ type observer struct {
 	mu    sync.Mutex
 	whole bool // a snapshot is wanted too
 
-	known map[facts.SocketID]bool // the sockets of the newest snapshot
+	known map[facts.SocketID]bool // the sockets that the newest snapshot shows, or has left out
 	blind bool                    // the newest snapshot that was tried failed
 }
 
@@ -100,6 +100,11 @@ func (o *observer) look(ctx context.Context, whole bool) observation {
 			seen.snapshot = &snapshot
 			o.known = make(map[facts.SocketID]bool, len(snapshot.Sockets))
 			for _, s := range snapshot.Sockets {
+				o.known[s.ID] = true
+			}
+			// Of one user's sockets a snapshot shows so many at most; for the
+			// others it is not to be taken again with each sample.
+			for _, s := range seen.samples {
 				o.known[s.ID] = true
 			}
 		}

@@ -324,3 +324,32 @@ func TestSilenceAtTheEnd(t *testing.T) {
 		b.wantMessages("the host has not answered", 0)
 	})
 }
+
+// leaving is a host whose snapshots leave sockets out, as where one user has too
+// many.
+type leaving struct {
+	*fakeHost
+	looks int
+}
+
+func (l *leaving) Observe(ctx context.Context) (facts.Snapshot, error) {
+	l.looks++
+	f, err := l.fakeHost.Observe(ctx)
+	f.Sockets = f.Sockets[:1]
+	return f, err
+}
+
+func TestWhatASnapshotLeavesOut(t *testing.T) {
+	h := &leaving{fakeHost: &fakeHost{sockets: []facts.Socket{socketAt(1, address, 0), socketAt(2, "127.0.0.1:5001", 0)}}}
+	o := newObserver(h, &trail.Trail{})
+	for range 5 {
+		o.look(t.Context(), false)
+	}
+	if h.looks != 1 {
+		t.Errorf("the whole host was looked at %d times", h.looks)
+	}
+	h.sockets = append(h.sockets, socketAt(3, "127.0.0.1:5002", 0))
+	if seen := o.look(t.Context(), false); seen.snapshot == nil {
+		t.Error("a new socket is not looked at")
+	}
+}
