@@ -156,7 +156,7 @@ func (c *core) enter(f found, h matcher.Hit, now time.Time) (opened bool) {
 		return true
 	case matcher.Updated:
 		oc := c.open[incident.ID]
-		oc.incident, oc.found = incident, f
+		oc.incident, oc.found, oc.uid = incident, f, uid // whether it is a stranger's may be seen by now
 	}
 	return false
 }

@@ -140,6 +140,31 @@ func TestStrangersHaveNoTurn(t *testing.T) {
 	}
 }
 
+// A uWSGI of which it could not be seen at first whether qwatch acts on it is no
+// stranger's for good.
+func TestNoStrangerAnyMore(t *testing.T) {
+	h := newCrowd(0)
+	s := &h.snapshot.Sockets[0]
+	s.Untrusted = facts.Unknown[string]("systemd has not answered yet")
+	c := newCore(h, func(*config.Config) remediate.Actor { return refused{} }, &trail.Trail{}, zerolog.Nop())
+	cfg := config.Default()
+	cfg.Policy.DryRun, cfg.Group.Threshold = false, 1
+	c.configure(cfg)
+	for _, untrusted := range []facts.Fact[string]{s.Untrusted, facts.Absent[string]()} {
+		s.Untrusted = untrusted
+		c.newSnapshot(must(h.Observe(t.Context())))
+		c.enter(found{key: s.Key(), id: s.ID}, matcher.Hit{Socket: s.Name(), Length: 101, Limit: 100, Source: "probe"}, time.Now())
+	}
+	for _, oc := range c.open {
+		if oc.uid != 33 {
+			t.Errorf("it counts as user %d's", oc.uid)
+		}
+	}
+	if len(c.open) != 1 {
+		t.Errorf("%d incidents", len(c.open))
+	}
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
