@@ -1,6 +1,7 @@
 package remediate
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -31,7 +32,7 @@ func PlanStart(p Policy, f facts.Snapshot, r Refusal, h History, now time.Time) 
 	case facts.RunsOthers(r.Unit):
 		return d.say(Refuse, CodeUntrusted, "%s runs what others tell it, and qwatch does not start it for their uWSGI", r.Unit)
 	case !seen:
-		return d.say(Refuse, codePowerless, "%s would not start, and what somaxconn is could not be read", r.Unit)
+		return d.say(Refuse, codePowerless, "%s would not start, and what somaxconn is could not be read", cmp.Or(r.Unit, "uWSGI"))
 	case !known:
 		d.Advice = []string{"set net.core.somaxconn to at least the listen of that uWSGI (sysctl -w, and a file in /etc/sysctl.d), and start it"}
 		return d.say(Refuse, CodeNotFound, "uWSGI would not start, its listen is over somaxconn %d; qwatch leaves it: %v", live, r.Listen.Unseen())

@@ -64,3 +64,10 @@ func TestRevive(t *testing.T) {
 		})
 	}
 }
+
+func TestReviveOfNoUnit(t *testing.T) {
+	got := PlanStart(Policy{}, facts.Snapshot{At: now}, Refusal{}, nil, now).Reason
+	if want := "uWSGI would not start, and what somaxconn is could not be read"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
