@@ -26,8 +26,10 @@ func (a *Applier) order(ctx context.Context, master int, r remediate.Reload) (ho
 		switch {
 		case a.units == nil:
 			return how, errNoUnits
-		case p.Unit.State != facts.StateKnown:
+		case p.Unit.IsAbsent():
 			return how, fmt.Errorf("uWSGI %d belongs to no systemd unit", p.PID)
+		case p.Unit.State != facts.StateKnown:
+			return how, fmt.Errorf("it is not known to which systemd unit uWSGI %d belongs: %s", p.PID, p.Unit.Unseen())
 		}
 		return how, a.units.Reload(ctx, p.Unit.Value)
 	case remediate.MethodSignal:
