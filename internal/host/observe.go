@@ -53,7 +53,10 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 	of, left := make(map[int]int), make(map[int]int) // sockets by user
 	for _, v := range views {
 		for _, socket := range h.sockets(v) {
-			uid := socket.Master.UID.Value
+			uid, known := socket.Master.UID.Get()
+			if !known {
+				uid = -1 // and not root
+			}
 			if of[uid]++; uid != 0 && of[uid] > maxSocketsOf {
 				left[uid]++
 				continue
