@@ -172,12 +172,12 @@ func TestTrialUnseen(t *testing.T) {
 	}
 }
 
-// A probe that looks a hundred times a second does not fill a trial up, and what
+// A probe that looks twenty times a second does not fill a trial up, and what
 // it sees after minutes counts as well.
 func TestTrialWithManySamples(t *testing.T) {
 	p := wholePlan()
 	trial := NewTrial(p, now)
-	const pace, full = 10 * time.Millisecond, 4 * time.Minute
+	const pace, full = 50 * time.Millisecond, 4 * time.Minute
 	for at := now; !trial.Over(at); at = at.Add(pace) {
 		s := p.Socket
 		s.Limit, s.Length = 1024, 100+int(2*at.Sub(now).Seconds())
