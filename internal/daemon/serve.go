@@ -105,14 +105,19 @@ func (d *Daemon) serveStatus(ctx context.Context, path string) error {
 }
 
 // listenUnix listens at path in place of a socket that a dead daemon left; a
-// living one keeps it.
+// living one keeps it, also where so many knock that it takes no more just now
+// (connect(2), EAGAIN).
 func listenUnix(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
 		defer c.Close()
 		return nil, fmt.Errorf("%s answers at %s", peer(c), path)
+	case errors.Is(err, unix.EAGAIN):
+		return nil, fmt.Errorf("somebody listens at %s and does not answer", path)
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket != 0 {
 		if err := os.Remove(path); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 )
 
 // get asks as a client that has some patience.
@@ -173,4 +175,27 @@ func TestServiceIsTriedAgain(t *testing.T) {
 		!strings.Contains(log.String(), fmt.Sprintf("metrics: served now at %s", address)) {
 		t.Errorf("%d warnings:\n%s", n, log.String())
 	}
+}
+
+// A socket is taken over only from the dead.
+func TestListenUnix(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "qwatch.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"answers at " + path, "somebody listens at " + path + " and does not answer"} { // the first dial has filled it
+		if l, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, %v, want %s", l, err, want)
+		}
+	}
+	unix.Close(fd)
+	l, err := listenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
 }
