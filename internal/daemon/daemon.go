@@ -215,27 +215,35 @@ func (d *Daemon) watchConfig(ctx context.Context) error {
 // the others go on without it.
 const readyTime = 20 * time.Second
 
-// announce says READY=1 when every source follows, or hangs.
-func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *config.Config, first bool) {
+// await waits for all sources, and for one that hangs not for ever.
+func (d *Daemon) await(ctx context.Context, ready []<-chan struct{}) {
 	patience := time.NewTimer(readyTime)
 	defer patience.Stop()
 	late := 0
 	for _, r := range ready {
 		select {
 		case <-r:
+			continue
 		case <-ctx.Done():
 			return
 		case <-patience.C:
 			patience.Reset(0)
-			select {
-			case <-r:
-			default:
-				late++
-			}
+		}
+		select {
+		case <-r:
+		default:
+			late++
 		}
 	}
 	if late > 0 {
 		d.log.Error().Str(eventField, systemd.EventSourceUnreadable).Msgf("%d of %d sources do not come up within %s; the others are followed", late, len(ready), readyTime)
+	}
+}
+
+// announce says READY=1 when every source follows, or hangs.
+func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *config.Config, first bool) {
+	if d.await(ctx, ready); ctx.Err() != nil {
+		return
 	}
 	d.ready(ctx)
 	mode := map[bool]string{true: "dry run: nothing is changed", false: "acting"}[cfg.Policy.DryRun]

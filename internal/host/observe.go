@@ -121,11 +121,15 @@ func (h *Host) sockets(v view) (sockets []facts.Socket) {
 	return sockets
 }
 
+// maxOwnerless is how many of them a snapshot holds: most are nobody's business,
+// and they only say whether an address is bound at all.
+const maxOwnerless = 4096
+
 // ownerless are the listening sockets that no uWSGI is seen to hold.
 func (h *Host) ownerless(views []view) (found []facts.Address) {
 	for _, v := range views {
 		for _, l := range v.listeners {
-			if _, ok := h.walked.owned[l.Inode]; !ok {
+			if _, ok := h.walked.owned[l.Inode]; !ok && len(found) < maxOwnerless {
 				found = append(found, facts.Address{Family: facts.Family(l.Family), Text: l.Address()})
 			}
 		}

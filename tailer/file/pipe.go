@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -31,15 +32,22 @@ func (p *pipe) close() {
 // openPipe opens a FIFO for reading and writing: so opening it never waits
 // for a writer, and the last writer's end is no end of file.
 func (f *Files) openPipe(path string) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	failed := func(err error) { f.fail(f.source(path), &os.PathError{Op: "open", Path: path, Err: err}) }
+	// Held before it is opened, as in openFile: by now it may be a device.
+	held, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		f.fail(f.source(path), &os.PathError{Op: "open", Path: path, Err: err})
+		failed(err)
 		return
 	}
-	st, err := statFD(fd)
+	defer unix.Close(held)
+	st, err := statFD(held)
 	if err != nil || !st.pipe() {
-		unix.Close(fd)
 		f.agenda.after(gatherTime, func() { f.checkName(path) })
+		return
+	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(held), unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		failed(err)
 		return
 	}
 	s := f.source(path)
