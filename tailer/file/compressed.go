@@ -3,6 +3,7 @@ package file
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -101,6 +102,9 @@ func (f *Files) unpack(p position, s *source, path string) (begin head, err erro
 			if err != nil { // the end, or as far as it can be read
 				if len(text) > 0 {
 					f.emit(s, text, false, stood)
+				}
+				if most := (*bounded.TooMuchError)(nil); errors.As(err, &most) || errors.Is(err, context.DeadlineExceeded) {
+					f.event(Event{Kind: Lost, Source: s.path, Detail: fmt.Sprintf("%s was read no further: %v", path, err)})
 				}
 				return nil
 			}
