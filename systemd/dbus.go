@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+
+	"qwatch/internal/bounded"
 )
 
 const (
@@ -278,7 +279,7 @@ type SocketUnit struct {
 func (m *Manager) SocketUnits(ctx context.Context, service string) ([]SocketUnit, error) {
 	p, err := m.properties(ctx, service)
 	if errors.Is(err, ErrNoManager) {
-		if units, _ := socketFiles(os.DirFS("/"), service); len(units) > 0 {
+		if units, _ := socketFiles(bounded.FS{Size: maxUnitFile, Entries: maxUnitFiles}, service); len(units) > 0 {
 			return units, nil
 		}
 	}

@@ -3,7 +3,6 @@ package systemd
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -101,12 +100,7 @@ func readUnit(root fs.FS, file string) (string, error) {
 	case !info.Mode().IsRegular(): // /dev/null: masked
 		return "", nil
 	}
-	f, err := root.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxUnitFile))
+	text, err := fs.ReadFile(root, file)
 	return string(text), err
 }
 

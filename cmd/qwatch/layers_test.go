@@ -35,7 +35,7 @@ func TestLayers(t *testing.T) {
 		"internal/trail":     {"internal/bounded", "internal/text", "remediate"},
 		"internal/uwsgiconf": {},
 		"matcher":            {"internal/jsonscan"},
-		"systemd":            {"internal/text"},
+		"systemd":            {"internal/bounded", "internal/text"},
 		"tailer":             {},
 		"tailer/bulk":        {},
 		"tailer/file":        {"internal/bounded", "tailer"},
@@ -60,6 +60,7 @@ func TestLayers(t *testing.T) {
 		"internal/kernel":  "descriptors of /proc/PID and files of /proc/net, which the kernel alone writes; their text is bounded by kernel.buffer",
 		"internal/apply":   "kernel parameters, for writing",
 		"internal/sysctld": "the io/fs that it is given, which is bounded.FS",
+		"systemd":          "the io/fs that it is given, which is bounded.FS",
 		"tailer/bulk":      "what the user of a scan names, with his own rights: FIFOs and devices too",
 	}
 	looks := []string{"internal/host", "internal/kernel", "internal/lookup", "internal/uwsgi"}
