@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -36,7 +37,11 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 			h.Configure(options)
 			var same []string
 			if cmd.Flags().Changed("config") {
-				same = []string{"-c", *path}
+				abs, err := filepath.Abs(*path)
+				if err != nil {
+					return err
+				}
+				same = []string{"-c", abs}
 			}
 			audit := lookAsAudit(cmd.Context(), same...)
 			survey, err := newSurvey(cmd.Context(), h, cfg.Policy)

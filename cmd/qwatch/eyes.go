@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,7 +101,8 @@ func asAudit(ctx context.Context, args ...string) ([]byte, error) {
 		err = nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(words.Bytes()))
+		said, _, _ := strings.Cut(words.String(), "\n") // the hint is for that command
+		return nil, errors.New(cmp.Or(strings.TrimPrefix(said, "qwatch: error: "), err.Error()))
 	}
 	return out, nil
 }

@@ -1,10 +1,9 @@
 package uwsgi
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"slices"
 
 	"qwatch/internal/kernel"
 	"qwatch/internal/uwsgiconf"
@@ -46,38 +45,14 @@ func ClaimOf(p Process, names []string) Claim {
 }
 
 func claimOf(p Process, names, dirs []string) (c Claim) {
-	args, err := kernel.Args(p.PID)
+	in, _, err := inputOf(p, names) // the environment has more, most often nothing
 	if err != nil {
 		c.Unread = err
 		return c
 	}
-	st, _ := kernel.ReadStat(p.PID)
-	if st.ArgsSize > size(args) || overwritten(args, names, kernel.Executable(p.PID)) {
-		c.Unread = errors.New("its command line is overwritten (procname, setproctitle)")
-		return c
-	}
-	in := uwsgiconf.Input{Args: args, Dirs: dirs}
-	in.Environ, _ = kernel.Environ(p.PID) // which has more, most often none
-	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID)); err == nil {
-		in.Dirs = append(in.Dirs, cwd)
-	}
-	for _, v := range in.Environ {
-		if pwd, ok := strings.CutPrefix(v, "PWD="); ok {
-			in.Dirs = append(in.Dirs, pwd)
-		}
-	}
-	root, err := kernel.OpenRootOf(p.PID)
-	if err != nil && !p.Contained {
-		root, err = kernel.OpenRoot() // as in Running
-	}
-	if err != nil {
-		in.Read = func(string) ([]byte, error) { return nil, err }
-	} else {
-		defer root.Close()
-		in.Read = root.ReadFile
-	}
-	in.Hostname, _ = os.Hostname() // uname(2) does not fail
-	setting, _ := uwsgiconf.Find(in)
+	in.Dirs = append(slices.Clone(dirs), in.Dirs...)
+	root, err := rootOf(p)
+	setting, _ := find(in, root, err)
 	c.Addresses, c.Emperors = uwsgiconf.Sockets(setting.Options), uwsgiconf.Emperors(setting.Options)
 	c.Unread = setting.Unread
 	return c

@@ -55,36 +55,49 @@ func Running(master Process, names []string) facts.Config {
 	case !isMaster:
 		c.ends("it runs without a master process")
 	}
-	args, err := kernel.Args(master.PID)
+	in, noEnviron, err := inputOf(master, names)
 	if err != nil {
 		c.unread(err)
 		return c.Config
 	}
-	st, _ := kernel.ReadStat(master.PID)
-	exe := kernel.Executable(master.PID)
+	c.unread(noEnviron) // any option may stand there, as UWSGI_EXIT_ON_RELOAD
+	root, err := rootOf(master)
+	c.read(in, root, err)
+	return c.Config
+}
+
+// inputOf is how a running uWSGI was started. noEnviron says why its environment
+// is not known, which then is empty.
+func inputOf(p Process, names []string) (in uwsgiconf.Input, noEnviron, err error) {
+	args, err := kernel.Args(p.PID)
+	if err != nil {
+		return in, nil, err
+	}
+	st, _ := kernel.ReadStat(p.PID)
+	exe := kernel.Executable(p.PID)
 	if st.ArgsSize > size(args) || overwritten(args, names, exe) {
-		c.unread(whyNotItsOwn(args, names, exe))
-		return c.Config
+		return in, nil, whyNotItsOwn(args, names, exe)
 	}
-	in := uwsgiconf.Input{Args: args}
-	in.Environ, err = kernel.Environ(master.PID)
-	if err != nil { // any option may stand there, as UWSGI_EXIT_ON_RELOAD
-		c.unread(kernel.Explain(kernel.ListOpen, "its environment", err))
-	}
-	in.Dirs = startDirs(master.PID, st.PPID, in, names)
-	as, err := kernel.CredentialsOf(master.PID)
+	in.Args = args
+	in.Environ, err = kernel.Environ(p.PID)
+	noEnviron = kernel.Explain(kernel.ListOpen, "its environment", err)
+	in.Dirs = startDirs(p.PID, st.PPID, in, names)
+	return in, noEnviron, nil
+}
+
+// rootOf is the root of a running uWSGI, of which no more is read than it may
+// read itself. Without the right to that root, a uWSGI outside of containers
+// most likely has qwatch's.
+func rootOf(p Process) (kernel.Root, error) {
+	as, err := kernel.CredentialsOf(p.PID)
 	if err != nil {
-		c.unread(err)
-		return c.Config
+		return kernel.Root{}, err
 	}
-	root, err := kernel.OpenRootOf(master.PID)
-	if err != nil && !master.Contained {
-		// Without the right to that, a uWSGI outside of containers most likely
-		// has qwatch's root.
+	root, err := kernel.OpenRootOf(p.PID)
+	if err != nil && !p.Contained {
 		root, err = kernel.OpenRoot()
 	}
-	c.read(in, root.As(as), err)
-	return c.Config
+	return root.As(as), err
 }
 
 // startDirs are the folders in which a process may have been started, from which
@@ -196,8 +209,9 @@ func (cmd Command) credentials() (c kernel.Credentials, err error) {
 	return c, err
 }
 
-// read follows the configuration. rootErr says why there is no root.
-func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
+// find follows a configuration. rootErr says why there is no root; else it is
+// closed.
+func find(in uwsgiconf.Input, root kernel.Root, rootErr error) (uwsgiconf.Setting, error) {
 	in.Read = root.ReadFile
 	if rootErr != nil {
 		in.Read = func(string) ([]byte, error) { return nil, rootErr }
@@ -205,7 +219,12 @@ func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
 		defer root.Close()
 	}
 	in.Hostname, _ = os.Hostname() // uname(2) does not fail
-	setting, err := uwsgiconf.Find(in)
+	return uwsgiconf.Find(in)
+}
+
+// read follows the configuration.
+func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
+	setting, err := find(in, root, rootErr)
 	if err == nil {
 		c.Listen = facts.Known(facts.Setting{Listen: setting.Listen, At: setting.At})
 	} else {
