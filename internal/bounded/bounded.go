@@ -33,16 +33,9 @@ func (e *TooMuchError) Error() string {
 
 // Open opens a regular file for reading. What is in its place instead is never
 // opened: that could block, or do something (fifo(7), watchdog devices).
-func Open(path string) (*os.File, error) { return open(unix.AT_FDCWD, path, 0) }
-
-// OpenIn is Open of a name in an open folder, and follows no link.
-func OpenIn(dir *os.File, name string) (*os.File, error) {
-	return open(int(dir.Fd()), name, unix.O_NOFOLLOW)
-}
-
-func open(dir int, path string, flags int) (*os.File, error) {
+func Open(path string) (*os.File, error) {
 	failed := func(err error) (*os.File, error) { return nil, &os.PathError{Op: "open", Path: path, Err: err} }
-	at, err := openat(dir, path, unix.O_PATH|unix.O_CLOEXEC|flags)
+	at, err := open(path, unix.O_PATH|unix.O_CLOEXEC)
 	if err != nil {
 		return failed(err)
 	}
@@ -65,12 +58,12 @@ func Reopen(at int) (fd int, err error) {
 		return -1, ErrNotRegular
 	}
 	// O_NONBLOCK: a lease on the file must not make anybody wait (fcntl(2)).
-	return openat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC)
+	return open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC)
 }
 
-func openat(dir int, path string, flags int) (int, error) {
+func open(path string, flags int) (int, error) {
 	for {
-		fd, err := unix.Openat(dir, path, flags, 0)
+		fd, err := unix.Open(path, flags, 0)
 		if err != unix.EINTR {
 			return fd, err
 		}
