@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,6 +59,11 @@ func lookAsAudit(ctx context.Context, config ...string) <-chan *doctorReport {
 		return answer
 	}
 	go func() {
+		// The end of the thread that starts the other process kills that
+		// (prctl(2), PR_SET_PDEATHSIG), and Go ends those that could not come back
+		// from another network namespace.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		ctx, cancel := context.WithTimeout(ctx, auditWait)
 		defer cancel()
 		var r doctorReport
