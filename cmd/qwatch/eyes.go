@@ -20,6 +20,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/bounded"
 	"qwatch/internal/config"
 	"qwatch/internal/text"
 	"qwatch/remediate"
@@ -168,16 +169,17 @@ func (v *auditView) String() string {
 }
 
 // unreadable lists the log files of the configuration that this process may not
-// read. It opens none.
+// read. It opens none, and looks through no folder without an end.
 func unreadable(cfg *config.Config) []string {
 	list := []string{}
 	for _, src := range cfg.Sources {
 		for _, glob := range src.Files {
-			found, err := doublestar.FilepathGlob(glob, doublestar.WithFailOnIOErrors())
-			if errors.Is(err, fs.ErrPermission) {
+			found, err := doublestar.Glob(bounded.FS{Entries: maxLogs}, strings.TrimPrefix(glob, "/"), doublestar.WithFailOnIOErrors())
+			if err != nil {
 				list = append(list, fmt.Sprintf("%s: %v", glob, err))
 			}
 			for _, path := range found[:min(len(found), maxLogs)] {
+				path = "/" + path
 				if err := unix.Access(path, unix.R_OK); errors.Is(err, fs.ErrPermission) {
 					list = append(list, path)
 				}

@@ -16,7 +16,7 @@ import (
 // namespaces and /proc/sys, and what decides knows no operating system.
 func TestLayers(t *testing.T) {
 	may := map[string][]string{
-		"cmd/qwatch":         {"internal/apply", "internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
+		"cmd/qwatch":         {"internal/apply", "internal/bounded", "internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
 		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer", "tailer/file", "tailer/journal"},
 		"internal/host":      {"internal/bounded", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate/facts", "systemd"},
 		"internal/apply":     {"internal/bounded", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate", "remediate/facts"},
