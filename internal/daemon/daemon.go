@@ -236,7 +236,7 @@ func (d *Daemon) await(ctx context.Context, ready []<-chan struct{}) {
 		}
 	}
 	if late > 0 {
-		d.log.Error().Str(eventField, systemd.EventSourceUnreadable).Msgf("%d of %d sources do not come up within %s; the others are followed", late, len(ready), readyTime)
+		d.log.Error().Str(eventField, systemd.EventSourceUnreadable).Msgf("%d of %s not come up within %s; the others are followed", late, text.Plural(len(ready), "source has", "sources have"), readyTime)
 	}
 }
 

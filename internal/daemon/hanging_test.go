@@ -75,7 +75,7 @@ func TestReadyWithoutHangingSource(t *testing.T) {
 		close(up)
 		began := time.Now()
 		d.await(ctx, []<-chan struct{}{make(chan struct{}), up, make(chan struct{})})
-		if took := time.Since(began); took != readyTime || !strings.Contains(log.String(), "2 of 3 sources do not come up within 20s") {
+		if took := time.Since(began); took != readyTime || !strings.Contains(log.String(), "2 of 3 sources have not come up within 20s") {
 			t.Errorf("%s: %s", took, log.String())
 		}
 	})
