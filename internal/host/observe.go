@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,22 +49,8 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 		HiddenOwners:     h.walked.hidden,
 	}
 	settings(&s, options)
-	of, left := make(map[int]int), make(map[int]int) // sockets by user
 	for _, v := range views {
-		for _, socket := range h.sockets(v) {
-			uid, known := socket.Master.UID.Get()
-			if !known {
-				uid = -1 // and not root
-			}
-			if of[uid]++; uid != 0 && of[uid] > maxSocketsOf {
-				left[uid]++
-				continue
-			}
-			s.Sockets = append(s.Sockets, socket)
-		}
-	}
-	for _, uid := range slices.Sorted(maps.Keys(left)) {
-		note(&s, fmt.Sprintf("%d more sockets of user %d", left[uid], uid), fmt.Errorf("no more than %d of one user are looked at", maxSocketsOf))
+		s.Sockets = append(s.Sockets, h.sockets(v)...)
 	}
 	if s.HiddenOwners != "" {
 		s.Ownerless = h.ownerless(views)
@@ -75,9 +60,6 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 	h.fill(ctx, options, wait, &s)
 	return s, nil
 }
-
-// maxSocketsOf is how many sockets of one user but root are looked at.
-const maxSocketsOf = 1024
 
 // sockets are the sockets of one namespace that a uWSGI holds, by address, as
 // far as that is known without asking.

@@ -22,6 +22,9 @@ import (
 const (
 	maxNetNS   = 128
 	maxNetNSOf = 16
+	// maxSocketsOf is how many sockets of one user but root are looked at, and
+	// sampled.
+	maxSocketsOf = 1024
 )
 
 // walk is what a walk over /proc has found.
@@ -78,12 +81,38 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 		}
 	}
 	h.attribute(ctx, options, wait, &w, views)
+	w.limit()
 	// A zombie has lost its descriptors, whatever right there is.
 	for _, p := range roots(procs, func(p *kernel.Process) bool { return p.Denied != nil && p.State != 'Z' }) {
 		w.hide(kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), p.Denied))
 	}
 	h.walked = w
 	return nil
+}
+
+// limit leaves the sockets out that one user has too many of: the newest.
+func (w *walk) limit() {
+	of := make(map[int][]uint64)
+	for inode, o := range w.owned {
+		if uid := o.master.UID; uid != 0 { // -1 where it is not shown
+			of[uid] = append(of[uid], inode)
+		}
+	}
+	for _, uid := range slices.Sorted(maps.Keys(of)) {
+		inodes := of[uid]
+		if len(inodes) <= maxSocketsOf {
+			continue
+		}
+		slices.Sort(inodes)
+		for _, inode := range inodes[maxSocketsOf:] {
+			delete(w.owned, inode)
+		}
+		who := fmt.Sprintf("user %d", uid)
+		if uid < 0 {
+			who = "users that /proc does not show"
+		}
+		w.hide(fmt.Errorf("%d more sockets of %s: no more than %d of one user are looked at", len(inodes)-maxSocketsOf, who, maxSocketsOf))
+	}
 }
 
 // openNetNS opens the namespaces in which a uWSGI lives and that are not open

@@ -88,3 +88,28 @@ func TestOwners(t *testing.T) {
 		}
 	}
 }
+
+// One user's sockets, however many, leave room for those of others.
+func TestLimit(t *testing.T) {
+	crowd, unknown, root, other := holder(10, 1, 1, nil), holder(20, 1, 1, nil), holder(30, 1, 1, nil), holder(40, 1, 1, nil)
+	crowd.UID, unknown.UID, root.UID, other.UID = 1001, -1, 0, 33
+	w := walk{owned: map[uint64]owner{1_000_000: {master: &other}}}
+	for i := range uint64(maxSocketsOf + 2) {
+		w.owned[i], w.owned[10_000+i], w.owned[20_000+i] = owner{master: &crowd}, owner{master: &unknown}, owner{master: &root}
+	}
+	w.limit()
+	left := map[int]int{}
+	for _, o := range w.owned {
+		left[o.master.PID]++
+	}
+	if diff := cmp.Diff(map[int]int{10: maxSocketsOf, 20: maxSocketsOf, 30: maxSocketsOf + 2, 40: 1}, left); diff != "" {
+		t.Errorf("by process (-want +got)\n%s", diff)
+	}
+	if _, ok := w.owned[0]; !ok {
+		t.Error("the oldest are left out")
+	}
+	want := []string{"2 more sockets of users that /proc does not show: no more than 1024 of one user are looked at", "2 more sockets of user 1001: no more than 1024 of one user are looked at"}
+	if diff := cmp.Diff(want, w.unseen); diff != "" || w.hidden == "" {
+		t.Errorf("hidden %q, (-want +got)\n%s", w.hidden, diff)
+	}
+}
