@@ -140,6 +140,34 @@ func TestStrangersHaveNoTurn(t *testing.T) {
 	}
 }
 
+// Thousands of sockets of strangers leave the record of a real one alone.
+func TestStrangersLeaveTheRecord(t *testing.T) {
+	h := newCrowd(5000)
+	for i := range h.snapshot.Sockets {
+		s := &h.snapshot.Sockets[i]
+		s.Length = 60
+		if i < 5000 {
+			s.Length = 10 * (i % 2)
+			s.Untrusted = facts.Known("it is a user's own")
+		}
+	}
+	h.snapshot.Sockets[1234].Length = 50
+	c := newCore(h, func(*config.Config) remediate.Actor { return refused{} }, &trail.Trail{}, zerolog.Nop())
+	c.configure(config.Default())
+	const looks = 20
+	for range looks {
+		f := must(h.Observe(t.Context()))
+		c.see(t.Context(), observation{begun: time.Now(), samples: must(h.Sample(t.Context())), snapshot: &f})
+	}
+	seen := map[facts.SocketID]int{}
+	for _, s := range c.record.Samples() {
+		seen[s.ID]++
+	}
+	if own, half := seen[h.snapshot.Sockets[5000].ID], seen[h.snapshot.Sockets[1234].ID]; own != looks || half != looks || len(seen) != admitted+1 {
+		t.Errorf("%d samples of the real one, %d of a stranger that is half full, of %d sockets in all", own, half, len(seen))
+	}
+}
+
 // A uWSGI of which it could not be seen at first whether qwatch acts on it is no
 // stranger's for good.
 func TestNoStrangerAnyMore(t *testing.T) {

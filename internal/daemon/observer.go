@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -129,8 +130,9 @@ const (
 // view is the newest that the core knows of the host.
 type view struct {
 	snapshot facts.Snapshot
-	tried    time.Time // when the newest look was begun
-	observed time.Time // when the look that brought snapshot was
+	own      map[facts.SocketID]bool // the sockets in it on which qwatch may act
+	tried    time.Time               // when the newest look was begun
+	observed time.Time               // when the look that brought snapshot was
 	history  remediate.History
 	unread   bool   // the trail could not be read, and history is out of date
 	err      string // why the host cannot be seen, "" where it can
@@ -181,9 +183,6 @@ func (c *core) see(ctx context.Context, seen observation) {
 	}
 	v.tried = seen.begun
 	v.err = c.report.unseen(ctx, seen.err, seen.historyErr)
-	if seen.err == nil {
-		c.record.AddSamples(seen.samples, now)
-	}
 	if v.unread = seen.historyErr != nil; !v.unread {
 		if !slices.EqualFunc(tail(v.history), tail(seen.history), sameEvent) {
 			c.report.refresh()
@@ -195,6 +194,7 @@ func (c *core) see(ctx context.Context, seen observation) {
 		c.newSnapshot(*seen.snapshot)
 	}
 	if seen.err == nil {
+		c.record.AddSamples(c.ownFirst(seen.samples), now)
 		c.queues.count(seen.samples, v.snapshot)
 	}
 	if v.asked.IsZero() {
@@ -231,9 +231,31 @@ func (v *view) answer() {
 	v.waiting = nil
 }
 
+// ownFirst are the samples of the sockets on which qwatch may act, and of so many
+// others as may have hits, those first that are at least half full: whoever makes
+// thousands of sockets shall not drive the record of a real one out.
+func (c *core) ownFirst(samples []facts.Sample) (own []facts.Sample) {
+	var others []facts.Sample
+	for _, s := range samples {
+		if c.view.own[s.ID] {
+			own = append(own, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	sort.SliceStable(others, func(i, j int) bool {
+		a, b := others[i], others[j]
+		return facts.HalfFull(a.Length, a.Limit) && !facts.HalfFull(b.Length, b.Limit)
+	})
+	return append(own, others[:min(len(others), admitted)]...)
+}
+
 // newSnapshot takes a snapshot over.
 func (c *core) newSnapshot(s facts.Snapshot) {
-	c.view.snapshot = s
+	c.view.snapshot, c.view.own = s, make(map[facts.SocketID]bool, len(s.Sockets))
+	for _, socket := range s.Sockets {
+		c.view.own[socket.ID] = c.settings.policy.Distrusts(socket) == ""
+	}
 	c.record.AddSnapshot(s)
 	c.queues.retain(s)
 	for _, loss := range remediate.BootLosses(c.settings.policy, s) {
