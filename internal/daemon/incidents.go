@@ -270,8 +270,11 @@ func (c *core) join(now time.Time) (joined []*openCase) {
 		known[oc.id] = true
 	}
 	for _, sample := range c.record.Since(c.view.tried) {
+		if !sample.Full() || known[sample.ID] {
+			continue
+		}
 		s, ok := c.view.snapshot.Find(sample.ID)
-		if !ok || !sample.Full() || known[s.ID] || c.actions.busy(socketSubject(s.ID), now) || c.settings.policy.Distrusts(s) != "" {
+		if !ok || c.actions.busy(socketSubject(s.ID), now) || c.settings.policy.Distrusts(s) != "" {
 			continue
 		}
 		known[s.ID] = true

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"maps"
-	"slices"
 	"time"
 
 	"qwatch/matcher"
@@ -57,14 +56,25 @@ func (q *queues) retain(s facts.Snapshot) {
 	maps.DeleteFunc(q.drops, func(name string, _ uint64) bool { return !named[name] })
 }
 
+// indexed tells where in a snapshot each socket is: there may be thousands, and
+// as many samples.
+func indexed(s facts.Snapshot) map[facts.SocketID]int {
+	at := make(map[facts.SocketID]int, len(s.Sockets))
+	for i := range s.Sockets {
+		at[s.Sockets[i].ID] = i
+	}
+	return at
+}
+
 // count adds the drops that samples show to those before.
 func (q *queues) count(samples []facts.Sample, s facts.Snapshot) {
+	at := indexed(s)
 	for _, sample := range samples {
-		socket, ok := s.Find(sample.ID)
+		i, ok := at[sample.ID]
 		if _, counted := sample.Drops.Get(); !ok || !counted {
 			continue
 		}
-		name, one := socket.Name(), q.get(sample.ID)
+		name, one := s.Sockets[i].Name(), q.get(sample.ID)
 		q.drops[name] += 0 // that it is there says that it is counted
 		if one.last != nil {
 			q.drops[name] += sample.Overflowed(*one.last).Value.Least
@@ -109,9 +119,10 @@ func (c *core) probeHits(samples []facts.Sample, now time.Time) {
 		h.Socket, h.PID, h.Unit = socket.Name(), socket.Master.PID, socket.Master.Unit.Value
 		c.enter(found{key: socket.Key(), id: socket.ID}, h, now)
 	}
+	at := indexed(c.view.snapshot)
 	for _, s := range samples {
-		i := slices.IndexFunc(c.view.snapshot.Sockets, func(known facts.Socket) bool { return known.ID == s.ID })
-		if i < 0 {
+		i, ok := at[s.ID]
+		if !ok {
 			continue
 		}
 		q := c.queues.get(s.ID)

@@ -304,9 +304,9 @@ const (
 
 // Find returns the socket with this identity.
 func (f Snapshot) Find(id SocketID) (Socket, bool) {
-	for _, s := range f.Sockets {
-		if s.ID == id {
-			return s, true
+	for i := range f.Sockets { // a Socket is large to copy
+		if f.Sockets[i].ID == id {
+			return f.Sockets[i], true
 		}
 	}
 	return Socket{}, false
