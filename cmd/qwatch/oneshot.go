@@ -100,11 +100,11 @@ func printActions(w io.Writer, actions []remediate.Action) {
 func outcome(done []remediate.Done) error {
 	failed := false
 	for _, d := range done {
-		failed = failed || len(d.Outcomes) < len(d.Plan.Actions) ||
+		failed = failed || d.Err != nil || len(d.Outcomes) < len(d.Plan.Actions) ||
 			slices.ContainsFunc(d.Outcomes, func(o remediate.Outcome) bool { return o.Err != nil })
 	}
 	if failed {
-		return &exit{exitFailed, errors.New("not all of it could be done"), "the lines above say what failed and why"}
+		return &exit{exitFailed, errors.New("not all of it could be done, or judged"), "the lines above say what failed and why"}
 	}
 	return nil
 }
