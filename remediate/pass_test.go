@@ -59,6 +59,20 @@ func TestDecidePass(t *testing.T) {
 	if plans = DecidePass(defaults(), []Case{calm}, func() []Case { t.Error("asked"); return nil }, nil, now); len(plans) != 1 {
 		t.Errorf("%+v", plans)
 	}
+	// But for a second after a raise: their records come once a second.
+	raise := Event{Action: actionRelisten, Result: Applied, From: ptr(128), To: ptr(1024)}
+	lowered := Event{Action: actionRelisten, Result: Applied, From: ptr(1024), To: ptr(128)}
+	for _, test := range []struct {
+		event Event
+		ago   time.Duration
+		want  int
+	}{{raise, 900 * time.Millisecond, 3}, {raise, time.Second, 1}, {lowered, 0, 1}} {
+		test.event.Time = now.Add(-test.ago)
+		plans := DecidePass(defaults(), []Case{calm}, func() []Case { return cases[1:] }, History{test.event}, now)
+		if len(plans) != test.want || test.want > 1 && plans[2].Verdict != Act {
+			t.Errorf("%v after %+v: %d plans, want %d", test.ago, test.event, len(plans), test.want)
+		}
+	}
 	reloads := func(p Policy, cases []Case) (units []string) {
 		for _, plan := range DecidePass(p, cases, none, nil, now) {
 			for _, a := range plan.Actions {

@@ -544,8 +544,8 @@ func TestVerdictBesideAProbe(t *testing.T) {
 	}
 }
 
-// What overflows together is raised together, below the threshold too; what is
-// not full is left alone.
+// What overflows together is raised together, below the threshold too, and also
+// where a place was free just now; what was not full is left alone.
 func TestRaisedTogether(t *testing.T) {
 	fake := &fakeHost{}
 	for i := range 31 {
@@ -553,7 +553,9 @@ func TestRaisedTogether(t *testing.T) {
 	}
 	fake.sockets[30].Length = 128
 	onBench(t, fake, nil, func(b *bench) {
-		b.hear(3, address)
+		b.hear(2, address)
+		b.fake.set(func(h *fakeHost) { h.sockets[29].Length = 128 })
+		b.hear(1, address)
 		if n := b.fake.did("listen"); n != 30 || b.fake.sockets[30].Limit != 128 {
 			t.Errorf("%d were raised: %s", n, b.fake)
 		}

@@ -17,6 +17,9 @@ import (
 const (
 	// evidenceSpan is how far back samples count as evidence.
 	evidenceSpan = 15 * time.Second
+	// joinSpan is how long ago a queue may have been full that joins a raise:
+	// TCP's clients try again after a second (TCP_TIMEOUT_INIT).
+	joinSpan = 2 * time.Second
 	// admitted is how many sockets of one user may have hits at a time.
 	admitted = 64
 	// strangers is the user of all uWSGIs that qwatch only looks at: together
@@ -262,25 +265,31 @@ func inTurn(open []*openCase, raises map[int]int) []*openCase {
 	return open
 }
 
-// join opens an incident for each socket that the newest look shows full and that
-// has none: what overflows with others is raised with them.
+// join opens an incident for each socket without one that the newest look shows
+// full, or not much less than it was a moment ago: what overflows with others is
+// raised with them. A worker that takes a connection makes a place, until a client
+// that was turned away tries again.
 func (c *core) join(now time.Time) (joined []*openCase) {
 	known := map[facts.SocketID]bool{}
 	for _, oc := range c.open {
 		known[oc.id] = true
 	}
 	for _, sample := range c.record.Since(c.view.tried) {
-		if !sample.Full() || known[sample.ID] {
+		if known[sample.ID] || !facts.HalfFull(sample.Length, sample.Limit) {
 			continue
 		}
 		s, ok := c.view.snapshot.Find(sample.ID)
 		if !ok || c.actions.busy(socketSubject(s.ID), now) || c.settings.policy.Distrusts(s) != "" {
 			continue
 		}
+		e := c.weigh(s, now.Add(-joinSpan), now)
+		if !e.Corroborates() {
+			continue
+		}
 		known[s.ID] = true
 		q := c.queues.get(s.ID)
 		q.silent = nil
-		hit := matcher.Hit{FD: -1, Length: sample.Length, Limit: sample.Limit, Source: "probe", Socket: s.Name(), PID: s.Master.PID, Unit: s.Master.Unit.Value}
+		hit := matcher.Hit{FD: -1, Length: max(e.Peak, e.Limit+1), Limit: e.Limit, Source: "probe", Socket: s.Name(), PID: s.Master.PID, Unit: s.Master.Unit.Value}
 		c.enter(found{key: s.Key(), id: s.ID, joins: true}, hit, now)
 		for _, oc := range c.open {
 			if oc.id == s.ID {
@@ -293,18 +302,23 @@ func (c *core) join(now time.Time) (joined []*openCase) {
 	return joined
 }
 
-// evidence is what the kernel shows of the incident's socket; nothing where
+// evidence is what the kernel showed of the socket of an incident; nothing where
 // there is none.
 func (c *core) evidence(oc *openCase, now time.Time) facts.Evidence {
 	socket, ok := c.view.snapshot.Find(oc.id)
 	if oc.lost != nil || !ok {
 		return facts.Evidence{}
 	}
-	since := now.Add(-evidenceSpan)
-	if last, ok := c.view.history.LastRaise(socket); ok && last.After(since) && !last.After(now) {
+	return c.weigh(socket, now.Add(-evidenceSpan), now)
+}
+
+// weigh weighs the samples of a socket since then, but for those from before its
+// last raise.
+func (c *core) weigh(s facts.Socket, since, now time.Time) facts.Evidence {
+	if last, ok := c.view.history.LastRaise(s); ok && last.After(since) && !last.After(now) {
 		since = last
 	}
-	return facts.Weigh(socket, c.record.Samples(), since)
+	return facts.Weigh(s, c.record.Samples(), since)
 }
 
 // caseOf is an incident with all that is known of it.

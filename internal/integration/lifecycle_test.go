@@ -128,9 +128,10 @@ func TestNewConfiguration(t *testing.T) {
 					}
 				}
 			}
+			before, _, _ := bytes.Cut(s.text(t), []byte("quiet"))
 			change(bytes.Replace(s.text(t), []byte("quiet"), []byte("quite"), 1))
 			refused := q.waitFor("the new configuration is refused")
-			if text := fmt.Sprint(refused["error"]); !strings.Contains(text, s.file()+":13:1: unknown key \"quite\"") {
+			if text := fmt.Sprint(refused["error"]); !strings.Contains(text, fmt.Sprintf("%s:%d:1: unknown key \"quite\"", s.file(), 1+bytes.Count(before, []byte("\n")))) {
 				t.Errorf("refused: %v", refused)
 			}
 			flood(t, u, 400, 0)

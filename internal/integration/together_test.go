@@ -33,10 +33,13 @@ func TestSixTogether(t *testing.T) {
 	for i := range 6 {
 		apps = append(apps, uwsgi(t, testbed.Options{LogFile: filepath.Join(dir, fmt.Sprintf("app%d.log", i))}))
 	}
-	q := start(t, settings{Source: filepath.Join(dir, "*.log"), Threshold: 3, Probe: "1s"})
 	for _, u := range apps {
 		flood(t, u, 400, 0)
 	}
+	for _, u := range apps {
+		full(t, u)
+	}
+	q := start(t, settings{Source: filepath.Join(dir, "*.log"), Threshold: 3, Probe: "1s"})
 	for _, u := range apps {
 		raised(t, u, 1024)
 	}
