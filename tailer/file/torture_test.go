@@ -198,6 +198,9 @@ var torments = []torment{
 		return nil
 	}},
 	{name: "symlink re-pointed", late: true, turn: func(t *testing.T, path string, round int, reopen func() *os.File) *os.File {
+		if round == 0 { // no link yet: the file would be gone, though its birth may not have been seen
+			must(t, os.Link(path, path+"-first"))
+		}
 		target := fmt.Sprintf("%s-%d", path, round)
 		file, err := os.Create(target)
 		must(t, err)
