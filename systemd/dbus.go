@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	"golang.org/x/sys/unix"
 
 	"qwatch/internal/bounded"
 )
@@ -71,10 +73,22 @@ func (m *Manager) connect(ctx context.Context) (*dbus.Conn, error) {
 	}
 	if err != nil {
 		end()
-		return nil, fmt.Errorf("%w: %w", ErrNoManager, err)
+		return nil, whyNot(err)
 	}
 	m.conn = conn
 	return conn, nil
+}
+
+// whyNot is why the bus could not be reached. One that hangs up while it is told
+// who calls could not look that user up: of the calls that go-systemd makes on
+// the way, whichever comes first fails, and each in its own words.
+func whyNot(err error) error {
+	for _, hungUp := range []error{io.EOF, unix.ECONNRESET, unix.EPIPE} {
+		if errors.Is(err, hungUp) {
+			return fmt.Errorf("%w: the bus hung up, as it does before dbus 1.15 on a user who exists only while a service runs (DynamicUser=)", ErrNoManager)
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrNoManager, err)
 }
 
 // ask reads the properties that a unit has as one of a kind: Unit, which all

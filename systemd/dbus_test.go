@@ -3,12 +3,16 @@ package systemd
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	"golang.org/x/sys/unix"
 )
 
 func TestManagerWithoutBus(t *testing.T) {
@@ -24,6 +28,19 @@ func TestManagerWithoutBus(t *testing.T) {
 		} {
 			if err := ask(); !errors.Is(err, ErrNoManager) || !errors.Is(err, refused) {
 				t.Errorf("%s: %v", name, err)
+			}
+		}
+
+		// Whichever call it is that finds the bus gone, the words are the same.
+		for _, err := range []error{
+			io.EOF, &net.OpError{Op: "write", Net: "unix", Err: os.NewSyscallError("write", unix.EPIPE)},
+			&net.OpError{Op: "read", Net: "unix", Err: os.NewSyscallError("recvmsg", unix.ECONNRESET)},
+		} {
+			m.dial = func(context.Context) (*dbus.Conn, error) { return nil, err }
+			_, got := m.CanReload(t.Context(), "a.service")
+			const want = "systemd cannot be reached over D-Bus: the bus hung up, as it does before dbus 1.15 on a user who exists only while a service runs (DynamicUser=)"
+			if !errors.Is(got, ErrNoManager) || got.Error() != want {
+				t.Errorf("%v: %v", err, got)
 			}
 		}
 
