@@ -118,6 +118,34 @@ func TestAttribution(t *testing.T) {
 		"uWSGI 10 names it, and in a user namespace (PrivateUsers=) users cannot be told apart")
 }
 
+// systemd makes sockets as root and in cgroups that are no service's; without
+// both it is not known who has made one.
+func TestMadeItself(t *testing.T) {
+	text, err := kernel.CgroupOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cgroups := kernel.OpenCgroup2()
+	master, own := &kernel.Process{Cgroup: text}, cgroups.ID(text)
+	for _, c := range []struct {
+		name     string
+		l        kernel.Listener
+		allUsers bool
+		want     bool
+	}{
+		{"by its user", kernel.Listener{UID: 33}, true, true},
+		{"in a user namespace", kernel.Listener{UID: 33}, false, false},
+		{"by root", kernel.Listener{UID: 0}, true, false},
+		{"by nobody that is told", kernel.Listener{UID: -1}, true, false},
+		{"by root, in its cgroup", kernel.Listener{UID: 0, Cgroup: own}, true, own != 0},
+		{"by root, in another one", kernel.Listener{UID: 0, Cgroup: own + 1}, true, false},
+	} {
+		if got := (makers{cgroups, c.allUsers}).itself(c.l, master); got != c.want {
+			t.Errorf("made %s: %v", c.name, got)
+		}
+	}
+}
+
 func check(t *testing.T, name string, a *attribution, l kernel.Listener, want int, say string) {
 	t.Helper()
 	got := 0

@@ -217,7 +217,8 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	l.fillStats(s, options.Stats)
 }
 
-// socketUnit is the .socket unit that holds a socket. Only a service has one.
+// socketUnit is the .socket unit that holds a socket. Only a service has one. What
+// is known of it without asking stands where systemd does not answer.
 func (l *lookups) socketUnit(options *Options, s *facts.Socket) facts.Fact[facts.SocketUnit] {
 	if why := s.Master.Unit.Unseen(); why != "" {
 		return facts.Unknown[facts.SocketUnit](why)
@@ -227,6 +228,8 @@ func (l *lookups) socketUnit(options *Options, s *facts.Socket) facts.Fact[facts
 	}
 	a := l.unit.Get(keyOf(s))
 	switch {
+	case a.Err != nil && s.Unit.IsAbsent():
+		return s.Unit
 	case a.Err != nil:
 		return facts.Unknown[facts.SocketUnit](a.Err.Error())
 	case a.Value.Unit == "":

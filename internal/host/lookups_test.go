@@ -62,7 +62,13 @@ func TestSocketUnits(t *testing.T) {
 	socket := func(inode uint64, unit string, family facts.Family, address string) facts.Socket {
 		return facts.Socket{ID: facts.SocketID{Inode: inode}, Family: family, Address: address, Master: facts.Process{PID: 1 << 22, Unit: unitFact(unit)}}
 	}
-	for _, asked := range []int32{5, 7} { // the second time the failed ones only
+	// The kernel shows that systemd has not made it, which counts where systemd
+	// itself does not answer.
+	made := func(s facts.Socket) facts.Socket {
+		s.Unit = facts.Absent[facts.SocketUnit]()
+		return s
+	}
+	for _, asked := range []int32{7, 10} { // the second time the failed ones only
 		snapshot := facts.Snapshot{Sockets: []facts.Socket{
 			socket(1, "app.service", facts.Unix, "/run/app.sock"),
 			socket(2, "app.service", facts.TCP, "127.0.0.1:9191"),
@@ -70,6 +76,8 @@ func TestSocketUnits(t *testing.T) {
 			socket(4, "bad.service", facts.Unix, "@bad"),
 			socket(5, "half.service", facts.Unix, "/run/app.sock"),
 			socket(6, "half.service", facts.Unix, "/run/second.sock"),
+			made(socket(7, "bad.service", facts.TCP, "127.0.0.1:9192")),
+			made(socket(8, "app.service", facts.Unix, "/run/app.sock")),
 		}}
 		h.fill(t.Context(), &o, &budget{time.Minute}, &snapshot)
 		var got []string
@@ -77,7 +85,7 @@ func TestSocketUnits(t *testing.T) {
 			got = append(got, fmt.Sprintf("%s %d %s", s.Unit.Value.Name, s.Unit.Value.Backlog.Value, s.Unit.Unseen()))
 		}
 		bad := systemd.ErrNoManager.Error()
-		if diff := cmp.Diff([]string{"app.socket 128 ", " 0 ", " 0 ", " 0 " + bad, "app.socket 128 ", " 0 " + bad}, got); diff != "" {
+		if diff := cmp.Diff([]string{"app.socket 128 ", " 0 ", " 0 ", " 0 " + bad, "app.socket 128 ", " 0 " + bad, " 0 ", "app.socket 128 "}, got); diff != "" {
 			t.Errorf("units (-want +got):\n%s", diff)
 		}
 		if want := "the .socket unit of @bad: " + bad; !strings.Contains(strings.Join(snapshot.Unseen, "\n"), want) {
@@ -137,6 +145,7 @@ func TestSilentHost(t *testing.T) {
 			t.Fatalf("sockets: %+v", s.Sockets)
 		}
 		s.Sockets[0].Master.Unit = facts.Known("app.service") // there is no systemd here
+		s.Sockets[0].Unit = facts.Fact[facts.SocketUnit]{}    // as if the kernel did not tell who has made it
 		began := time.Now()
 		h.fill(t.Context(), &o, &budget{o.Patience}, &s)
 		took := time.Since(began)

@@ -49,8 +49,9 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 		HiddenOwners:     h.walked.hidden,
 	}
 	settings(&s, options)
+	made := makers{kernel.OpenCgroup2(), kernel.AllUsers()}
 	for _, v := range views {
-		s.Sockets = append(s.Sockets, h.sockets(v)...)
+		s.Sockets = append(s.Sockets, h.sockets(v, made)...)
 	}
 	if s.HiddenOwners != "" {
 		s.Ownerless = h.ownerless(views)
@@ -63,7 +64,7 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 
 // sockets are the sockets of one namespace that a uWSGI holds, by address, as
 // far as that is known without asking.
-func (h *Host) sockets(v view) (sockets []facts.Socket) {
+func (h *Host) sockets(v view, made makers) (sockets []facts.Socket) {
 	tcp := 0
 	var certain uint64
 	for _, l := range v.listeners {
@@ -91,6 +92,9 @@ func (h *Host) sockets(v view) (sockets []facts.Socket) {
 			OtherNetNS:   v.netns != h.own,
 			Somaxconn:    somaxconn,
 		}
+		if made.itself(l, o.master) {
+			s.Unit = facts.Absent[facts.SocketUnit]()
+		}
 		for _, p := range o.workers {
 			s.Workers = append(s.Workers, facts.Worker{Process: h.identity(p), State: p.State, Ticks: p.Ticks})
 		}
@@ -101,6 +105,19 @@ func (h *Host) sockets(v view) (sockets []facts.Socket) {
 		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.ID.Inode, b.ID.Inode)) < 0
 	})
 	return sockets
+}
+
+// makers tells who has made a socket.
+type makers struct {
+	cgroups  *kernel.Cgroup2
+	allUsers bool // users are told apart
+}
+
+// itself reports whether the kernel shows that systemd has not made a socket of
+// a service. systemd makes those of its .socket units as root, in its own cgroup
+// or in the unit's (socket_address_listen_in_cgroup, src/core/socket.c).
+func (m makers) itself(l kernel.Listener, master *kernel.Process) bool {
+	return m.allUsers && l.UID > 0 || l.Cgroup != 0 && l.Cgroup == m.cgroups.ID(master.Cgroup)
 }
 
 // maxOwnerless is how many of them a snapshot holds: most are nobody's business,
