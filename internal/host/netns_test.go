@@ -185,8 +185,8 @@ func TestObserveWithoutRights(t *testing.T) {
 			fds(named), fds(hidden), fds(filed), fds(there),
 			fmt.Sprintf("unseen whether uWSGI %d is to be trusted: its executable: readlink /proc/%[1]d/exe: permission denied; needs CAP_SYS_PTRACE", named.Pid),
 			fmt.Sprintf("unseen whether uWSGI %d is to be trusted: its executable: readlink /proc/%[1]d/exe: permission denied; needs CAP_SYS_PTRACE", filed.Pid),
-			fmt.Sprintf("unseen the configuration of uWSGI %d: its environment: open /proc/%[1]d/environ: permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", named.Pid),
-			fmt.Sprintf("unseen the configuration of uWSGI %d: its environment: open /proc/%[1]d/environ: permission denied; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", filed.Pid),
+			fmt.Sprintf("unseen the configuration of uWSGI %d: its environment: open /proc/%[1]d/environ: permission denied; "+kernel.SeeAll, named.Pid),
+			fmt.Sprintf("unseen the configuration of uWSGI %d: its environment: open /proc/%[1]d/environ: permission denied; "+kernel.SeeAll, filed.Pid),
 			fmt.Sprintf("unseen uWSGI %d: it lives in another network namespace; needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it", there.Pid),
 		}},
 		{"+sys_ptrace,+dac_read_search", []string{

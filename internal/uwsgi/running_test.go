@@ -270,3 +270,25 @@ func TestRunningNames(t *testing.T) {
 		}
 	}
 }
+
+// What was handed its sockets, by whatever, does not find them after a reload.
+func TestActivated(t *testing.T) {
+	for _, c := range []struct {
+		environ   string
+		contained bool
+		want      bool
+	}{
+		{"LISTEN_PID=7 LISTEN_FDS=1", false, true},
+		{"LISTEN_PID=7 LISTEN_FDS=2", true, true},
+		{"LISTEN_PID=6 LISTEN_FDS=1", false, false}, // meant for its parent
+		{"LISTEN_PID=6 LISTEN_FDS=1", true, true},
+		{"LISTEN_PID=7 LISTEN_FDS=0", false, false},
+		{"LISTEN_PID=7", false, false},
+		{"LISTEN_FDS=1", true, false},
+		{"", true, false},
+	} {
+		if got := activated(strings.Fields(c.environ), Process{PID: 7, Contained: c.contained}); got != c.want {
+			t.Errorf("%q, contained %v: %v", c.environ, c.contained, got)
+		}
+	}
+}

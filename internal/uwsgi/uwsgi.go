@@ -6,6 +6,7 @@ package uwsgi
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -61,8 +62,14 @@ func Running(master Process, names []string) facts.Config {
 		return c.Config
 	}
 	c.unread(noEnviron) // any option may stand there, as UWSGI_EXIT_ON_RELOAD
+	if activated(in.Environ, master) {
+		c.ends("the sockets that it was handed at its start (LISTEN_FDS) are not handed to it again")
+	}
 	root, err := rootOf(master)
 	c.read(in, root, err)
+	if noEnviron != nil && c.Listen.Value.At == "default" { // what a file sets goes before UWSGI_LISTEN
+		c.Listen = facts.Unknown[facts.Setting](noEnviron.Error())
+	}
 	return c.Config
 }
 
@@ -80,7 +87,12 @@ func inputOf(p Process, names []string) (in uwsgiconf.Input, noEnviron, err erro
 	}
 	in.Args = args
 	in.Environ, err = kernel.Environ(p.PID)
-	noEnviron = kernel.Explain(kernel.ListOpen, "its environment", err)
+	if err != nil {
+		noEnviron = fmt.Errorf("its environment: %w", err)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		noEnviron = fmt.Errorf("%w; %s", noEnviron, kernel.SeeAll)
+	}
 	in.Dirs = startDirs(p.PID, st.PPID, in, names)
 	return in, noEnviron, nil
 }
@@ -136,6 +148,18 @@ func startDirs(pid, parent int, in uwsgiconf.Input, names []string) (dirs []stri
 func isEmperor(arg string) bool {
 	name, _, _ := strings.Cut(arg, "=")
 	return name == "--emperor"
+}
+
+// activated reports whether a process was started with sockets that it was to
+// find by the protocol of sd_listen_fds(3): by systemd, of whatever user, or by
+// what does the same. uWSGI forgets the variables when it has found them, and the
+// exec of a reload starts without (core/socket.c, uwsgi_setup_systemd). In a
+// container the process has another number.
+func activated(environ []string, p Process) bool {
+	fds, _ := variable(environ, "LISTEN_FDS")
+	pid, _ := variable(environ, "LISTEN_PID")
+	n, _ := strconv.Atoi(fds)
+	return n > 0 && (pid == strconv.Itoa(p.PID) || pid != "" && p.Contained)
 }
 
 // variable finds one of an environment.
