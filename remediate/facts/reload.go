@@ -20,14 +20,14 @@ func (s Socket) WhyNoReload(somaxconn Fact[int]) string {
 		return fmt.Sprintf("it is not known whether systemd holds the socket (%s), and then uWSGI would not find it again after a reload", s.Unit.Unseen())
 	case ends.Value != "":
 		return "it would end uWSGI: " + ends.Value
+	case known && somaxconn.State == StateKnown && listen.Listen > somaxconn.Value:
+		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", listen.Listen, listen.At, somaxconn.Value)
 	case s.Config.Unread() != "":
 		return fmt.Sprintf("uWSGI's configuration is not known (%s), and %s", s.Config.Unread(), itsEnd)
 	case !known:
 		return fmt.Sprintf("uWSGI's configuration sets no listen that is known, and %s", itsEnd)
 	case somaxconn.State != StateKnown:
 		return fmt.Sprintf("somaxconn is not known (%s), and with one below uWSGI's listen = %d (%s) it would not come up again", somaxconn.Unseen(), listen.Listen, listen.At)
-	case listen.Listen > somaxconn.Value:
-		return fmt.Sprintf("uWSGI is configured to listen = %d (%s), and with somaxconn %d it would not come up again", listen.Listen, listen.At, somaxconn.Value)
 	}
 	return ""
 }
