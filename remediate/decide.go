@@ -107,7 +107,7 @@ func (d *decision) stranger() bool {
 		return false
 	}
 	d.Advice = advice.Trust(d.Socket)
-	d.say(Refuse, CodeUntrusted, "the uWSGI is none that qwatch acts on: %s", why)
+	d.say(Refuse, CodeUntrusted, "%s", why)
 	return true
 }
 
@@ -217,8 +217,12 @@ func (d *decision) raise() Plan {
 	// for this case is the rest of that raise, not a second one.
 	rest := failed != "" && !reloaded && noReload == ""
 	if last, raised := d.history.LastRaise(s); raised && within(last, d.now, p.Cooldown) && !rest {
-		return d.say(Wait, CodeCooldown, "the last raise was %s ago; policy.cooldown leaves %s until the next",
-			max(0, d.now.Sub(last)).Round(time.Second), last.Add(p.Cooldown).Sub(d.now).Round(time.Second))
+		planned := ""
+		if p.DryRun {
+			planned = "planned "
+		}
+		return d.say(Wait, CodeCooldown, "the last raise was %s%s ago; policy.cooldown leaves %s until the next",
+			planned, max(0, d.now.Sub(last)).Round(time.Second), last.Add(p.Cooldown).Sub(d.now).Round(time.Second))
 	}
 	reason += fmt.Sprintf(" and %s; raise it to %d (%s)", d.c.Evidence, d.Target, d.aimed)
 	if noRelisten == "" {

@@ -124,6 +124,7 @@ const (
 	adviceSeconds  = "a longer queue buys seconds, not capacity"
 	adviceWorkers  = "give uWSGI more workers (processes) than its 4, or make the requests shorter"
 	adviceHarakiri = "set `harakiri = 30` in /etc/uwsgi/app.ini, so that a worker is replaced when a request holds it for 30 seconds"
+	adviceSee      = "let qwatch see what uwsgi 1234 (app.service) runs, as root or with CAP_SYS_PTRACE, or name its user in `users = [...]` under [probe] of qwatch's configuration"
 	adviceTrust    = "qwatch acts on services of the system's own systemd; name the user of uwsgi 1234 (app.service) in `users = [...]` under [probe] of qwatch's configuration if it shall act on this one too, or raise it yourself"
 	adviceListen   = "set `listen = 1024` in /etc/uwsgi/app.ini:3 (now 128) and restart uWSGI: a running socket keeps its limit, also over most reloads"
 )
@@ -266,7 +267,7 @@ func TestDecideSocket(t *testing.T) {
 		},
 			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: "the uWSGI is none that qwatch acts on: it is uid 7's", Advice: []string{adviceTrust}}},
 		{"nobody knows whose", func(p *Policy, c *Case, h *History) { c.Socket.Untrusted = facts.Fact[string]{} },
-			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: "the uWSGI is none that qwatch acts on: it could not be seen whether it may be: it was not looked at", Advice: []string{adviceTrust}}},
+			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: "whether qwatch may act on the uWSGI could not be seen: it was not looked at", Advice: []string{adviceSee}}},
 		{"nobody knows whose, in a dry run", func(p *Policy, c *Case, h *History) {
 			p.DryRun, c.Socket.Untrusted = true, facts.Unknown[string]("no right")
 		},
@@ -541,9 +542,10 @@ func TestDecideCooldown(t *testing.T) {
 			*h = History{e}
 		}, act(fullReason, wholeRaise...)},
 		{"planned by a dry run: cooldown", func(p *Policy, c *Case, h *History) {
+			p.DryRun = true
 			*h = History{past(2*time.Second, "inc-1.1", "sysctl", Planned), past(time.Second, "inc-1.1", "relisten", Planned)}
 		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
-			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+			Reason: "the last raise was planned 1s ago; policy.cooldown leaves 59s until the next"}},
 		{"only the kernel parameters were raised: no cooldown", func(p *Policy, c *Case, h *History) {
 			*h = History{past(time.Second, "inc-1.1", "sysctl", Applied), past(0, "inc-1.1", "relisten", Started)}
 		}, act(fullReason, wholeRaise...)},

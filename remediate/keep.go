@@ -25,7 +25,7 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	}
 	if why := p.Distrusts(s); why != "" {
 		d.Advice = advice.Trust(s)
-		return d.say(Refuse, CodeUntrusted, "the uWSGI is none that qwatch acts on: %s", why)
+		return d.say(Refuse, CodeUntrusted, "%s", why)
 	}
 	why := fmt.Sprintf("uWSGI was restarted and listens with %d again, after qwatch had raised it to %d", s.Limit, limit)
 	soon := s.Somaxconn

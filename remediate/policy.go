@@ -86,9 +86,9 @@ func (p Policy) Distrusts(s facts.Socket) string {
 	why, refused := s.Untrusted.Get()
 	switch unseen := s.Untrusted.Unseen(); {
 	case refused:
-		return why
+		return "the uWSGI is none that qwatch acts on: " + why
 	case unseen != "" && !p.DryRun:
-		return "it could not be seen whether it may be: " + unseen
+		return "whether qwatch may act on the uWSGI could not be seen: " + unseen
 	}
 	return ""
 }

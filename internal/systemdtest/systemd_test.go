@@ -241,7 +241,7 @@ systemctl daemon-reload; systemctl restart qwatch-audit`)
 		"/proc/sys/net/core/somaxconn: Read-only file system",
 		"/etc/sysctl.d/90-qwatch.conf: Read-only file system",
 		"cannot create /etc/qwatch/qwatch.toml",
-		"127.0.0.1:5001: refuse: the uWSGI is none that qwatch acts on: it could not be seen whether it may be: ",
+		"127.0.0.1:5001: refuse: whether qwatch may act on the uWSGI could not be seen: ",
 		"Operation not permitted", // the signal
 	} {
 		m.eventuallySays(tried, said, 5*time.Second)

@@ -120,6 +120,9 @@ func Trust(s facts.Socket) []string {
 	if s.Untrusted.IsAbsent() {
 		return nil
 	}
+	if s.Untrusted.Unseen() != "" {
+		return []string{fmt.Sprintf("let qwatch see what %s runs, as root or with CAP_SYS_PTRACE, or name its user in `users = [...]` under [probe] of qwatch's configuration", s.Master)}
+	}
 	return []string{fmt.Sprintf("qwatch acts on services of the system's own systemd; name the user of %s in `users = [...]` under [probe] of qwatch's configuration if it shall act on this one too, or raise it yourself", s.Master)}
 }
 
