@@ -21,7 +21,24 @@ func Act(ctx context.Context, plans []remediate.Plan, host remediate.Observer, a
 
 // newRunner is a Runner that says each step.
 func newRunner(host remediate.Observer, actor remediate.Actor, trail remediate.Trail, log zerolog.Logger) remediate.Runner {
-	return remediate.Runner{Actor: actor, Trail: trail, Host: host, Acted: func(p remediate.Plan, o remediate.Outcome) { logOutcome(log, p, o) }}
+	set := map[string]bool{} // the kernel parameters of this pass
+	return remediate.Runner{Actor: actor, Trail: trail, Host: host, Acted: func(p remediate.Plan, o remediate.Outcome) {
+		level := zerolog.InfoLevel
+		switch o.Result {
+		case remediate.Failed:
+			level = zerolog.ErrorLevel
+		case remediate.Stale:
+			level = zerolog.WarnLevel
+		}
+		if _, ok := o.Action.(remediate.SetSysctl); ok {
+			// Of many plans in one pass all but one find it set, or plan the same.
+			if o.Result == remediate.Skipped || o.Result == remediate.Planned && set[o.Action.String()] {
+				level = zerolog.DebugLevel
+			}
+			set[o.Action.String()] = true
+		}
+		logOutcome(log, level, p, o)
+	}}
 }
 
 // logDone says what is known of a plan in the end.
@@ -71,22 +88,12 @@ func planLog(plan remediate.Plan, log zerolog.Logger) zerolog.Logger {
 	return with.Logger()
 }
 
-func logOutcome(log zerolog.Logger, plan remediate.Plan, o remediate.Outcome) {
-	log = planLog(plan, log)
+func logOutcome(log zerolog.Logger, level zerolog.Level, plan remediate.Plan, o remediate.Outcome) {
 	d := o.Action.Describe()
-	e := log.Info()
-	switch o.Result {
-	case remediate.Applied:
+	log = planLog(plan, log)
+	e := log.WithLevel(level)
+	if o.Result == remediate.Applied {
 		e = e.Str(eventField, systemd.EventRaiseApplied)
-	case remediate.Failed:
-		e = log.Error()
-	case remediate.Stale:
-		e = log.Warn()
-	case remediate.Skipped:
-		// Of many plans in one pass all but one find the kernel parameters set.
-		if _, ok := o.Action.(remediate.SetSysctl); ok {
-			e = log.Debug()
-		}
 	}
 	e = e.Str("action", string(d.Kind)).Str("result", string(o.Result)).Str("why", d.Why)
 	if d.From != nil {
