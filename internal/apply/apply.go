@@ -58,7 +58,7 @@ const (
 // kernel.Named takes them. Units are reloaded and started through u; nil where
 // no systemd runs.
 func New(processes []string, u Units) *Applier {
-	slots := lookup.NewSlots(maxHanging)
+	slots := lookup.NewSlots(maxHanging, maxHanging)
 	return &Applier{
 		processes: processes, units: u,
 		configs: lookup.Table[uwsgi.Process, facts.Config]{Deadline: fileDeadline, Slots: slots,

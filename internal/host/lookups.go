@@ -28,6 +28,9 @@ const (
 	// maxHanging is how many reads of files may hang at a time, each with a
 	// thread, of which a service may have few (TasksMax=).
 	maxHanging = 32
+	// maxForeign is how many of those may be about processes of one user of no
+	// system's: he may make each take long.
+	maxForeign = 2
 	// threadsPatience is how long one Observe waits for the threads of all
 	// workers at least: there may be thousands, and without them a stall cannot
 	// be told from a burst.
@@ -85,8 +88,14 @@ type statsSource struct {
 var errNoSystemd = errors.New("no systemd runs here")
 
 func (l *lookups) init(h *Host) {
-	slots := lookup.NewSlots(maxHanging)
-	l.claims = lookup.Table[uwsgi.Process, uwsgi.Claim]{Deadline: deadline, Slots: slots,
+	share := func(p uwsgi.Process) any {
+		if kernel.Foreign(p.UID) {
+			return p.UID
+		}
+		return nil
+	}
+	slots := lookup.NewSlots(maxHanging, maxForeign)
+	l.claims = lookup.Table[uwsgi.Process, uwsgi.Claim]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) (uwsgi.Claim, error) {
 			return uwsgi.ClaimOf(p, h.options.Load().Processes), nil
 		}}
@@ -98,13 +107,13 @@ func (l *lookups) init(h *Host) {
 			}
 			return manager.SocketUnits(ctx, service)
 		}}
-	l.config = lookup.Table[uwsgi.Process, facts.Config]{Deadline: deadline, Slots: slots,
+	l.config = lookup.Table[uwsgi.Process, facts.Config]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) (facts.Config, error) {
 			return uwsgi.Running(p, h.options.Load().Processes), nil
 		}}
-	l.logs = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots,
+	l.logs = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) ([]string, error) { return kernel.Written(p.PID) }}
-	l.threads = lookup.Table[uwsgi.Process, threads]{Deadline: deadline, Slots: slots,
+	l.threads = lookup.Table[uwsgi.Process, threads]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) (threads, error) {
 			waits, switches := kernel.Threads(p.PID)
 			return threads{facts.Waits(waits), switches}, nil
@@ -131,7 +140,7 @@ func (l *lookups) init(h *Host) {
 	l.rights = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots, Ask: try}
 	l.own = lookup.Table[facts.Step, struct{}]{Deadline: deadline, Slots: slots, Ask: try}
 	l.refused = lookup.Table[string, facts.Config]{Deadline: deadline, Slots: slots, Ask: h.askRefused}
-	l.program = lookup.Table[uwsgi.Process, kernel.Program]{Deadline: deadline, Slots: slots,
+	l.program = lookup.Table[uwsgi.Process, kernel.Program]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) (kernel.Program, error) { return kernel.ProgramOf(p.PID) }}
 	l.user = lookup.Table[string, int]{Deadline: deadline, Good: userAge, Ask: h.askUser}
 }

@@ -66,17 +66,20 @@ func Processes(names []string, own *NetNS) (found []Process, seen Seen, err erro
 			continue
 		}
 		// A process that ends while it is read is none of ours any more.
-		p, err := readProcess(pid, own)
+		p, err := readProcess(pid)
 		if err != nil {
 			continue
 		}
 		of := budgets[p.UID]
 		if of == nil {
-			of = &budget{maxProcesses, maxDescriptors}
+			of = budgetOf(p.UID)
 			budgets[p.UID] = of
 		}
 		if of.processes--; of.processes < 0 || of.descriptors <= 0 {
 			seen.Left[p.UID]++
+			continue
+		}
+		if p.place(own) != nil {
 			continue
 		}
 		p.hold(of)
@@ -95,14 +98,21 @@ type Seen struct {
 	Left map[int]int
 }
 
-// What one user's processes may cost a walk: anybody may run a thousand that
-// look like uWSGI, with many descriptors each.
-const (
-	maxProcesses   = 4096
-	maxDescriptors = 1 << 19
-)
-
+// budget is what one user's processes may cost a walk: anybody may run a thousand
+// that look like uWSGI, with many descriptors each, and a walk that takes a second
+// makes all that it has seen too old to act on.
 type budget struct{ processes, descriptors int }
+
+// Foreign reports whether a uid may be anybody's: it is none of root's and of the
+// system's own users (login.defs(5), UID_MIN), or not known.
+func Foreign(uid int) bool { return uid < 0 || uid >= 1000 }
+
+func budgetOf(uid int) *budget {
+	if !Foreign(uid) {
+		return &budget{processes: 4096, descriptors: 1 << 18}
+	}
+	return &budget{processes: 1024, descriptors: 1 << 15}
+}
 
 // hold reads which sockets the process holds.
 func (p *Process) hold(of *budget) {
@@ -187,8 +197,8 @@ func Children(parent int, names []string) (found []Process, err error) {
 	return found, nil
 }
 
-// readProcess reads one process.
-func readProcess(pid int, own *NetNS) (Process, error) {
+// readProcess reads who a process is.
+func readProcess(pid int) (Process, error) {
 	st, err := ReadStat(pid)
 	if err != nil {
 		return Process{}, err
@@ -199,16 +209,21 @@ func readProcess(pid int, own *NetNS) (Process, error) {
 		return Process{}, err
 	}
 	p.RealUID, p.UID = uids(status)
-	cgroup, err := read(procPath(pid, "cgroup"))
+	return p, nil
+}
+
+// place reads where it lives.
+func (p *Process) place(own *NetNS) error {
+	cgroup, err := read(procPath(p.PID, "cgroup"))
 	if p.Cgroup = string(cgroup); !errors.Is(err, fs.ErrNotExist) { // a kernel may have none
 		p.CgroupErr = err
 	}
-	p.NetNS = netnsOf(pid, own)
+	p.NetNS = netnsOf(p.PID, own)
 	// The files above were of one process only if it still is the same.
-	if again, err := ReadStat(pid); err != nil || again.Start != st.Start {
-		return Process{}, fs.ErrNotExist
+	if again, err := ReadStat(p.PID); err != nil || again.Start != p.Start {
+		return fs.ErrNotExist
 	}
-	return p, nil
+	return nil
 }
 
 // Cgroup is /proc/PID/cgroup.

@@ -16,10 +16,50 @@ import (
 // Slots bound how many questions are asked at a time over all tables that share
 // them. One that hangs in the kernel holds a thread, and its slot, until it
 // comes back.
-type Slots chan struct{}
+type Slots struct {
+	all  chan struct{}
+	each int
 
-// NewSlots makes n of them.
-func NewSlots(n int) Slots { return make(Slots, n) }
+	mu     sync.Mutex
+	shares map[any]chan struct{}
+}
+
+// NewSlots makes n of them, of which one share holds so many at most: whoever can
+// make questions that take long keeps those of others waiting no longer.
+func NewSlots(n, each int) *Slots {
+	return &Slots{all: make(chan struct{}, n), each: each, shares: map[any]chan struct{}{}}
+}
+
+// take takes a slot, of a share where that is not nil, and gives it back.
+func (s *Slots) take(ctx context.Context, share any) (back func(), err error) {
+	slots := []chan struct{}{s.all}
+	if share != nil {
+		slots = []chan struct{}{s.share(share), s.all}
+	}
+	back = func() {}
+	for _, c := range slots {
+		select {
+		case c <- struct{}{}:
+			before := back
+			back = func() { <-c; before() }
+		case <-ctx.Done():
+			back()
+			return nil, ctx.Err()
+		}
+	}
+	return back, nil
+}
+
+func (s *Slots) share(key any) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.shares[key]
+	if c == nil {
+		c = make(chan struct{}, s.each)
+		s.shares[key] = c
+	}
+	return c
+}
 
 // Table holds the answers to one kind of question, by key. For each key one
 // question at most is under way. Any number of goroutines may use it.
@@ -32,7 +72,10 @@ type Table[K comparable, V any] struct {
 	// asked for again; 0 is not at all.
 	Good, Bad time.Duration
 	// Slots is nil where any number may be asked at a time.
-	Slots Slots
+	Slots *Slots
+	// Share says of whose slots a question takes one, nil for nobody's in
+	// particular. It is nil where all are.
+	Share func(key K) any
 
 	table table
 }
@@ -84,13 +127,18 @@ func (t *Table[K, V]) One(ctx context.Context, key K) (V, error) {
 }
 
 func (t *Table[K, V]) question() question {
-	return question{t.Deadline, t.Good, t.Bad, t.Slots, func(ctx context.Context, key any) (any, error) { return t.Ask(ctx, key.(K)) }}
+	share := func(any) any { return nil }
+	if t.Share != nil {
+		share = func(key any) any { return t.Share(key.(K)) }
+	}
+	return question{t.Deadline, t.Good, t.Bad, t.Slots, share, func(ctx context.Context, key any) (any, error) { return t.Ask(ctx, key.(K)) }}
 }
 
 // question is a Table's without its types: the code of the tables is there once.
 type question struct {
 	deadline, good, bad time.Duration
-	slots               Slots
+	slots               *Slots
+	share               func(key any) any
 	ask                 func(ctx context.Context, key any) (any, error)
 }
 
@@ -207,12 +255,11 @@ func (t *table) start(key any, q question) *entry {
 // answer asks when there is a slot.
 func (q question) answer(ctx context.Context, key any) (any, error) {
 	if q.slots != nil {
-		select {
-		case q.slots <- struct{}{}:
-			defer func() { <-q.slots }()
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		back, err := q.slots.take(ctx, q.share(key))
+		if err != nil {
+			return nil, err
 		}
+		defer back()
 	}
 	return q.ask(ctx, key)
 }

@@ -182,7 +182,7 @@ func TestForgotten(t *testing.T) {
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, table := newTable()
-		table.Slots = NewSlots(2)
+		table.Slots = NewSlots(2, 2)
 		hang := make(chan struct{})
 		s.set(0, hang, nil)
 		look(table, "a", "b", "c")
@@ -199,6 +199,43 @@ func TestSlots(t *testing.T) {
 		}
 		close(hang)
 		time.Sleep(time.Second)
+	})
+}
+
+// Whoever's questions hang keeps only his own waiting.
+func TestShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		table := &Table[string, int]{
+			Deadline: time.Second, Slots: NewSlots(3, 2),
+			Share: func(key string) any {
+				if key[0] == 'x' {
+					return 'x'
+				}
+				return nil
+			},
+			Ask: func(_ context.Context, key string) (int, error) {
+				if key[0] == 'x' {
+					<-hang
+				}
+				return 1, nil
+			},
+		}
+		keys := []string{"x1", "x2", "x3", "x4", "a", "b"}
+		wait := table.Start(keys)
+		time.Sleep(time.Millisecond)
+		for _, key := range []string{"a", "b"} {
+			if got := table.Get(key); got.Value != 1 || got.Err != nil {
+				t.Errorf("%s: %+v", key, got)
+			}
+		}
+		close(hang)
+		wait(t.Context())
+		for _, key := range keys {
+			if got := table.Get(key); got.Value != 1 || got.Err != nil {
+				t.Errorf("%s: %+v", key, got)
+			}
+		}
 	})
 }
 

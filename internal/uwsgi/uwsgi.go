@@ -27,17 +27,23 @@ func Unseen(why error) facts.Config {
 	return facts.Config{Listen: facts.Unknown[facts.Setting](why.Error()), ReloadEnds: facts.Unknown[string](why.Error())}
 }
 
-// Process names a running uWSGI. Contained says that it runs in a container.
-// Nothing is in it that a process can change.
+// Process names a running uWSGI. Contained says that it runs in a container, UID
+// as whom, -1 where that is not known. Nothing is in it that a process without
+// rights can change.
 type Process struct {
 	PID       int
 	Start     uint64
 	Contained bool
+	UID       int
 }
 
 // ProcessOf is the Process of a master.
 func ProcessOf(master facts.Process) Process {
-	return Process{master.PID, master.Start, master.Container != ""}
+	p := Process{master.PID, master.Start, master.Container != "", -1}
+	if master.UID.State == facts.StateKnown {
+		p.UID = master.UID.Value
+	}
+	return p
 }
 
 // Running reads the configuration of a running master; names are those of
