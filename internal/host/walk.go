@@ -67,12 +67,17 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	if err != nil {
 		return err
 	}
-	w := walk{options: options, at: time.Now(), procs: procs, owned: owners(procs), known: make(map[uint64]bool)}
+	w := walk{options: options, at: time.Now(), procs: procs, known: make(map[uint64]bool)}
+	var alone map[int]int
+	w.owned, alone = owners(procs)
 	if seen.Hidden {
 		w.hide(kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")))
 	}
 	for _, uid := range slices.Sorted(maps.Keys(seen.Left)) {
 		w.hide(fmt.Errorf("%d more uWSGI of user %d: no more of one user are looked at", seen.Left[uid], uid))
+	}
+	for _, uid := range slices.Sorted(maps.Keys(alone)) {
+		w.note(fmt.Errorf("the workers of %d sockets of user %d: no more of one user are looked at", alone[uid], uid))
 	}
 	h.openNetNS(&w)
 	for _, v := range views {
@@ -218,13 +223,14 @@ type owner struct {
 // owners tells for each socket which master holds it: the topmost holder in the
 // chain of parents, since the workers and routers are its children and inherit
 // the socket. Where several hold it without being related (uWSGI's zerg mode,
-// orphaned workers) it is the oldest.
-func owners(procs []kernel.Process) map[uint64]owner {
+// orphaned workers) it is the oldest. alone counts for each user the sockets whose
+// workers are not looked at.
+func owners(procs []kernel.Process) (all map[uint64]owner, alone map[int]int) {
 	byPID := make(map[int]*kernel.Process, len(procs))
 	for i := range procs {
 		byPID[procs[i].PID] = &procs[i]
 	}
-	all := make(map[uint64]owner)
+	all = make(map[uint64]owner)
 	for i := range procs {
 		for inode, fd := range procs[i].Sockets {
 			if parent, ok := byPID[procs[i].PPID]; ok {
@@ -237,14 +243,34 @@ func owners(procs []kernel.Process) map[uint64]owner {
 			}
 		}
 	}
-	for inode, o := range all {
+	return all, addWorkers(procs, all)
+}
+
+// maxWorkersOf is how many workers the sockets of one user have together at
+// most. Each that has ended, and that its master has not taken note of, may be a
+// worker of all of them.
+const maxWorkersOf = 1 << 14
+
+// addWorkers adds the workers to the owners, and tells for how many sockets of each
+// user that was too many.
+func addWorkers(procs []kernel.Process, all map[uint64]owner) (alone map[int]int) {
+	of := make(map[int]int)
+	alone = make(map[int]int)
+	for _, inode := range slices.Sorted(maps.Keys(all)) {
+		o := all[inode]
+		uid := o.master.UID
+		if of[uid] >= maxWorkersOf {
+			alone[uid]++
+			continue
+		}
 		o.workers = children(procs, o.master, func(p *kernel.Process) bool {
 			_, holds := p.Sockets[inode]
 			return holds || p.State == 'Z' // a zombie has lost its descriptors
 		})
+		of[uid] += len(o.workers)
 		all[inode] = o
 	}
-	return all
+	return alone
 }
 
 func older(p, q *kernel.Process) bool {

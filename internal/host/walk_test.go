@@ -75,7 +75,8 @@ func TestOwners(t *testing.T) {
 		}, []string{"7: 20 fd 3 [21]"}},
 	} {
 		var got []string
-		for inode, o := range owners(c.procs) {
+		all, _ := owners(c.procs)
+		for inode, o := range all {
 			pids := []int{}
 			for _, w := range o.workers {
 				pids = append(pids, w.PID)
