@@ -5,6 +5,7 @@
 package bounded
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,11 @@ func ReadFile(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := ReadAll(f, most)
+	var size int64 // 0 where nobody knows, as in /proc
+	if info, err := f.Stat(); err == nil {
+		size = info.Size()
+	}
+	b, err := readAll(f, most, size)
 	if err != nil {
 		return b, &os.PathError{Op: "read", Path: path, Err: err}
 	}
@@ -86,8 +91,14 @@ func ReadFile(path string, most int64) ([]byte, error) {
 }
 
 // ReadAll reads all of r, as ReadFile does.
-func ReadAll(r io.Reader, most int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, most+1))
+func ReadAll(r io.Reader, most int64) ([]byte, error) { return readAll(r, most, 0) }
+
+// readAll takes no more memory than it returns where the size is known.
+func readAll(r io.Reader, most, size int64) ([]byte, error) {
+	var text bytes.Buffer
+	text.Grow(int(min(size, most)) + 2*bytes.MinRead)
+	_, err := text.ReadFrom(io.LimitReader(r, most+1))
+	b := text.Bytes()
 	if int64(len(b)) > most {
 		return b[:most], &TooMuchError{most, "bytes"}
 	}
