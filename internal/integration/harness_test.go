@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,55 +26,16 @@ var binary string
 
 type suite struct{ m *testing.M }
 
-func TestMain(m *testing.M) { testbed.Main(suite{m}) }
+func TestMain(m *testing.M) { testbed.MainAlone(suite{m}) }
 
-// Run runs the tests with a process table of their own: the sockets of every
-// uWSGI on the host are qwatch's business, and other packages' tests start some
-// at the same time.
+// Run builds qwatch, and runs the tests.
 func (s suite) Run() int {
-	if os.Getpid() == 1 {
-		if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-			fmt.Fprintln(os.Stderr, "mounting /proc:", err)
-			return 1
-		}
-		return s.build()
-	}
-	if os.Getenv("QWATCH_TESTBED") != "entered" {
-		return s.m.Run() // every test is skipped and says why
-	}
-	runtime.LockOSThread() // Pdeathsig follows the thread (prctl(2))
-	again := exec.Command("/proc/self/exe", os.Args[1:]...)
-	again.Args[0] = os.Args[0]
-	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
-	again.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	if err := again.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "tests in a process table of their own:", err)
-		return 1
-	}
-	return 0
-}
-
-// build builds qwatch where any user can start it, and runs the tests.
-func (s suite) build() int {
-	dir, err := os.MkdirTemp("", "qwatch-integration-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
+	var err error
+	if binary, err = testbed.Build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "qwatch")
-	build := exec.Command("go", "build", "-o", binary, "qwatch/cmd/qwatch")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building qwatch: %v\n%s", err, out)
-		return 1
-	}
+	defer os.RemoveAll(filepath.Dir(binary))
 	return s.m.Run()
 }
 
