@@ -100,6 +100,9 @@ func printActions(w io.Writer, actions []remediate.Action) {
 func outcome(done []remediate.Done) error {
 	failed := false
 	for _, d := range done {
+		if j := d.Judgement; j.Result == remediate.NoEffect || j.Result == remediate.Worse {
+			return &exit{exitFailed, fmt.Errorf("%s at %s: %s", j.Result, d.Plan.Name, j.Why), "qwatch doctor tells what else to change"}
+		}
 		failed = failed || d.Err != nil || len(d.Outcomes) < len(d.Plan.Actions) ||
 			slices.ContainsFunc(d.Outcomes, func(o remediate.Outcome) bool { return o.Err != nil })
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -30,6 +31,9 @@ would be done about it. Exit status 3 says that there is something to do.`,
 				return err
 			}
 			if err := printPlans(e, plans, *asJSON); err != nil {
+				return err
+			}
+			if err := notFound(plans, *socket, exitUsage, ""); err != nil {
 				return err
 			}
 			if slices.ContainsFunc(plans, func(p remediate.Plan) bool { return p.Verdict == remediate.Act }) {
@@ -66,8 +70,8 @@ func newApply(e env) *cobra.Command {
 			if err := printPlans(e, plans, *asJSON); err != nil {
 				return err
 			}
-			if i := slices.IndexFunc(plans, func(p remediate.Plan) bool { return p.Code == remediate.CodeNotFound }); i >= 0 && *socket != "" {
-				return &exit{exitFailed, fmt.Errorf("nothing was done: %s", plans[i].Reason), "qwatch doctor shows the sockets that it can see"}
+			if err := notFound(plans, *socket, exitFailed, "nothing was done: "); err != nil {
+				return err
 			}
 			plans = slices.DeleteFunc(plans, func(p remediate.Plan) bool { return p.Verdict != remediate.Act })
 			if len(plans) == 0 {
@@ -107,6 +111,14 @@ func printPlans(e env, plans []remediate.Plan, asJSON bool) error {
 		for _, a := range p.Advice {
 			fmt.Fprintf(e.stdout, "  advice: %s\n", a)
 		}
+	}
+	return nil
+}
+
+// notFound is the error of a command about a socket that no uWSGI has.
+func notFound(plans []remediate.Plan, socket string, status int, words string) error {
+	if i := slices.IndexFunc(plans, func(p remediate.Plan) bool { return p.Code == remediate.CodeNotFound }); i >= 0 && socket != "" {
+		return &exit{status, errors.New(words + plans[i].Reason), "qwatch doctor shows the sockets that it can see"}
 	}
 	return nil
 }

@@ -59,7 +59,11 @@ func TestByHand(t *testing.T) {
 	if !strings.Contains(out, u.Address+": nothing: the queue is not full") {
 		t.Errorf("plan of an empty queue:\n%s", out)
 	}
-	flood(t, u, 1200, 60)
+	_, words := command(t, s, 2, "plan", "--socket", "127.0.0.1:1")
+	if !strings.Contains(words, "no uWSGI listens on 127.0.0.1:1") {
+		t.Errorf("plan of no socket says:\n%s", words)
+	}
+	flood(t, u, 700, 60) // which the raised queue holds
 	full(t, u)
 	before := hostOf(t, u)
 	out, _ = command(t, s, 3, "plan", "--json", "--socket", u.Address)
@@ -79,7 +83,7 @@ func TestByHand(t *testing.T) {
 	if socket["socket"] != u.Address || socket["limit"] != float64(100) || socket["configured"] != float64(100) || socket["binds"] != "listen" {
 		t.Errorf("doctor: %v", socket)
 	}
-	_, words := command(t, s, 1, "apply")
+	_, words = command(t, s, 1, "apply")
 	if !strings.Contains(words, "qwatch: error: nothing was done: not confirmed") || !strings.Contains(words, "qwatch: hint: ") {
 		t.Errorf("apply says:\n%s", words)
 	}
