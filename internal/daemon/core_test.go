@@ -469,6 +469,7 @@ func TestDuringAReload(t *testing.T) {
 // goes on when it can be seen again.
 func TestBlind(t *testing.T) {
 	onBench(t, &fakeHost{sockets: []facts.Socket{socketAt(1, address, 129)}}, func(cfg *config.Config) { cfg.Probe.Interval = time.Second }, func(b *bench) {
+		time.Sleep(1500 * time.Millisecond) // what was seen before says nothing
 		b.fake.set(func(h *fakeHost) { h.err = errors.New("netlink is broken") })
 		b.hear(20, address)
 		b.wantHost("somaxconn 128; 127.0.0.1:5000 129 of 128")

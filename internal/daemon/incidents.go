@@ -228,6 +228,9 @@ func (c *core) consider(ctx context.Context, now time.Time) {
 	var act []remediate.Plan
 	for i, plan := range remediate.DecidePass(c.settings.policy, cases(open), join, c.view.history, now) {
 		oc := about[i]
+		if plan.Verdict == remediate.Act && c.view.err != "" {
+			continue // what was seen before the host could be seen no more decides nothing
+		}
 		if plan.Verdict != remediate.Act {
 			c.report.plan(oc, plan, c.view.snapshot, proven[i])
 			continue
@@ -339,7 +342,7 @@ func (c *core) caseOf(oc *openCase, now time.Time) remediate.Case {
 // keepLimits gives restarted uWSGIs the limits that their sockets had, before the
 // queues are full again. Each new socket is looked at once.
 func (c *core) keepLimits(ctx context.Context, now time.Time) {
-	if !c.view.decides() || c.actions.raising || ctx.Err() != nil {
+	if !c.view.decides() || c.view.err != "" || c.actions.raising || ctx.Err() != nil {
 		return
 	}
 	var act []remediate.Plan
