@@ -174,16 +174,31 @@ func unreadable(cfg *config.Config) []string {
 	list := []string{}
 	for _, src := range cfg.Sources {
 		for _, glob := range src.Files {
-			found, err := doublestar.Glob(bounded.FS{Entries: maxLogs}, strings.TrimPrefix(glob, "/"), doublestar.WithFailOnIOErrors())
-			if err != nil {
-				list = append(list, fmt.Sprintf("%s: %v", glob, err))
+			answer := make(chan []string, 1)
+			go func() { answer <- unreadableOf(glob) }()
+			select {
+			case found := <-answer:
+				list = append(list, found...)
+			case <-time.After(lookTime): // and it may never
+				list = append(list, fmt.Sprintf("%s: its file system has not answered for %s", glob, lookTime))
 			}
-			for _, path := range found[:min(len(found), maxLogs)] {
-				path = "/" + path
-				if err := unix.Access(path, unix.R_OK); errors.Is(err, fs.ErrPermission) {
-					list = append(list, path)
-				}
-			}
+		}
+	}
+	return list
+}
+
+// lookTime is how long the folders of one glob may take.
+const lookTime = 2 * time.Second
+
+func unreadableOf(glob string) (list []string) {
+	found, err := doublestar.Glob(bounded.FS{Entries: maxLogs}, strings.TrimPrefix(glob, "/"), doublestar.WithFailOnIOErrors())
+	if err != nil {
+		list = append(list, fmt.Sprintf("%s: %v", glob, err))
+	}
+	for _, path := range found[:min(len(found), maxLogs)] {
+		path = "/" + path
+		if err := unix.Access(path, unix.R_OK); errors.Is(err, fs.ErrPermission) {
+			list = append(list, path)
 		}
 	}
 	return list
