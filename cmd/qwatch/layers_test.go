@@ -37,7 +37,7 @@ func TestLayers(t *testing.T) {
 		"matcher":            {"internal/jsonscan"},
 		"systemd":            {"internal/bounded", "internal/text"},
 		"tailer":             {},
-		"tailer/bulk":        {},
+		"tailer/bulk":        {"internal/bounded"},
 		"tailer/file":        {"internal/bounded", "tailer"},
 		"tailer/journal":     {"internal/bounded", "internal/jsonscan", "tailer"},
 	}

@@ -155,7 +155,11 @@ func (s *scanner) scan(ctx context.Context, e env, args []string) {
 	paths, missing := bulk.Expand(args)
 	group := config.Default().Group
 	book := matcher.NewBook(group.Window, group.Quiet, group.Threshold)
-	options := bulk.Options{Literal: matcher.Literal, Seam: matcher.Seam}
+	named := make(map[string]bool, len(args))
+	for _, arg := range args {
+		named[arg] = true
+	}
+	options := bulk.Options{Literal: matcher.Literal, Seam: matcher.Seam, Named: func(path string) bool { return named[path] }}
 	wipe := func() {}
 	if f, ok := e.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		options.Progress, wipe = progress(f)

@@ -16,6 +16,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"qwatch/internal/bounded"
 )
 
 // Options says what to look for.
@@ -29,6 +31,10 @@ type Options struct {
 	Seam string
 	// Workers is how many goroutines scan, 1 to 16; 0 stands for one a core.
 	Workers int
+	// Named, if not nil, tells which paths the user has named: those may be pipes
+	// and devices, also without an end. Of others only regular files are read,
+	// whatever they were when they were found.
+	Named func(path string) bool
 	// Progress, if not nil, is told at most ten times a second, and at the
 	// end, how many bytes of input are done (of archives: compressed ones)
 	// and how many there are in all; total is 0 if pipes are among the input.
@@ -190,7 +196,12 @@ func (r *reader) open(ctx context.Context, path string, stdin io.Reader) (src so
 	if path == Stdin {
 		return r.stream(stdin), func() {}, nil
 	}
-	file, err := open(ctx, path)
+	var file *os.File
+	if r.opt.Named == nil || r.opt.Named(path) {
+		file, err = open(ctx, path)
+	} else {
+		file, err = bounded.Open(path)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,12 +1,15 @@
 package bulk
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"qwatch/internal/bounded"
 )
 
 func TestExpand(t *testing.T) {
@@ -63,5 +66,23 @@ func TestExpand(t *testing.T) {
 				t.Errorf("unreadable (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What was a file when it was found may be a pipe without an end by now.
+func TestSwapped(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.log")
+	if err := os.WriteFile(path, []byte("a needle\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	paths, _ := Expand([]string{dir})
+	if err := errors.Join(os.Remove(path), os.Symlink("/dev/zero", path)); err != nil {
+		t.Fatal(err)
+	}
+	opt := Options{Literal: "needle", Named: func(path string) bool { return path == dir }}
+	totals := Read(t.Context(), paths, nil, opt, func(string, []byte) { t.Error("a hit") })
+	if len(totals.Unreadable) != 1 || !errors.Is(totals.Unreadable[0].Err, bounded.ErrNotRegular) {
+		t.Errorf("%+v", totals)
 	}
 }
