@@ -24,7 +24,7 @@ build:
 # Everything that the tests run besides Go itself. Two packages at a time: most
 # of them wait for a real uWSGI. Where a test holds qwatch to a time, that is
 # without what other programs took of the CPUs; figures are for make bench.
-TOOLS = $(UWSGI) ss=iproute2 logrotate=logrotate setpriv=util-linux man=man-db
+TOOLS = $(UWSGI) ss=iproute2 dbus-daemon=dbus logrotate=logrotate setpriv=util-linux man=man-db
 
 test:
 	@scripts/need $(TOOLS)
