@@ -8,13 +8,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/testbed"
 )
 
 // What a process may read, it is said to have read, and nothing else.
 func TestRootAs(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root gives files away")
-	}
+	testbed.Needs(t, "root")
 	dir := t.TempDir()
 	write := func(name string, mode os.FileMode, uid, gid int) {
 		path := filepath.Join(dir, name)
@@ -65,6 +65,7 @@ func TestRootKernelsOwn(t *testing.T) {
 }
 
 func TestACL(t *testing.T) {
+	testbed.Needs(t, "acl")
 	st := &unix.Stat_t{Uid: 1, Gid: 10, Mode: 0o664}
 	acl := []aclEntry{{aclUserObj, 6, 0}, {aclUser, 4, 2}, {aclUser, 6, 3}, {aclUser, 0, 4}, {aclGroupObj, 0, 0}, {aclGroup, 4, 20}, {aclMask, 4, 0}, {aclOther, 4, 0}}
 	for _, test := range []struct {
@@ -86,6 +87,7 @@ func TestACL(t *testing.T) {
 
 // A list that a file really has.
 func TestACLOfFile(t *testing.T) {
+	testbed.Needs(t, "acl")
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -102,7 +104,7 @@ func TestACLOfFile(t *testing.T) {
 	want := []aclEntry{{aclUserObj, 6, 1<<32 - 1}, {aclUser, 4, 33}, {aclGroupObj, 0, 1<<32 - 1}, {aclMask, 4, 1<<32 - 1}, {aclOther, 0, 1<<32 - 1}}
 	b, _ = binary.Append(b, binary.LittleEndian, want)
 	if err := unix.Setxattr(path, "system.posix_acl_access", b, 0); err != nil {
-		t.Skip("this file system has no access control lists: " + err.Error())
+		t.Fatal(err)
 	}
 	acl, err := aclOf(int(f.Fd()))
 	if err != nil || len(acl) != len(want) {

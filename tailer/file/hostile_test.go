@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/testbed"
 	"qwatch/tailer"
 )
 
@@ -99,9 +100,7 @@ func TestUnpackBudget(t *testing.T) {
 
 // Anybody may fill his folder with logs.
 func TestFilesOfOneUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root gives files away")
-	}
+	testbed.Needs(t, "root")
 	dir := t.TempDir()
 	const more = 30
 	for i := range maxOfUser + more {
