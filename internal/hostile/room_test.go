@@ -215,9 +215,6 @@ func (r *room) read(name string) string {
 	return string(text)
 }
 
-// said tells whether qwatch has logged these words.
-func (r *room) said(words string) bool { return strings.Contains(r.read("log"), words) }
-
 // start starts the daemon and waits until it is ready.
 func (r *room) start() {
 	r.t.Helper()

@@ -257,15 +257,14 @@ func serveStats(with []string) {
 func holdClients(with []string) {
 	n, err := strconv.Atoi(with[1])
 	check(err)
-	for i := 0; i < n; i++ {
+	for range n {
 		go func() {
 			for {
 				c, err := net.Dial("tcp", with[0])
-				for err == nil {
-					if with[2] == "" {
-						_, err = c.Read(make([]byte, 1)) // until it is thrown out
-						break
-					}
+				if err == nil && with[2] == "" {
+					c.Read(make([]byte, 1)) // until it is thrown out
+				}
+				for err == nil && with[2] != "" {
 					if _, err = io.WriteString(c, with[2]); err == nil {
 						_, err = c.Read(make([]byte, 1<<16))
 					}
