@@ -55,6 +55,7 @@ func env(t *testing.T, name string) string {
 }
 
 func TestSystemd(t *testing.T) {
+	t.Parallel()
 	deb, base := env(t, "QWATCH_TEST_DEB"), env(t, "QWATCH_TEST_ROOT")
 	m := boot(t, base)
 	m.share(deb, "qwatch.deb")

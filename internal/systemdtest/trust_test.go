@@ -15,6 +15,7 @@ import (
 
 // TestTrust is about whom the installed qwatch acts on, and whose word it takes.
 func TestTrust(t *testing.T) {
+	t.Parallel()
 	m := boot(t, env(t, "QWATCH_TEST_ROOT"))
 	m.share(env(t, "QWATCH_TEST_DEB"), "qwatch.deb")
 	self, err := os.Executable()
