@@ -106,7 +106,7 @@ func TestWeighDrops(t *testing.T) {
 		{"proven", weigh(0, at(0, 0, 0, 0), at(20, 0, 10, 0), at(40, 0, 20, 0)), true, ", 20 overflows"},
 		{"likely, and half full", weigh(64, at(0, 0, 0, 0), at(20, 20, 20, 0)), true, ", at least 10 overflows"},
 		{"likely", weigh(63, at(0, 0, 0, 0), at(20, 20, 20, 0)), false, ", at least 10 overflows"},
-		{"a neighbour's", weigh(64, at(0, 0, 0, 0), at(20, 40, 20, 20)), false, ", 20 overflows in its network namespace"},
+		{"a neighbour's", weigh(64, at(0, 0, 0, 0), at(20, 40, 20, 20)), false, ", 20 overflows in its network namespace, none of which is known to be its own"},
 		{"none", weigh(64, at(0, 0, 0, 0), at(20, 0, 0, 20)), false, ", no overflows"},
 		{"a new counter in between", weigh(0, at(9, 0, 0, 0), at(2, 0, 0, 0), at(5, 0, 3, 0), at(9, 0, 7, 0)), true, ", 7 overflows"},
 	} {

@@ -115,7 +115,11 @@ func (e Evidence) String() string {
 	case known && (d.Least > 0 || d.Most == 0):
 		return s + ", " + d.String()
 	case e.Overflows > 0:
-		return s + ", " + text.Plural(int(e.Overflows), "overflow", "overflows") + " in its network namespace"
+		s += ", " + text.Plural(int(e.Overflows), "overflow", "overflows") + " in its network namespace"
+		if known {
+			s += ", none of which is known to be its own"
+		}
+		return s
 	case e.Samples == 1: // whether there were any was not seen
 		return s
 	}
