@@ -85,10 +85,10 @@ func borrow(s facts.Socket) (fd int, err error) {
 		}
 	}
 	held, err := kernel.Sockets(s.Master.PID)
-	if err != nil {
+	at, ok := held[s.ID.Inode]
+	if err != nil && !ok {
 		return -1, kernel.Explain(kernel.ListOpen, fmt.Sprintf("find socket %d in uWSGI %d", s.ID.Inode, s.Master.PID), err)
 	}
-	at, ok := held[s.ID.Inode]
 	if !ok {
 		return -1, fmt.Errorf("uWSGI %d no longer holds socket %d of %s: %w", s.Master.PID, s.ID.Inode, s.Name(), errGone)
 	}

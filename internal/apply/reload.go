@@ -253,13 +253,13 @@ func listens(s facts.Socket) error {
 		return nil
 	}
 	held, err := kernel.Sockets(s.Master.PID)
-	if err != nil {
+	switch {
+	case slices.ContainsFunc(all, func(l kernel.Listener) bool { _, ok := held[l.Inode]; return ok && l.Family == kernel.Family(s.Family) }):
+		return nil
+	case err != nil:
 		return kernel.Explain(kernel.ListOpen, fmt.Sprintf("socket %d of %s is gone, and a new one could not be looked for", s.ID.Inode, s.Name()), err)
 	}
-	if !slices.ContainsFunc(all, func(l kernel.Listener) bool { _, ok := held[l.Inode]; return ok && l.Family == kernel.Family(s.Family) }) {
-		return fmt.Errorf("socket %d of %s is gone, and uWSGI listens on no other", s.ID.Inode, s.Name())
-	}
-	return nil
+	return fmt.Errorf("socket %d of %s is gone, and uWSGI listens on no other", s.ID.Inode, s.Name())
 }
 
 func (a *Applier) start(ctx context.Context, s remediate.Start) remediate.Outcome {

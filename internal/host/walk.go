@@ -91,6 +91,11 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	for _, p := range roots(procs, func(p *kernel.Process) bool { return p.Denied != nil && p.State != 'Z' }) {
 		w.hide(kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), p.Denied))
 	}
+	for _, p := range procs {
+		if p.Cut != nil { // few can be, within what one user may cost
+			w.hide(fmt.Errorf("all the sockets of uWSGI %d (uid %d): %w", p.PID, p.UID, p.Cut))
+		}
+	}
 	h.walked = w
 	return nil
 }

@@ -41,9 +41,10 @@ type Process struct {
 
 	NetNS uint64 // the inode of its network namespace, 0 where it may not be known
 	// Sockets are the sockets that it holds: inode to lowest descriptor.
-	// Denied says why they could not be listed.
-	Sockets map[uint64]int
-	Denied  error
+	// Denied says why they could not be listed, and Cut why there may be more of
+	// them.
+	Sockets     map[uint64]int
+	Denied, Cut error
 }
 
 // Processes lists the running processes that have one of names, as Named says.
@@ -119,6 +120,9 @@ func (p *Process) hold(of *budget) {
 	var read int
 	p.Sockets, read, p.Denied = sockets(p.PID, of.descriptors)
 	of.descriptors -= read
+	if cut(p.Denied) {
+		p.Denied, p.Cut = nil, p.Denied
+	}
 	// All that was read was of one process only if it still is the same.
 	if again, err := ReadStat(p.PID); err != nil || again.Start != p.Start {
 		p.Sockets = nil
@@ -331,22 +335,30 @@ func Catches(pid int, signal unix.Signal) (bool, error) {
 // number is the process' own choice, up to its limits.
 const maxEntries = 1 << 16
 
-// entries lists a directory of /proc/PID. The caller closes dir.
-func entries(pid int, name string, most int) (dir *os.File, names []string, err error) {
+// entries lists a directory of /proc/PID. The caller closes dir. more says that
+// there are more entries than most, nil where these are all.
+func entries(pid int, name string, most int) (dir *os.File, names []string, more, err error) {
 	if dir, err = os.Open(procPath(pid, name)); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	names, err = bounded.NamesIn(dir, most)
-	var more *bounded.TooMuchError
-	if err != nil && !errors.As(err, &more) {
+	if err != nil && !cut(err) {
 		dir.Close()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return dir, names, nil
+	return dir, names, err, nil
+}
+
+// cut reports whether an error says only that there was more than was read.
+func cut(err error) bool {
+	var more *bounded.TooMuchError
+	return errors.As(err, &more)
 }
 
 // Sockets lists the sockets that a process holds: inode to lowest descriptor.
-// For another user's process that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
+// Where there may be more of them the error says so, beside those that were
+// found. For another user's process it needs CAP_SYS_PTRACE and
+// CAP_DAC_READ_SEARCH.
 func Sockets(pid int) (map[uint64]int, error) {
 	held, _, err := sockets(pid, maxEntries)
 	return held, err
@@ -354,7 +366,7 @@ func Sockets(pid int) (map[uint64]int, error) {
 
 // sockets is Sockets of so many descriptors at most, and says how many it read.
 func sockets(pid, most int) (_ map[uint64]int, read int, err error) {
-	dir, names, err := entries(pid, "fd", min(most, maxEntries))
+	dir, names, more, err := entries(pid, "fd", min(most, maxEntries))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -381,7 +393,7 @@ func sockets(pid, most int) (_ map[uint64]int, read int, err error) {
 			held[inode] = fd
 		}
 	}
-	return held, len(names), nil
+	return held, len(names), more
 }
 
 // socketInode reads "socket:[4711]".
@@ -396,10 +408,10 @@ func socketInode(link []byte) (uint64, bool) {
 }
 
 // Written are the regular files that a process has open for writing, as their
-// names are now. It blocks while the file system of one of them does not
+// names are now; of very many descriptors it looks at the lowest. It blocks while the file system of one of them does not
 // answer.
 func Written(pid int) (paths []string, err error) {
-	dir, names, err := entries(pid, "fd", maxEntries)
+	dir, names, _, err := entries(pid, "fd", maxEntries)
 	if err != nil {
 		return nil, err
 	}
@@ -432,7 +444,7 @@ func writable(fdinfo []byte) bool {
 // HasOpen reports whether a process has the file of this device and inode open.
 // It needs the rights of Sockets, and blocks as Written does.
 func HasOpen(pid int, dev, ino uint64) (bool, error) {
-	dir, names, err := entries(pid, "fd", maxEntries)
+	dir, names, more, err := entries(pid, "fd", maxEntries)
 	if err != nil {
 		return false, err
 	}
@@ -443,5 +455,5 @@ func HasOpen(pid int, dev, ino uint64) (bool, error) {
 			return true, nil
 		}
 	}
-	return false, nil
+	return false, more
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -130,6 +131,34 @@ func TestAlternative(t *testing.T) {
 	} {
 		if alternative(comm, []string{"uwsgi", "uwsgi-core"}) != want {
 			t.Errorf("%s: %v", comm, !want)
+		}
+	}
+}
+
+// Whoever looks at a part of the descriptors does not say that these are all.
+func TestDescriptorsCut(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	all, count, err := sockets(os.Getpid(), maxEntries)
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	p := Process{PID: os.Getpid()}
+	if p.Stat, err = ReadStat(p.PID); err != nil {
+		t.Fatal(err)
+	}
+	for most, more := range map[int]bool{count: false, count - 1: true, 1: true} {
+		_, read, err := sockets(p.PID, most)
+		if cut(err) != more || read != most {
+			t.Errorf("%d of %d: read %d, %v", most, count, read, err)
+		}
+		of := budget{descriptors: most}
+		p.hold(&of)
+		if p.Denied != nil || (p.Cut != nil) != more || of.descriptors != 0 {
+			t.Errorf("%d of %d: denied %v, cut %v, %d left", most, count, p.Denied, p.Cut, of.descriptors)
 		}
 	}
 }

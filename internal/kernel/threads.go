@@ -23,11 +23,14 @@ const (
 // and no Yama that forbids it (proc_pid_syscall, fs/proc/base.c). It blocks
 // while the process is in execve(2).
 func Threads(pid int) (on Waits, switches uint64) {
-	dir, names, err := entries(pid, "task", maxThreads)
+	dir, names, more, err := entries(pid, "task", maxThreads)
 	if err != nil {
 		return "", 0
 	}
 	dir.Close()
+	if more != nil { // what the others wait for is not known
+		return "", 0
+	}
 	for i, name := range names {
 		status, err := read(procPath(pid, "task/"+name+"/status"))
 		if err != nil {
