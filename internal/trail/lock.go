@@ -52,40 +52,45 @@ func (t *Trail) tryPass() (unlock func(), err error) {
 	if t.dir == "" {
 		return t.pass.Unlock, nil
 	}
-	t.mu.Lock()
-	f, err := t.follow()
-	t.mu.Unlock()
-	if err == nil {
-		if err = tryLock(f); err == nil {
-			return func() {
-				unix.Flock(int(f.Fd()), unix.LOCK_UN)
-				t.pass.Unlock()
-			}, nil
-		}
-		err = fmt.Errorf("audit trail %s: lock: %w", f.Name(), err)
+	f, err := t.openHeld()
+	if err != nil {
+		t.pass.Unlock()
+		return nil, err
 	}
-	t.pass.Unlock()
-	return nil, err
+	unlock = func() {
+		f.Close()
+		t.pass.Unlock()
+	}
+	if err := lockByte(f, wholePass); err != nil {
+		unlock()
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// A pass goes by what stands in the trail that others write to.
+	if err := t.follow(); err != nil {
+		unlock()
+		return nil, err
+	}
+	t.locked = f
+	return unlock, nil
 }
 
+// wholePass is what a pass holds, and is the name of no one thing.
+const wholePass = ""
+
 // Hold is Lock for one thing only, which what names. Whoever holds another one is
-// not kept waiting, nor is a pass. The locks are bytes of one file beside the
-// trail, by the hash of their names (fcntl_locking(2), open file description
-// locks): nothing is left behind by a process that ends.
+// not kept waiting, nor is a pass.
 func (t *Trail) Hold(ctx context.Context, what string) (unlock func(), err error) {
 	if t.dir == "" {
 		return func() {}, nil
 	}
-	f, err := bounded.OpenFile(filepath.Join(t.dir, "held"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o640)
+	f, err := t.openHeld()
 	if err != nil {
 		return nil, err
 	}
-	h := fnv.New64a()
-	io.WriteString(h, what)
-	byWhat := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: int64(h.Sum64() >> 2), Len: 1}
 	unlock, err = wait(ctx, func() (func(), error) {
-		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &byWhat)
-		return func() { f.Close() }, err
+		return func() { f.Close() }, lockByte(f, what)
 	})
 	if err == nil {
 		return unlock, nil
@@ -94,27 +99,46 @@ func (t *Trail) Hold(ctx context.Context, what string) (unlock func(), err error
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, fmt.Errorf("another qwatch is acting on %s: %w", what, ctx.Err())
 	}
-	return nil, &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
+	return nil, err
+}
+
+// openHeld opens the file of the locks. It stands beside the trail, and is not
+// the trail: that may be rotated during a pass.
+func (t *Trail) openHeld() (*os.File, error) {
+	return bounded.OpenFile(filepath.Join(t.dir, "held"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o640)
+}
+
+// lockByte locks the byte that stands for a name, the hash of it, until the file
+// is closed (fcntl_locking(2), open file description locks): nothing is left
+// behind by a process that ends.
+func lockByte(f *os.File, name string) error {
+	h := fnv.New64a()
+	io.WriteString(h, name)
+	byName := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: int64(h.Sum64() >> 2), Len: 1}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &byName); err != nil {
+		return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
+	}
+	return nil
 }
 
 // follow opens the trail anew where its name no longer leads to it: rotated or
-// removed, it would record for nobody, and another qwatch locks what has the
-// name now. What was read before stays known. The caller holds mu.
-func (t *Trail) follow() (*os.File, error) {
+// removed, it would record for nobody. What was read before stays known. The
+// caller holds mu.
+func (t *Trail) follow() error {
 	ours, err := t.f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("audit trail: %w", err)
+		return fmt.Errorf("audit trail: %w", err)
 	}
 	if there, err := os.Stat(t.f.Name()); err == nil && os.SameFile(ours, there) {
-		return t.f, nil
+		return nil
 	}
 	now, err := Open(t.f.Name())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t.f.Close()
 	t.f, t.read = now.f, 0
-	return t.f, nil
+	return nil
 }
 
 // ErrRunning is the error of LockState where another daemon holds the lock.

@@ -34,6 +34,7 @@ type Trail struct {
 	pass   sync.Mutex // held between Lock and unlock
 	dir    string     // "": in memory
 	mu     sync.Mutex
+	locked *os.File // by the newest pass; closed again at its end
 	f      *os.File
 	read   int64 // how far events were read
 	events []remediate.Event
@@ -88,7 +89,7 @@ func (t *Trail) Append(events ...remediate.Event) error {
 		t.keep(events...)
 		return nil
 	}
-	if _, err := t.follow(); err != nil {
+	if err := t.follow(); err != nil {
 		return err
 	}
 	torn, err := t.torn()
@@ -179,6 +180,11 @@ func parse(lines []byte) []remediate.Event {
 
 // Close closes the file, which ends a lock that is held.
 func (t *Trail) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.locked != nil {
+		t.locked.Close()
+	}
 	if t.f == nil {
 		return nil
 	}

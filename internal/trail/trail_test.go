@@ -684,6 +684,44 @@ func TestTrailHoldsNoControlCharacters(t *testing.T) {
 	}
 }
 
+// A trail that is rotated or removed during a pass, and written to anew, keeps
+// others out until the end of the pass.
+func TestTrailRotatedDuringAPass(t *testing.T) {
+	for _, away := range []func(path string) error{
+		os.Remove,
+		func(path string) error { return os.Rename(path, path+".1") },
+	} {
+		path := filepath.Join(t.TempDir(), "audit.jsonl")
+		daemon := openTrail(t, path)
+		unlock, err := daemon.Lock(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(away(path), daemon.Append(past(time.Second, "inc-1.1", "relisten", remediate.Started))); err != nil {
+			t.Fatal(err)
+		}
+		apply := openTrail(t, path)
+		soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if unlock, err := apply.Lock(soon); err == nil {
+			unlock()
+			t.Error("both act at once")
+		}
+		// One thing is held beside a pass.
+		hold, err := apply.Hold(t.Context(), "uWSGI 7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hold()
+		unlock()
+		again, err := apply.Lock(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		again()
+	}
+}
+
 // A trail that was rotated or removed while qwatch runs must still keep two of
 // them from acting at once, and keep on recording.
 func TestTrailRotatedWhileItRuns(t *testing.T) {
