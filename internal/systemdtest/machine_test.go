@@ -58,7 +58,7 @@ func boot(t *testing.T, base string) *machine {
 		select {
 		case <-m.ended:
 		case <-time.After(20 * time.Second):
-			m.shell.Process.Kill()
+			exec.Command("kill", "-s", "KILL", m.leader).Run() // and all of the container with it
 			<-m.ended
 		}
 		if t.Failed() {

@@ -65,7 +65,7 @@ func (m *machine) startStrangers() {
 		sed -n 's,^ExecStart=/usr/bin/uwsgi-core,[Service]\nExecStart=\nExecStart=/usr/local/lib/as/uwsgi,p' /mnt/web-file@.service >/etc/systemd/system/web-file@5024.service.d/exec.conf
 		systemctl daemon-reload
 		systemctl start web-file@5021 web-file@5022 web-file@5024
-		systemd-run -q --scope --slice user-1001.slice --uid alice $(sed -n 's/^ExecStart=//p' /mnt/web-file@.service | sed s/%i/5023/g) >/dev/null 2>&1 </dev/null &`)
+		systemd-run -q --scope -p KillSignal=SIGQUIT --slice user-1001.slice --uid alice $(sed -n 's/^ExecStart=//p' /mnt/web-file@.service | sed s/%i/5023/g) >/dev/null 2>&1 </dev/null &`)
 	for _, addr := range []string{serviceOfApp, serviceOfAlice, ownOfAlice, onlyCalledSo} {
 		m.eventuallySays("ss -H -ltn 'src "+addr+"'", addr, 20*time.Second)
 		m.limit(addr, small)
