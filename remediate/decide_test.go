@@ -51,7 +51,7 @@ func full() Case {
 			File:   map[string]int{},
 		},
 		Socket:   s,
-		Evidence: facts.Evidence{Samples: 4, Full: 3, Peak: 129, Limit: 128, Overflows: 37, OthersCalm: true, Over: 900 * time.Millisecond},
+		Evidence: facts.Evidence{Samples: 4, Full: 3, Peak: 129, Limit: 128, Overflows: facts.Known[uint64](37), OthersCalm: true, Over: 900 * time.Millisecond},
 	}
 }
 
@@ -188,7 +188,7 @@ func TestDecideEvidence(t *testing.T) {
 	testDecide(t, []row{
 		{"full", func(p *Policy, c *Case, h *History) {}, act(fullReason, wholeRaise...)},
 		{"the log says full, the kernel does not", func(p *Policy, c *Case, h *History) {
-			c.Evidence = facts.Evidence{Samples: 4, Peak: 3, Limit: 128, OthersCalm: true, Over: time.Second}
+			c.Evidence = facts.Evidence{Samples: 4, Peak: 3, Limit: 128, Overflows: facts.Known[uint64](0), OthersCalm: true, Over: time.Second}
 		}, decided{Verdict: Wait, Code: CodeUncorroborated,
 			Reason: "the kernel does not show what the log says: 0 of 4 samples over 1s found the queue full (longest 3, limit 128), no overflows"}},
 		{"the kernel was not looked at", func(p *Policy, c *Case, h *History) { c.Evidence = facts.Evidence{OthersCalm: true} },
@@ -219,7 +219,7 @@ func TestDecideEvidence(t *testing.T) {
 			Reason: "the kernel does not show what the log says: 0 of 2 samples over 1s found the queue full (longest 64, limit 128)"}},
 		{"garbage in the log", func(p *Policy, c *Case, h *History) {
 			c.Incident.Peak = 0
-			c.Evidence = facts.Evidence{Samples: 4, Limit: 64, OthersCalm: true, Over: time.Second}
+			c.Evidence = facts.Evidence{Samples: 4, Limit: 64, Overflows: facts.Known[uint64](0), OthersCalm: true, Over: time.Second}
 		}, decided{Verdict: Refuse, Code: codeGarbage,
 			Reason: "the log's numbers cannot be true, and the kernel does not show a full queue: 0 of 4 samples over 1s found the queue full (longest 0, limit 64), no overflows"}},
 		{"garbage, and the log is to be believed", func(p *Policy, c *Case, h *History) {

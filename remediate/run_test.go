@@ -360,8 +360,8 @@ func (f *forgetful) Append(e ...Event) error {
 }
 
 func TestJudge(t *testing.T) {
-	still := facts.Evidence{Samples: 10, Full: 7, Peak: 1025, Limit: 1024, Overflows: 9, OthersCalm: true, Over: 2 * time.Second}
-	calm := facts.Evidence{Samples: 10, Peak: 200, Limit: 1024, OthersCalm: true, Over: 2 * time.Second}
+	still := facts.Evidence{Samples: 10, Full: 7, Peak: 1025, Limit: 1024, Overflows: facts.Known[uint64](9), OthersCalm: true, Over: 2 * time.Second}
+	calm := facts.Evidence{Samples: 10, Peak: 200, Limit: 1024, Overflows: facts.Known[uint64](0), OthersCalm: true, Over: 2 * time.Second}
 	plan := wholePlan()
 	tests := []struct {
 		name  string

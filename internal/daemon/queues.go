@@ -76,6 +76,9 @@ func (q *queues) count(samples []facts.Sample, s facts.Snapshot) {
 		}
 		name, one := s.Sockets[i].Name(), q.get(sample.ID)
 		q.drops[name] += 0 // that it is there says that it is counted
+		if sample.Uncounted != "" {
+			continue // the next one shows what was meanwhile, too
+		}
 		if one.last != nil {
 			q.drops[name] += sample.Overflowed(*one.last).Value.Least
 		}

@@ -4,6 +4,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,8 @@ type Host struct {
 	netns  []*kernel.NetNS
 	own    *kernel.NetNS // qwatch's own, and the first of netns
 	walked walk          // the last walk over /proc
+	// uncounted says what the last Sample could not read.
+	uncounted []string
 }
 
 // New opens the namespace that the caller runs in; those of containers are
@@ -139,16 +142,15 @@ func (h *Host) Sample(ctx context.Context) ([]facts.Sample, error) {
 		}
 	}
 	var samples []facts.Sample
+	h.uncounted = nil
 	for _, v := range views {
-		if samples, err = h.sample(v, samples); err != nil {
-			return nil, err
-		}
+		samples = h.sample(v, samples)
 	}
 	return samples, nil
 }
 
 // sample adds the samples of one namespace.
-func (h *Host) sample(v view, samples []facts.Sample) ([]facts.Sample, error) {
+func (h *Host) sample(v view, samples []facts.Sample) []facts.Sample {
 	first := len(samples)
 	all := facts.Neighbours{}
 	for _, l := range v.listeners {
@@ -167,23 +169,23 @@ func (h *Host) sample(v view, samples []facts.Sample) ([]facts.Sample, error) {
 		})
 	}
 	if len(samples) == first {
-		return samples, nil
+		return samples
 	}
 	after, err := v.netns.Counters()
-	if err != nil {
-		return nil, err
-	}
-	opens, err := v.netns.Opens()
-	if err != nil {
-		return nil, err
+	opens, opensErr := v.netns.Opens()
+	uncounted := ""
+	if err := cmp.Or(err, opensErr); err != nil {
+		uncounted = fmt.Sprintf("the counters of the network namespace %d: %v", v.netns.ID, err)
+		h.uncounted = append(h.uncounted, uncounted)
 	}
 	for i := range samples[first:] {
 		s := &samples[first+i]
+		s.Uncounted = uncounted
 		s.Overflows, s.Opens, s.OtherDrops = after.Overflows, opens, after.OtherDrops
 		s.Neighbours.Drops = all.Drops - s.Neighbours.Drops
 		s.Neighbours.Sum = all.Sum - s.Neighbours.Sum
 	}
-	return samples, nil
+	return samples
 }
 
 // with adds a socket to a set.

@@ -48,6 +48,9 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 		Unseen:           append(slices.Clone(h.walked.unseen), unseen...),
 		HiddenOwners:     h.walked.hidden,
 	}
+	for _, why := range h.uncounted {
+		s.Unseen = append(s.Unseen, "overflows: "+why)
+	}
 	settings(&s, options)
 	made := makers{kernel.OpenCgroup2(), kernel.AllUsers()}
 	for _, v := range views {

@@ -102,7 +102,7 @@ func (m *measured) countAccepts() {
 	if d, ok := e.Drops.Get(); ok {
 		m.dropped = float64(d.Least) / over.Seconds()
 	} else if m.socket.SoleListener {
-		m.dropped = float64(e.Overflows) / over.Seconds()
+		m.dropped = float64(e.Overflows.Value) / over.Seconds()
 	}
 }
 
@@ -112,7 +112,7 @@ func (m *measured) countAccepts() {
 // the namespace (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c), so with
 // others that accept only their absence is known.
 func (m measured) accepted(since time.Time) (n int, known bool) {
-	own := slices.DeleteFunc(slices.Clone(m.own), func(s facts.Sample) bool { return s.At.Before(since) })
+	own := slices.DeleteFunc(slices.Clone(m.own), func(s facts.Sample) bool { return s.At.Before(since) || s.Uncounted != "" })
 	if len(own) < 2 || m.socket.Family == facts.Unix {
 		return -1, false
 	}

@@ -3,6 +3,7 @@ package facts
 import (
 	"cmp"
 	"fmt"
+	"math"
 
 	"qwatch/internal/text"
 )
@@ -13,9 +14,30 @@ import (
 // ACK waits for data (TCP_DEFER_ACCEPT). What was for this reason is told by the
 // counters of the namespace, exactly where no other socket refused anything.
 type Drops struct {
-	Least, Most uint64
+	Least, Most uint64 // Most is Boundless where no bound is known
 	// Proven says that no other socket can have refused all of the Least.
 	Proven bool
+}
+
+// Boundless is Drops.Most of a time of which a part was not seen.
+const Boundless = math.MaxUint64
+
+// DropsOver are the drops over two times, one after the other. Where nothing is
+// known of one, they are known as at least those of the other.
+func DropsOver(a, b Fact[Drops]) Fact[Drops] {
+	x, first := a.Get()
+	y, second := b.Get()
+	switch {
+	case first && second:
+		return Known(Drops{x.Least + y.Least, max(x.Most, y.Most, x.Most+y.Most), x.Proven || y.Proven})
+	case first && x.Least > 0:
+		return Known(Drops{x.Least, Boundless, x.Proven})
+	case second && y.Least > 0:
+		return Known(Drops{y.Least, Boundless, y.Proven})
+	case first:
+		return b
+	}
+	return a
 }
 
 // String tells the number in words.
@@ -60,6 +82,8 @@ func (r Sample) Overflowed(before Sample) Fact[Drops] {
 	switch {
 	case r.Drops.IsAbsent():
 		return Absent[Drops]()
+	case r.Uncounted != "" || before.Uncounted != "":
+		return Unknown[Drops](cmp.Or(r.Uncounted, before.Uncounted))
 	case !ok || !had:
 		return Unknown[Drops](cmp.Or(r.Drops.Why, before.Drops.Why))
 	case now < then:

@@ -97,6 +97,13 @@ func TestWeighDrops(t *testing.T) {
 		}
 		return Weigh(Socket{ID: id, Family: TCP}, samples, time.Time{})
 	}
+	uncounted := func(own uint32) Sample {
+		return Sample{Drops: Known(own), Uncounted: "its counters cannot be read"}
+	}
+	// One that was taken while the queue overflowed.
+	bound := func(own uint32, all, other uint64) Sample {
+		return Sample{Drops: Known(own), Overflows: 5, OtherDrops: 9, Before: Refusals{Overflows: all, Other: other}, Neighbours: Neighbours{Sum: all}}
+	}
 	for _, c := range []struct {
 		name string
 		e    Evidence
@@ -108,7 +115,13 @@ func TestWeighDrops(t *testing.T) {
 		{"likely", weigh(63, at(0, 0, 0, 0), at(20, 20, 20, 0)), false, ", at least 10 overflows"},
 		{"a neighbour's", weigh(64, at(0, 0, 0, 0), at(20, 40, 20, 20)), false, ", 20 overflows in its network namespace, none of which is known to be its own"},
 		{"none", weigh(64, at(0, 0, 0, 0), at(20, 0, 0, 20)), false, ", no overflows"},
-		{"a new counter in between", weigh(0, at(9, 0, 0, 0), at(2, 0, 0, 0), at(5, 0, 3, 0), at(9, 0, 7, 0)), true, ", 7 overflows"},
+		{"a new counter in between", weigh(0, at(9, 0, 0, 0), at(2, 0, 0, 0), at(5, 0, 3, 0), at(9, 0, 7, 0)), true, ", at least 7 overflows"},
+		{"a new counter, and nothing else", weigh(0, at(9, 0, 0, 0), at(2, 0, 0, 0), at(2, 0, 0, 0)), false, ", no overflows"}, // in all of the namespace
+		{"only a bound", weigh(0, bound(0, 0, 0), bound(7, 5, 5)), false, ", at most 5 overflows"},
+		{"uncounted in between", weigh(64, at(0, 0, 0, 0), uncounted(9), at(20, 0, 10, 0)), true, ", 10 overflows"},
+		{"uncounted at the end", weigh(64, at(0, 0, 0, 0), at(20, 0, 10, 0), uncounted(30)), true, ", at least 10 overflows"},
+		{"calm, and uncounted at the begin", weigh(64, uncounted(0), at(0, 0, 0, 0), at(0, 0, 0, 0)), false, ", whether it overflowed is not known: its counters cannot be read"},
+		{"uncounted", weigh(64, uncounted(0), uncounted(9)), false, ", whether it overflowed is not known: its counters cannot be read"},
 	} {
 		if c.e.Corroborates() != c.yes {
 			t.Errorf("%s: corroborates %v: %+v", c.name, !c.yes, c.e)

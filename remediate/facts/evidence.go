@@ -1,6 +1,7 @@
 package facts
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -13,10 +14,10 @@ type Evidence struct {
 	Full    int // samples that found the queue full
 	Peak    int // longest queue
 	Limit   int // the limit at the newest sample
-	// Drops is the socket's own; absent for a UNIX socket. Where it is not known
-	// the overflows of its namespace have to do.
+	// Drops is the socket's own. Where it is not known the overflows of its
+	// namespace have to do; both are absent for a UNIX socket.
 	Drops     Fact[Drops]
-	Overflows uint64
+	Overflows Fact[uint64]
 	// OthersCalm is true where no other uWSGI socket of the namespace was found
 	// at least half full, so that the namespace's overflows are likely this
 	// one's.
@@ -34,9 +35,7 @@ type Evidence struct {
 func Weigh(s Socket, samples []Sample, since time.Time) Evidence {
 	e := Evidence{OthersCalm: true, SoleListener: s.SoleListener}
 	var first, last Sample
-	if s.Family == Unix {
-		e.Drops = Absent[Drops]()
-	}
+	var counted []Sample
 	for _, r := range samples {
 		switch {
 		case r.At.Before(since) || r.ID.NetNS != s.ID.NetNS:
@@ -47,10 +46,10 @@ func Weigh(s Socket, samples []Sample, since time.Time) Evidence {
 		default:
 			if e.Samples == 0 {
 				first = r
-			} else {
-				e.Drops = e.add(r.Overflowed(last))
 			}
-			last = r
+			if last = r; r.Uncounted == "" {
+				counted = append(counted, r)
+			}
 			e.Samples++
 			e.Peak = max(e.Peak, r.Length)
 			if r.Full() {
@@ -61,24 +60,42 @@ func Weigh(s Socket, samples []Sample, since time.Time) Evidence {
 	if e.Samples > 0 {
 		e.Limit = last.Limit
 		e.Over = last.At.Sub(first.At)
-		if last.Overflows > first.Overflows && s.Family != Unix {
-			e.Overflows = last.Overflows - first.Overflows
-		}
+		e.Drops, e.Overflows = overflowsIn(counted, cmp.Or(first.Uncounted, last.Uncounted))
+	}
+	if s.Family == Unix {
+		e.Drops, e.Overflows = Absent[Drops](), Absent[uint64]()
 	}
 	return e
 }
 
-// add adds the drops between two samples to those before.
-func (e Evidence) add(more Fact[Drops]) Fact[Drops] {
-	a, ok := e.Drops.Get()
-	b, known := more.Get()
-	switch {
-	case !known && (ok || e.Drops.IsAbsent()):
-		return e.Drops
-	case !known || !ok:
-		return more
+// overflowsIn are the overflows of a socket and of its namespace between the
+// samples. beyond says why none is known of the time before or after them, ""
+// where they are all.
+func overflowsIn(counted []Sample, beyond string) (own Fact[Drops], all Fact[uint64]) {
+	if len(counted) < 2 {
+		return Unknown[Drops](beyond), Unknown[uint64](beyond)
 	}
-	return Known(Drops{Least: a.Least + b.Least, Most: a.Most + b.Most, Proven: a.Proven || b.Proven})
+	for i := range counted[1:] {
+		more := counted[i+1].Overflowed(counted[i])
+		if i == 0 {
+			own = more
+		} else {
+			own = DropsOver(own, more)
+		}
+	}
+	first, last := counted[0], counted[len(counted)-1]
+	switch {
+	case last.Overflows < first.Overflows:
+		all = Unknown[uint64]("the counter of its network namespace began anew")
+	case beyond != "" && last.Overflows == first.Overflows:
+		all = Unknown[uint64](beyond)
+	default:
+		all = Known(last.Overflows - first.Overflows)
+	}
+	if beyond != "" {
+		own = DropsOver(own, Unknown[Drops](beyond))
+	}
+	return own, all
 }
 
 // Corroborates reports whether the kernel itself shows a full queue: a sample
@@ -95,7 +112,7 @@ func (e Evidence) Burst() bool {
 	if d, known := e.Drops.Get(); known {
 		return d.Least > 0 && (d.Proven || half)
 	}
-	return e.Overflows > 0 && (e.SoleListener || e.OthersCalm && half)
+	return e.Overflows.Value > 0 && (e.SoleListener || e.OthersCalm && half)
 }
 
 // HalfFull reports whether a queue of this length holds at least half of its
@@ -109,19 +126,25 @@ func (e Evidence) String() string {
 	}
 	s := fmt.Sprintf("%d of %s over %s found the queue full (longest %d, limit %d)",
 		e.Full, text.Plural(e.Samples, "sample", "samples"), e.Over.Round(100*time.Millisecond), e.Peak, e.Limit)
-	switch d, known := e.Drops.Get(); {
+	d, known := e.Drops.Get()
+	all, counted := e.Overflows.Get()
+	switch {
 	case e.Drops.IsAbsent(): // nobody counts the clients that a UNIX socket refuses
 		return s
 	case known && (d.Least > 0 || d.Most == 0):
 		return s + ", " + d.String()
-	case e.Overflows > 0:
-		s += ", " + text.Plural(int(e.Overflows), "overflow", "overflows") + " in its network namespace"
+	case all > 0:
+		s += ", " + text.Plural(int(all), "overflow", "overflows") + " in its network namespace"
 		if known {
 			s += ", none of which is known to be its own"
 		}
 		return s
+	case known:
+		return s + ", " + d.String()
 	case e.Samples == 1: // whether there were any was not seen
 		return s
+	case !counted:
+		return s + ", whether it overflowed is not known: " + e.Overflows.Unseen()
 	}
 	return s + ", no overflows"
 }

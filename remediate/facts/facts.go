@@ -324,7 +324,9 @@ type Sample struct {
 	Neighbours Neighbours
 	// Overflows and Opens are TcpExt ListenOverflows and Tcp PassiveOpens of
 	// the whole namespace, OtherDrops is Refusals.Other, read just after the
-	// sockets, and Before what was read just before them.
+	// sockets, and Before what was read just before them. Uncounted says why the
+	// first three could not be read, "" where they were.
+	Uncounted  string
 	Overflows  uint64
 	Opens      uint64
 	OtherDrops uint64
