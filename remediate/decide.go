@@ -89,15 +89,23 @@ func (d *decision) lost() bool {
 }
 
 func (d *decision) elsewhere() bool {
-	switch {
-	case d.policy.Containers || !d.Socket.Foreign():
-		return false
-	case d.Socket.OtherNetNS:
-		d.say(Refuse, codeOtherNetNS, "the socket lives in another network namespace (%s), and policy.containers is off", d.Socket.Master)
-	default:
-		d.say(Refuse, codeOtherNetNS, "the socket is that of a container with the host's network (%s), and policy.containers is off", d.Socket.Master)
+	why := d.policy.leavesContainer(d.Socket)
+	if why != "" {
+		d.say(Refuse, codeOtherNetNS, "%s", why)
 	}
-	return true
+	return why != ""
+}
+
+// leavesContainer says why the policy leaves a socket that is a container's, ""
+// where it does not, or the socket is none.
+func (p Policy) leavesContainer(s facts.Socket) string {
+	switch {
+	case p.Containers || !s.Foreign():
+		return ""
+	case s.OtherNetNS:
+		return fmt.Sprintf("the socket lives in another network namespace (%s), and policy.containers is off", s.Master)
+	}
+	return fmt.Sprintf("the socket is that of a container with the host's network (%s), and policy.containers is off", s.Master)
 }
 
 // stranger ends the plan where qwatch may not act on the uWSGI.

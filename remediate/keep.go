@@ -1,6 +1,7 @@
 package remediate
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -20,14 +21,22 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 	}
 	limit, raised := h.raisedTo(d.Name)
 	limit = min(limit, p.MaxBacklog)
-	if !p.Keep || !p.Relisten || limit <= s.Limit || s.Foreign() && !p.Containers || raised.Same(s.Master) || f.WhyNot(facts.StepRelisten) != "" {
+	switch {
+	case limit == 0:
+		return d.say(Nothing, codeKept, "qwatch has not raised its limit")
+	case limit <= s.Limit:
 		return d.say(Nothing, codeKept, "its limit is as it should be")
+	case raised.Same(s.Master):
+		return d.say(Nothing, codeKept, "its limit was set to %d by somebody else, and not by a restart, after qwatch had raised it to %d: that stays", s.Limit, limit)
+	}
+	why := fmt.Sprintf("uWSGI was restarted and listens with %d again, after qwatch had raised it to %d", s.Limit, limit)
+	if not := whyNotKept(p, f, s); not != "" {
+		return d.say(Nothing, codeKept, "%s; that stays: %s", why, not)
 	}
 	if why := p.Distrusts(s); why != "" {
 		d.Advice = advice.Trust(s)
 		return d.say(Refuse, CodeUntrusted, "%s", why)
 	}
-	why := fmt.Sprintf("uWSGI was restarted and listens with %d again, after qwatch had raised it to %d", s.Limit, limit)
 	soon := s.Somaxconn
 	if cannot, _ := d.whyNoSysctl(s); p.Sysctl && cannot == "" {
 		soon = d.raiseSysctls(s, limit, why)
@@ -43,6 +52,17 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 		d.Advice = []string{advice.Persist(s, limit)}
 	}
 	return d.say(Act, codeKept, "%s%s", why, unproven(s))
+}
+
+// whyNotKept says why the limit of a socket is not given back, "" where it may be.
+func whyNotKept(p Policy, f facts.Snapshot, s facts.Socket) string {
+	switch {
+	case !p.Keep:
+		return "policy.keep is off"
+	case !p.Relisten:
+		return "policy.relisten is off"
+	}
+	return cmp.Or(p.leavesContainer(s), f.WhyNot(facts.StepRelisten))
 }
 
 // raisedTo is the limit that qwatch last gave the socket with this name and the

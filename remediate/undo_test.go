@@ -138,12 +138,19 @@ func TestKeep(t *testing.T) {
 		{"restarted by a stranger", func(p *Policy, c *Case, h *History) { c.Socket.Untrusted = facts.Known("it is uid 7's") },
 			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: "the uWSGI is none that qwatch acts on: it is uid 7's", Advice: []string{adviceTrust}}},
 		{"restarted in a container with the host's network", func(p *Policy, c *Case, h *History) { c.Socket.Master.Container = "docker:0123" },
-			decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
-		{"never raised", func(p *Policy, c *Case, h *History) { *h = nil }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
-		{"lowered while it ran", func(p *Policy, c *Case, h *History) { (*h)[0].Start++ }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
+			decided{Verdict: Nothing, Code: codeKept, Reason: "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024; that stays: the socket is that of a container with the host's network (uwsgi 1234 (docker:0123)), and policy.containers is off"}},
+		{"keep is off", func(p *Policy, c *Case, h *History) { p.Keep = false }, decided{Verdict: Nothing, Code: codeKept,
+			Reason: "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024; that stays: policy.keep is off"}},
+		{"relisten is off", func(p *Policy, c *Case, h *History) { p.Relisten = false }, decided{Verdict: Nothing, Code: codeKept,
+			Reason: "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024; that stays: policy.relisten is off"}},
+		{"nobody may", func(p *Policy, c *Case, h *History) {
+			c.Facts.Cannot = map[facts.Step]facts.Fact[string]{facts.StepRelisten: facts.Known("needs CAP_SYS_PTRACE")}
+		}, decided{Verdict: Nothing, Code: codeKept, Reason: "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024; that stays: needs CAP_SYS_PTRACE"}},
+		{"never raised", func(p *Policy, c *Case, h *History) { *h = nil }, decided{Verdict: Nothing, Code: codeKept, Reason: "qwatch has not raised its limit"}},
+		{"lowered while it ran", func(p *Policy, c *Case, h *History) { (*h)[0].Start++ }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit was set to 128 by somebody else, and not by a restart, after qwatch had raised it to 1024: that stays"}},
 		{"undone", func(p *Policy, c *Case, h *History) {
 			*h = append(*h, changed(time.Minute, "undo-1", "relisten", name, 1024, 128))
-		}, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
+		}, decided{Verdict: Nothing, Code: codeKept, Reason: "qwatch has not raised its limit"}},
 		{"came up with more", func(p *Policy, c *Case, h *History) { c.limit(4096) }, decided{Verdict: Nothing, Code: codeKept, Reason: "its limit is as it should be"}},
 		{"somaxconn allows no more", func(p *Policy, c *Case, h *History) { p.Sysctl = false }, decided{Verdict: Nothing, Code: codeKept, Target: 128,
 			Reason: "uWSGI was restarted and listens with 128 again, after qwatch had raised it to 1024; somaxconn 128 allows no more"}},
