@@ -3,6 +3,8 @@ package remediate
 import (
 	"context"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 // Event is one line of the audit trail.
@@ -15,6 +17,7 @@ type Event struct {
 	Start    uint64     `json:"start,omitempty"` // and when it started, as Process.Start
 	Unit     string     `json:"unit,omitempty"`  // its systemd unit
 	Inode    uint64     `json:"inode,omitempty"` // the socket
+	NetNS    uint64     `json:"netns,omitempty"` // and its network namespace
 	Action   ActionKind `json:"action"`
 	Target   string     `json:"target"`
 	From     *int       `json:"from"`
@@ -35,7 +38,7 @@ func eventOf(p Plan, a Action, at time.Time, o Outcome) Event {
 	}
 	e := Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
-		PID: socket.Master.PID, Start: socket.Master.Start, Unit: socket.Master.Unit.Value, Inode: socket.ID.Inode,
+		PID: socket.Master.PID, Start: socket.Master.Start, Unit: socket.Master.Unit.Value, Inode: socket.ID.Inode, NetNS: socket.ID.NetNS,
 		Action: d.Kind, Target: d.Target, From: d.From, To: d.To, DryRun: p.DryRun,
 		Result: o.Result, Why: d.Why,
 	}
@@ -46,6 +49,12 @@ func eventOf(p Plan, a Action, at time.Time, o Outcome) Event {
 		e.Error = o.Err.Error()
 	}
 	return e
+}
+
+// about reports whether the event is about this socket, as far as it tells: an
+// inode alone, or a name, may be another's by now.
+func (e Event) about(s facts.Socket) bool {
+	return e.Inode == s.ID.Inode && (e.NetNS == 0 || e.NetNS == s.ID.NetNS) && (e.PID == 0 || e.by(s.Master))
 }
 
 // Recorder takes down what is done. The events are kept for good, all of them,

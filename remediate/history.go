@@ -225,7 +225,7 @@ func recovered(e Event, f facts.Snapshot) Event {
 		}
 	case actionRelisten:
 		for _, s := range f.Sockets {
-			if s.ID.Inode == e.Inode {
+			if e.about(s) {
 				e.Now = &s.Limit
 			}
 		}

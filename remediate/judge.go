@@ -73,7 +73,7 @@ func (p Plan) successor(now facts.Snapshot) (s facts.Socket, ok bool) {
 func EventOfJudgement(p Plan, j Judgement, at time.Time) Event {
 	return Event{
 		Time: at.UTC(), Plan: p.ID, Incident: p.Incident, Socket: p.Name,
-		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Unit: cmp.Or(p.Socket.Master.Unit.Value, p.Unit), Inode: p.Socket.ID.Inode,
+		PID: p.Socket.Master.PID, Start: p.Socket.Master.Start, Unit: cmp.Or(p.Socket.Master.Unit.Value, p.Unit), Inode: p.Socket.ID.Inode, NetNS: p.Socket.ID.NetNS,
 		Action: actionJudge, Target: p.Name, From: &p.Socket.Limit, To: &j.Limit,
 		DryRun: p.DryRun, Result: j.Result, Slope: j.Slope, Why: j.Why,
 	}

@@ -36,7 +36,7 @@ func PlanUndo(p Policy, f facts.Snapshot, h History, now time.Time) (Plan, []Lef
 		u.limit[s.ID] = s.Limit
 	}
 	for _, c := range slices.Backward(h.changes()) {
-		if c.action == actionRelisten {
+		if c.last.Action == actionRelisten {
 			u.relisten(c)
 		} else {
 			u.sysctl(c)
@@ -60,30 +60,32 @@ func (u *undo) leave(what, format string, args ...any) {
 }
 
 func (u *undo) relisten(c change) {
-	i := slices.IndexFunc(u.facts.Sockets, func(s facts.Socket) bool { return s.ID.Inode == c.inode && s.Name() == c.target })
+	target, to := c.last.Target, *c.last.To
+	i := slices.IndexFunc(u.facts.Sockets, func(s facts.Socket) bool { return c.last.about(s) && s.Name() == target })
 	if i < 0 {
-		u.leave(c.target, "the socket that was raised is gone, and its limit with it")
+		u.leave(target, "the socket that was raised is gone, and its limit with it, or another uWSGI holds it by now")
 		return
 	}
 	s := u.facts.Sockets[i]
-	if s.Limit != c.to {
-		u.leave(c.target, "its limit is %d, not the %d that qwatch set: somebody else's change stays", s.Limit, c.to)
+	if s.Limit != to {
+		u.leave(target, "its limit is %d, not the %d that qwatch set: somebody else's change stays", s.Limit, to)
 		return
 	}
 	u.limit[s.ID] = c.from
-	u.Actions = append(u.Actions, Relisten{Socket: s, From: c.to, To: c.from, Undo: true, Why: c.raised()})
+	u.Actions = append(u.Actions, Relisten{Socket: s, From: to, To: c.from, Undo: true, Why: c.raised()})
 }
 
 func (u *undo) sysctl(c change) {
-	live, known := u.facts.Sysctl[c.target]
+	key, to := c.last.Target, *c.last.To
+	live, known := u.facts.Sysctl[key]
 	switch {
 	case !known:
-		u.leave(c.target, "it cannot be read from qwatch's network namespace")
-	case live != c.to:
-		u.leave(c.target, "it is %d, not the %d that qwatch set: somebody else's change stays", live, c.to)
+		u.leave(key, "it cannot be read from qwatch's network namespace")
+	case live != to:
+		u.leave(key, "it is %d, not the %d that qwatch set: somebody else's change stays", live, to)
 	default:
-		u.Actions = append(u.Actions, SetSysctl{Key: c.target, From: c.to, To: c.from, File: u.policy.SysctlFile,
-			FileFrom: u.facts.File[c.target], Undo: true, Companion: c.target != somaxconn, Why: c.raised()})
+		u.Actions = append(u.Actions, SetSysctl{Key: key, From: to, To: c.from, File: u.policy.SysctlFile,
+			FileFrom: u.facts.File[key], Undo: true, Companion: key != somaxconn, Why: c.raised()})
 	}
 }
 
@@ -115,14 +117,19 @@ func (u *undo) survivable(value int) bool {
 
 // change is the sum of all that was done to one key or socket.
 type change struct {
-	action   ActionKind
-	target   string
-	inode    uint64
-	from, to int // before the first, after the last
-	last     time.Time
+	from int   // before the first
+	last Event // the last
 }
 
-func (c change) raised() string { return "qwatch raised it " + c.last.Format(time.RFC3339) }
+func (c change) raised() string { return "qwatch raised it " + c.last.Time.Format(time.RFC3339) }
+
+// same reports whether both are about one key or socket. A socket that systemd
+// holds may change its uWSGI.
+func (c change) same(o change) bool {
+	a, b := c.last, o.last
+	return a.Action == b.Action && a.Target == b.Target &&
+		(a.Action == actionSysctl || a.Inode == b.Inode && (a.NetNS == b.NetNS || a.NetNS == 0 || b.NetNS == 0))
+}
 
 // changes sums up what was applied and is not undone, in the order of the last
 // change to each.
@@ -132,22 +139,16 @@ func (h History) changes() []change {
 		if e.Result != Applied || e.From == nil || e.To == nil || e.Action != actionSysctl && e.Action != actionRelisten {
 			continue
 		}
-		c := change{e.Action, e.Target, e.Inode, *e.From, *e.To, e.Time}
-		if e.Action == actionSysctl {
-			c.inode = 0
-		}
-		i := slices.IndexFunc(out, func(o change) bool {
-			return o.action == c.action && o.target == c.target && o.inode == c.inode
-		})
-		if i >= 0 {
+		c := change{*e.From, e}
+		if i := slices.IndexFunc(out, c.same); i >= 0 {
 			// Only what follows on is one change: after somebody else's the
 			// sum begins anew.
-			if out[i].to == c.from {
+			if *out[i].last.To == c.from {
 				c.from = out[i].from
 			}
 			out = slices.Delete(out, i, i+1)
 		}
-		if c.from != c.to {
+		if c.from != *e.To {
 			out = append(out, c)
 		}
 	}

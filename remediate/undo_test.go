@@ -20,6 +20,7 @@ const key = "net.core.somaxconn"
 
 func TestUndo(t *testing.T) {
 	name := full().Socket.Name()
+	const gone = "the socket that was raised is gone, and its limit with it, or another uWSGI holds it by now"
 	raise := History{
 		changed(3*time.Hour, "inc-1.1", "sysctl", key, 128, 1024), changed(3*time.Hour, "inc-1.1", "relisten", name, 128, 1024),
 		changed(2*time.Hour, "inc-1.2", "sysctl", key, 1024, 2048), changed(2*time.Hour, "inc-1.2", "relisten", name, 1024, 2048),
@@ -53,7 +54,26 @@ func TestUndo(t *testing.T) {
 		}},
 		{"the socket is gone", func(f *facts.Snapshot, h *History) { f.Sockets = nil }, []string{
 			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
-		}, []LeftAlone{{name, "the socket that was raised is gone, and its limit with it"}}},
+		}, []LeftAlone{{name, gone}}},
+		{"another uWSGI has that inode and name", func(f *facts.Snapshot, h *History) { f.Sockets[0].Master.Start++; f.Sockets[0].Limit = 128 }, []string{
+			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
+		}, []LeftAlone{{name, gone}}},
+		{"another namespace has them", func(f *facts.Snapshot, h *History) {
+			f.Sockets[0].Limit = 128
+			for i := range *h {
+				(*h)[i].NetNS = f.Sockets[0].ID.NetNS + 1
+			}
+		}, []string{
+			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
+		}, []LeftAlone{{name, gone}}},
+		{"a trail that does not tell whose it was", func(f *facts.Snapshot, h *History) {
+			for i := range *h {
+				(*h)[i].PID, (*h)[i].Start = 0, 0
+			}
+		}, []string{
+			"listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 2048 to 128",
+			"set net.core.somaxconn from 2048 to 128, taken out of /etc/sysctl.d/90-qwatch.conf",
+		}, nil},
 		{"undone already", func(f *facts.Snapshot, h *History) {
 			*h = append(*h, changed(0, "undo-1", "relisten", name, 2048, 128), changed(0, "undo-1", "sysctl", key, 2048, 128))
 		}, nil, nil},
