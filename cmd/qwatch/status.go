@@ -59,6 +59,9 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 		return json.NewEncoder(w).Encode(s)
 	}
 	fmt.Fprintf(w, "qwatch %s since %s: %s\n", s.Version, s.Started.Local().Format(time.DateTime), s.Summary())
+	if s.Cannot == nil {
+		fmt.Fprintln(w, "what it cannot do here is not known yet")
+	}
 	for _, step := range facts.AllSteps() {
 		if why, is := s.Cannot[step]; is {
 			fmt.Fprintf(w, "cannot do %s here: %s\n", step, why)

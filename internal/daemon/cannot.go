@@ -18,6 +18,9 @@ func (d *Daemon) tellRights(ctx context.Context) error {
 		return nil // ctx ended
 	}
 	cannot := d.opts.Cannot(ctx)
+	if cannot == nil { // null is for what is not known
+		cannot = map[facts.Step]string{}
+	}
 	cfg := d.opts.Config
 	for _, step := range facts.AllSteps() {
 		why, is := cannot[step]
@@ -46,8 +49,11 @@ func followsJournal(cfg *config.Config) bool {
 }
 
 // cannotDo is what a status tells of the rights: the newest trial of those steps
-// that are made use of.
+// that are made use of; nil until they were tried.
 func (c *core) cannotDo() map[facts.Step]string {
+	if c.cannot == nil {
+		return nil
+	}
 	looked := !c.settings.policy.DryRun && !c.view.snapshot.At.IsZero()
 	out := map[facts.Step]string{}
 	for _, step := range facts.AllSteps() {

@@ -40,10 +40,14 @@ func TestRightsAreTold(t *testing.T) {
 		done, ended := make(chan struct{}), make(chan error)
 		go d.core.observer.run(t.Context())
 		go func() { ended <- d.core.loop(t.Context(), done) }()
+		s, err := d.Status(t.Context())
+		if err != nil || s.Cannot != nil {
+			t.Errorf("before it was tried: %v, %v", s.Cannot, err)
+		}
 		if err := d.tellRights(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s, err := d.Status(t.Context())
+		s, err = d.Status(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,7 @@ type Status struct {
 	Incidents []IncidentStatus  `json:"incidents"`
 	Actions   []remediate.Event `json:"actions"`
 	// Cannot says, for each step that the configuration makes use of and this
-	// process may not do, why.
+	// process may not do, why; nil until that was tried.
 	Cannot map[facts.Step]string `json:"cannot"`
 }
 
