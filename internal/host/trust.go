@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"math"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -101,25 +100,13 @@ func (h *Host) askUser(ctx context.Context, unit string) (uid int, err error) {
 	case s.User == "":
 		return 0, nil
 	}
-	return uidOf(s.User)
-}
-
-// uidOf reads a user's name or number.
-func uidOf(name string) (int, error) {
-	if uid, err := strconv.ParseUint(name, 10, 32); err == nil && uid < math.MaxUint32 {
-		return int(uid), nil
-	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		return 0, fmt.Errorf("user %q: %w", name, err)
-	}
-	return strconv.Atoi(u.Uid)
+	return kernel.UserID(s.User)
 }
 
 // usersOf are the uids of users, and what is wrong with those that have none.
 func usersOf(names []string) (uids []int, unknown []string) {
 	for _, name := range names {
-		uid, err := uidOf(name)
+		uid, err := kernel.UserID(name)
 		if err != nil {
 			unknown = append(unknown, fmt.Sprintf("[probe] users: %v; write the number where /etc/passwd does not hold the name", err))
 			continue

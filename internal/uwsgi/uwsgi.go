@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -186,8 +185,8 @@ type Command struct {
 	Args    []string
 	Environ []string
 	Dir     string
-	User    string // "" for root
-	Group   string // "" for the user's
+	User    string // name or number, "" for root
+	Group   string // the same, "" for the user's
 }
 
 // Starting reads the configuration with which a command would start a uWSGI on
@@ -196,47 +195,14 @@ func Starting(cmd Command, names []string) facts.Config {
 	if overwritten(cmd.Args, names, "") {
 		return Unseen(errors.New("it does not start a uWSGI itself"))
 	}
-	as, err := cmd.credentials()
+	as, err := kernel.CredentialsAs(cmd.User, cmd.Group)
 	if err != nil {
-		return Unseen(err)
+		return Unseen(fmt.Errorf("as whom it starts: %w", err))
 	}
 	c := reading{Config: facts.Config{ReloadEnds: facts.Absent[string]()}}
 	root, err := kernel.OpenRoot()
 	c.read(uwsgiconf.Input{Args: cmd.Args, Environ: cmd.Environ, Dirs: []string{filepath.Join("/", cmd.Dir)}}, root.As(as), err)
 	return c.Config
-}
-
-// credentials are those of the command's user. One that systemd makes up
-// (DynamicUser=), or another host knows, is not known here.
-func (cmd Command) credentials() (c kernel.Credentials, err error) {
-	if cmd.User == "" || cmd.User == "root" || cmd.User == "0" {
-		return kernel.Credentials{ReadsAll: true}, nil
-	}
-	u, err := user.Lookup(cmd.User)
-	if err != nil {
-		if u, err = user.LookupId(cmd.User); err != nil {
-			return c, fmt.Errorf("as whom it starts: %w", err)
-		}
-	}
-	groups, err := u.GroupIds()
-	if err != nil {
-		return c, fmt.Errorf("as whom it starts: %w", err)
-	}
-	if cmd.Group != "" {
-		g, err := user.LookupGroup(cmd.Group)
-		if err != nil {
-			return c, fmt.Errorf("as which group it starts: %w", err)
-		}
-		groups = append(groups, g.Gid)
-	}
-	c.UID, err = strconv.Atoi(u.Uid)
-	c.GID, _ = strconv.Atoi(u.Gid)
-	for _, g := range groups {
-		if n, err := strconv.Atoi(g); err == nil {
-			c.Groups = append(c.Groups, n)
-		}
-	}
-	return c, err
 }
 
 // find follows a configuration. rootErr says why there is no root; else it is
