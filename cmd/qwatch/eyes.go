@@ -108,10 +108,22 @@ func asAudit(ctx context.Context, args ...string) ([]byte, error) {
 		err = nil
 	}
 	if err != nil {
+		if cmd.Process == nil { // it was not even started
+			return nil, whyNotAs(credential, err)
+		}
 		said, _, _ := strings.Cut(words.String(), "\n") // the hint is for that command
 		return nil, errors.New(cmp.Or(strings.TrimPrefix(said, "qwatch: error: "), err.Error()))
 	}
 	return out, nil
+}
+
+// whyNotAs adds to the error of starting a program as somebody else what would
+// allow it.
+func whyNotAs(who *syscall.Credential, err error) error {
+	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EINVAL) { // setuid(2)
+		return err
+	}
+	return fmt.Errorf("to become user %d with the groups %d: %w; needs CAP_SETUID and CAP_SETGID, in the host's user namespace", who.Uid, who.Groups, err)
 }
 
 // compare tells what of a report its own user sees and the audit service does

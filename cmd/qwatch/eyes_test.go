@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +13,35 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/config"
+	"qwatch/internal/testbed"
 )
+
+// Root without the right to become somebody else is told which that is.
+func TestAsAuditWithoutTheRight(t *testing.T) {
+	testbed.Needs(t, "root")
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends, with what it lost
+		head, caps := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+		if err := unix.Capget(&head, &caps[0]); err != nil {
+			failed <- err
+			return
+		}
+		const lost = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
+		caps[0].Effective &^= lost
+		caps[0].Permitted &^= lost
+		if err := unix.Capset(&head, &caps[0]); err != nil {
+			failed <- err
+			return
+		}
+		_, err := asAudit(t.Context(), "version")
+		failed <- err
+	}()
+	const want = "operation not permitted; needs CAP_SETUID and CAP_SETGID, in the host's user namespace"
+	if err := <-failed; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("%v", err)
+	}
+}
 
 // Anybody may fill his folder: it is not looked through without an end, and that
 // is said.
