@@ -215,6 +215,7 @@ func TestCannotWrite(t *testing.T) {
 			fresh(t)
 			u := uwsgi(t, testbed.Options{})
 			q := start(t, settings{Source: u.LogFile, Cooldown: "8s"})
+			until(t, "the rights were tried", func() bool { return q.status()["cannot"] != nil })
 			if err := c.spoil(t); err != nil {
 				t.Fatal(err)
 			}

@@ -274,7 +274,7 @@ func run(ctx context.Context, src source, workers []*worker, closed func(), take
 	for i := 0; ; i++ {
 		select {
 		case res := <-scanned[i%len(scanned)]:
-			if res == nil {
+			if res == nil || ctx.Err() != nil { // select takes either where both are there
 				return
 			}
 			take(res)
