@@ -257,7 +257,6 @@ func (m *machine) raise(addr string) {
 	m.t.Helper()
 	m.limit(addr, small)
 	stop := m.flood(addr)
-	defer stop()
 	opened := m.event(systemd.EventIncidentOpened, addr)
 	m.event(systemd.EventRaiseApplied, addr, "QWATCH_ACTION=relisten")
 	m.limit(addr, raised)
@@ -270,6 +269,7 @@ func (m *machine) raise(addr string) {
 	}
 	incident, plan := fmt.Sprint(opened["QWATCH_INCIDENT"]), fmt.Sprint(done["QWATCH_PLAN"])
 	m.is(done["QWATCH_INCIDENT"] == incident && strings.HasPrefix(plan, incident), "QWATCH_PLAN="+plan+" belongs to QWATCH_INCIDENT="+incident, fmt.Sprint(done))
+	stop() // of a queue that grows there is no verdict yet
 	m.event(systemd.EventVerdictFixed, addr)
 }
 
