@@ -47,7 +47,7 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	fifo := filepath.Join(dir, "fifo")
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		how  string
 		args []string
 		want string
@@ -60,7 +60,8 @@ func TestReload(t *testing.T) {
 		{"touch:" + old, []string{"--lazy-apps", "--touch-chain-reload", old}, "touch:" + old + ": 2 new workers after"},
 	} {
 		t.Run(strings.Join(append(tt.args, tt.how), " "), func(t *testing.T) {
-			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5300", Args: tt.args})
+			// An old worker may hold the port of the one before still.
+			u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5300+i), Args: tt.args})
 			before := pidsOfWorkers(t, u)
 			r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how(tt.how), Timeout: time.Minute})
 			wantResult(t, r, "applied -1 ("+tt.want)
