@@ -14,8 +14,8 @@ import (
 // Of two that are used, only the one whose queue overflows has overflows.
 func TestDrops(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
-	full := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5160", Listen: 8, Workers: 1})
-	used := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5161"})
+	full := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5174", Listen: 8, Workers: 1})
+	used := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5175"})
 	unix := testbed.Run(t, testbed.Options{Address: filepath.Join(t.TempDir(), "app.sock")})
 	h := newHost(t, options)
 	ids := map[string]facts.SocketID{}

@@ -182,7 +182,7 @@ func TestObserveFull(t *testing.T) {
 func TestObserveDisguised(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi", "root")
 	u := testbed.Run(t, testbed.Options{
-		Address: "127.0.0.1:5150",
+		Address: "127.0.0.1:5176",
 		Args:    []string{"--drop-after-apps", "--uid", "1000", "--gid", "1000", "--procname-master", "a title of its own"},
 		App: "open('/proc/self/comm', 'w').write('renamed')\n" +
 			"def application(env, start):\n    start('200 OK', [])\n    return [b'']\n",
