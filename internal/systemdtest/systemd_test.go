@@ -275,7 +275,7 @@ func (m *machine) raise(addr string) {
 
 func (m *machine) raiseNotify() {
 	m.sh("systemctl disable --now qwatch-audit && systemctl enable --now qwatch")
-	m.says("systemctl show -p StatusText qwatch", "sources")
+	m.says("systemctl show -p StatusText qwatch", "source")
 	before := m.sh("systemctl show -p MainPID --value web-notify")
 	m.raise("127.0.0.1:5001")
 	m.event(systemd.EventRaiseApplied, "127.0.0.1:5001", "QWATCH_ACTION=reload")
@@ -286,7 +286,7 @@ func (m *machine) raiseNotify() {
 	m.says("grep '\"reload\"' "+audit, "web-notify.service")
 	m.is(m.sh("systemctl show -p MainPID --value web-notify") == before, "it is the same uWSGI master", before)
 	m.says("journalctl --no-pager -x -u qwatch QWATCH_EVENT=raise-applied QWATCH_SOCKET=127.0.0.1:5001", "To put back what can safely be put back")
-	m.says("systemctl show -p StatusText qwatch", "open incidents")
+	m.says("systemctl show -p StatusText qwatch", "open incident")
 }
 
 func (m *machine) raiseFile() {
