@@ -215,8 +215,13 @@ func (u *UWSGI) Stop() {
 }
 
 func (u *UWSGI) kill() {
+	children, _ := u.Workers()
 	syscall.Kill(-u.Pid, syscall.SIGKILL)
 	<-u.done
+	// They hold its sockets until they have ended too, each in its own time.
+	for end := time.Now().Add(10 * time.Second); slices.ContainsFunc(children, alive) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Workers are the pids of the master's children, in ascending order. With a
@@ -257,13 +262,16 @@ func (u *UWSGI) Signal(s syscall.Signal) error { return syscall.Kill(u.Pid, s) }
 // asleep tells whether these processes wait for something. A worker that does
 // not wait yet has no signal handlers of its own, and a reload would hang on it.
 func asleep(pids []int) bool {
-	for _, pid := range pids {
-		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if _, rest, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(rest, "S") {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(pids, func(pid int) bool { return state(pid) != "S" })
+}
+
+func alive(pid int) bool { return state(pid) != "" && state(pid) != "Z" }
+
+// state is the letter of a process in /proc/PID/stat, "" where there is none.
+func state(pid int) string {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return rest[:min(1, len(rest))]
 }
 
 func findUWSGI() (string, error) {
