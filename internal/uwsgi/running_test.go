@@ -247,7 +247,7 @@ func TestRunningNames(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	exe, err := exec.LookPath("uwsgi-core")
 	if err != nil {
-		exe, err = exec.LookPath("uwsgi")
+		exe, _ = exec.LookPath("uwsgi") // which Needs has found
 	}
 	if exe, err = filepath.EvalSymlinks(exe); err != nil {
 		t.Fatal(err)
