@@ -224,13 +224,13 @@ func (d *decision) raise() Plan {
 	// Where raising in place has just failed, the reload that the policy has
 	// for this case is the rest of that raise, not a second one.
 	rest := failed != "" && !reloaded && noReload == ""
-	if last, raised := d.history.LastRaise(s); raised && within(last, d.now, p.Cooldown) && !rest {
+	if last, raised := d.history.raises(s).last(); raised && within(last.Time, d.now, p.Cooldown) && !rest {
 		planned := ""
-		if p.DryRun {
+		if last.Result == Planned {
 			planned = "planned "
 		}
 		return d.say(Wait, CodeCooldown, "the last raise was %s%s ago; policy.cooldown leaves %s until the next",
-			planned, max(0, d.now.Sub(last)).Round(time.Second), last.Add(p.Cooldown).Sub(d.now).Round(time.Second))
+			planned, max(0, d.now.Sub(last.Time)).Round(time.Second), last.Time.Add(p.Cooldown).Sub(d.now).Round(time.Second))
 	}
 	reason += fmt.Sprintf(" and %s; raise it to %d (%s)", d.c.Evidence, d.Target, d.aimed)
 	if noRelisten == "" {

@@ -60,6 +60,9 @@ func within(t, now time.Time, span time.Duration) bool {
 	return -span < ago && ago < span
 }
 
+// last is the newest event.
+func (h History) last() (e Event, ok bool) { return h.latest(func(Event) bool { return true }) }
+
 // latest is the newest event that is so.
 func (h History) latest(so func(Event) bool) (e Event, ok bool) {
 	for _, e := range slices.Backward(h) {
@@ -89,7 +92,7 @@ func (h History) recent(now time.Time, so func(Event) bool) (n int) {
 // The name alone does not say whose socket it was: two masters share one with
 // SO_REUSEPORT, and any user can bind a UNIX socket to the path "127.0.0.1:80"
 // and overflow it, so that the cooldown of the real one would never end.
-func (h History) raises(s facts.Socket) (out []Event) {
+func (h History) raises(s facts.Socket) (out History) {
 	var plans []Event
 	for _, e := range h {
 		if e.Socket != s.Name() || !e.by(s.Master) || !e.ended() || e.Action == actionJudge || e.unbegun() {
@@ -115,11 +118,8 @@ func (h History) raises(s facts.Socket) (out []Event) {
 // LastRaise is when the socket was last raised under its master, or a raise was
 // tried. It may lie ahead of now where the clock was set back.
 func (h History) LastRaise(s facts.Socket) (time.Time, bool) {
-	raises := h.raises(s)
-	if len(raises) == 0 {
-		return time.Time{}, false
-	}
-	return raises[len(raises)-1].Time, true
+	e, ok := h.raises(s).last()
+	return e.Time, ok
 }
 
 // fruitless counts the raises within one incident of a socket that were
