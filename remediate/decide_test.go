@@ -269,7 +269,7 @@ func TestDecideSocket(t *testing.T) {
 		{"nobody knows whose", func(p *Policy, c *Case, h *History) { c.Socket.Untrusted = facts.Fact[string]{} },
 			decided{Verdict: Refuse, Code: CodeUntrusted, Reason: "whether qwatch may act on the uWSGI could not be seen: it was not looked at", Advice: []string{adviceSee}}},
 		{"nobody knows whose, in a dry run", func(p *Policy, c *Case, h *History) {
-			p.DryRun, c.Socket.Untrusted = true, facts.Unknown[string]("no right")
+			p.AssumeRights, c.Socket.Untrusted = true, facts.Unknown[string]("no right")
 		},
 			decided{Verdict: Act, Code: codeFull, Target: 1024, Actions: wholeRaise,
 				Reason: fullReason + "; not proven here, and needed to act: that qwatch may act on it (no right)"}},

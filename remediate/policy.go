@@ -13,6 +13,9 @@ import (
 // that it holds the file to.
 type Policy struct {
 	DryRun bool // only a label: plans and audit lines carry it
+	// AssumeRights plans as a qwatch with all rights would: what only a missing
+	// right keeps from being seen ends no plan, but is said in it.
+	AssumeRights bool
 
 	// Corroborate: act only on what the kernel itself shows.
 	Corroborate bool
@@ -80,21 +83,21 @@ func (h How) String() string {
 }
 
 // Distrusts says why qwatch may not act on the socket's uWSGI, "" where it may.
-// A dry run goes on where only a right is missing to tell: it plans what the
-// acting service would, which has that right, and says so (unproven).
+// Where rights are assumed a plan goes on though one is missing to tell, and says
+// so (unproven).
 func (p Policy) Distrusts(s facts.Socket) string {
 	why, refused := s.Untrusted.Get()
 	switch unseen := s.Untrusted.Unseen(); {
 	case refused:
 		return "the uWSGI is none that qwatch acts on: " + why
-	case unseen != "" && !p.DryRun:
+	case unseen != "" && !p.AssumeRights:
 		return "whether qwatch may act on the uWSGI could not be seen: " + unseen
 	}
 	return ""
 }
 
-// unproven is what a plan of a dry run adds of a socket that is not known to be
-// one to act on.
+// unproven is what a plan adds that assumes rights, of a socket that is not known
+// to be one to act on.
 func unproven(s facts.Socket) string {
 	if why := s.Untrusted.Unseen(); why != "" {
 		return "; not proven here, and needed to act: that qwatch may act on it (" + why + ")"

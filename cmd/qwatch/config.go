@@ -32,6 +32,7 @@ func loadConfig(e env, cmd *cobra.Command, path string) (*config.Config, error) 
 	if err != nil {
 		return nil, &exit{exitUsage, err, "qwatch check -c " + path}
 	}
+	setMode(cfg, cfg.Policy.DryRun)
 	return cfg, nil
 }
 

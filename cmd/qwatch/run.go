@@ -54,7 +54,7 @@ func (r *runner) load() (*config.Config, error) {
 		return nil, err
 	}
 	if r.dryRun {
-		cfg.Policy.DryRun = true
+		setMode(cfg, true)
 	}
 	globs := slices.Clone(r.files)
 	for i, glob := range globs {

@@ -96,15 +96,20 @@ func (o outside) close() {
 	}
 }
 
-// options is what a configuration means for the host. A dry run plans what the
-// acting service would do, whatever its own rights.
+// setMode sets what follows from acting or a dry run, which plans what the acting
+// service would do, whatever its own rights.
+func setMode(cfg *config.Config, dryRun bool) {
+	cfg.Policy.DryRun, cfg.Policy.AssumeRights = dryRun, dryRun
+}
+
+// options is what a configuration means for the host.
 func (o outside) options(cfg *config.Config) host.Options {
 	options := host.Options{
 		Processes:    cfg.Probe.Processes,
 		Users:        cfg.Probe.Users,
 		Sysctls:      append([]string{"net.core.somaxconn"}, slices.Sorted(maps.Keys(cfg.Policy.Also))...),
 		SysctlFile:   cfg.Policy.SysctlFile,
-		AssumeRights: cfg.Policy.DryRun,
+		AssumeRights: cfg.Policy.AssumeRights,
 		Patience:     o.patience,
 	}
 	for _, src := range cfg.Sources {

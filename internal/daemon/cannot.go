@@ -28,9 +28,9 @@ func (d *Daemon) tellRights(ctx context.Context) error {
 			continue
 		}
 		level, words := zerolog.WarnLevel, "qwatch cannot do %s here: %s"
-		// To see is what a dry run does, too.
-		if cfg.Policy.DryRun && step != facts.StepJournal && step != facts.StepContainers {
-			level, words = zerolog.InfoLevel, "this process could not do %s, which a dry run does not: %s"
+		// To see is what it needs nevertheless.
+		if cfg.Policy.AssumeRights && step != facts.StepJournal && step != facts.StepContainers {
+			level, words = zerolog.InfoLevel, "this process could not do %s, which its plans assume: %s"
 		}
 		d.log.WithLevel(level).Str("action", string(step)).Msgf(words, step, why)
 	}
@@ -54,7 +54,7 @@ func (c *core) cannotDo() map[facts.Step]string {
 	if c.cannot == nil {
 		return nil
 	}
-	looked := !c.settings.policy.DryRun && !c.view.snapshot.At.IsZero()
+	looked := !c.settings.policy.AssumeRights && !c.view.snapshot.At.IsZero()
 	out := map[facts.Step]string{}
 	for _, step := range facts.AllSteps() {
 		why := c.cannot[step]

@@ -17,17 +17,17 @@ import (
 // What this process may not do is said at the start and stands in the status,
 // as far as the configuration makes use of it; in a dry run it is no warning.
 func TestRightsAreTold(t *testing.T) {
-	for dryRun, want := range map[bool]string{
-		true:  "this process could not do relisten, which a dry run does not: no listen",
+	for assumed, want := range map[bool]string{
+		true:  "this process could not do relisten, which its plans assume: no listen",
 		false: "qwatch cannot do relisten here: no listen",
 	} {
 		var log bytes.Buffer
 		cfg := config.Default()
-		cfg.Probe.Interval, cfg.Policy.DryRun = 0, dryRun
+		cfg.Probe.Interval, cfg.Policy.AssumeRights = 0, assumed
 		cfg.Policy.Reload = remediate.Never
 		h := newCrowd(1)
 		h.snapshot.Cannot = facts.Allowed()
-		if !dryRun {
+		if !assumed {
 			h.snapshot.Cannot[facts.StepRelisten] = facts.Known("no listen")
 		}
 		d := New(Options{
@@ -52,12 +52,12 @@ func TestRightsAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(map[facts.Step]string{facts.StepRelisten: "no listen"}, s.Cannot); diff != "" {
-			t.Errorf("dry run %v: (-want +got)\n%s", dryRun, diff)
+			t.Errorf("rights assumed %v: (-want +got)\n%s", assumed, diff)
 		}
 		close(done)
 		<-ended
 		if diff := cmp.Diff([]string{want}, messages(t, &log)); diff != "" {
-			t.Errorf("dry run %v: (-want +got)\n%s", dryRun, diff)
+			t.Errorf("rights assumed %v: (-want +got)\n%s", assumed, diff)
 		}
 	}
 }
