@@ -57,13 +57,18 @@ func TestReadStats(t *testing.T) {
 		t.Fatalf("%v, %v", flood, err)
 	}
 	for address, requests := range map[string]uint64{path: 5, "127.0.0.1:5182": 0, "http://127.0.0.1:5184": 0} {
-		got, err := readStats(t.Context(), address)
-		// A client has its answer before uWSGI counts the request.
-		for end := time.Now().Add(5 * time.Second); err == nil && got.Requests < requests && time.Now().Before(end); {
-			got, err = readStats(t.Context(), address)
-		}
-		// avg_rt begins at 0, and each request counts for half of it.
-		if err != nil || got.Requests != requests || got.Workers != 2 || got.Idle != 2 || (got.Response >= 10*time.Millisecond) != (requests > 0) {
+		var got facts.Stats
+		// A client has its answer before uWSGI counts the request, and it is counted
+		// before its worker is idle (uwsgi_close_request, core/utils.c).
+		err := testbed.Until(t.Context(), 20*time.Second, "the stats of all requests, and two idle workers", func() bool {
+			var err error
+			if got, err = readStats(t.Context(), address); err != nil {
+				t.Fatalf("%s: %v", address, err)
+			}
+			// avg_rt begins at 0, and each request counts for half of it.
+			return got.Requests == requests && got.Workers == 2 && got.Idle == 2 && (got.Response >= 10*time.Millisecond) == (requests > 0)
+		})
+		if err != nil {
 			t.Errorf("%s: %+v, %v", address, got, err)
 		}
 	}
