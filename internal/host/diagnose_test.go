@@ -136,12 +136,17 @@ func TestDiagnoseDeadlock(t *testing.T) {
 func TestDiagnoseThunderLock(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5153", Listen: 20, Args: []string{"--thunder-lock"}})
-	for _, pid := range workers(t, u) {
-		if on, _ := kernel.Threads(pid); on == "" {
-			if err := syscall.Kill(pid, unix.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+	var holds int
+	eventually(t, func() string { // the other may not have come to the lock yet
+		holder := slices.DeleteFunc(workers(t, u), func(pid int) bool { on, _ := kernel.Threads(pid); return on == kernel.WaitsOnSharedLock })
+		if len(holder) != 1 {
+			return fmt.Sprintf("workers %v do not wait for the lock", holder)
 		}
+		holds = holder[0]
+		return ""
+	})
+	if err := syscall.Kill(holds, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
 	}
 	w := newWatch(t, u)
 	flood(t, u.Address, testbed.FloodOptions{Connections: 60})
