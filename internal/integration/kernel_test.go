@@ -251,11 +251,15 @@ func TestReusePort(t *testing.T) {
 		t.Errorf("limit of the small one = %d, want 1024 still", got)
 	}
 	var pids []int
-	for _, e := range q.trail(t) {
-		if e.Action == "relisten" && e.Result == "applied" {
-			pids = append(pids, e.PID)
+	until(t, "both raises are recorded", func() bool { // after they are done
+		pids = nil
+		for _, e := range q.trail(t) {
+			if e.Action == "relisten" && e.Result == "applied" {
+				pids = append(pids, e.PID)
+			}
 		}
-	}
+		return len(pids) >= 2
+	})
 	if len(pids) != 2 || pids[0] != small.Pid || pids[1] != large.Pid {
 		t.Errorf("raised sockets of %v, want of %d and %d", pids, small.Pid, large.Pid)
 	}
