@@ -23,10 +23,14 @@ import (
 // well.
 func TestMain(m *testing.M) {
 	if addr := os.Getenv("QWATCH_TEST_FLOOD"); addr != "" {
-		// Twice as many as an unraised queue holds; they send nothing and stay.
-		// New ones keep coming, for a worker takes one out now and then.
+		// They begin a request and stay. New ones keep coming, for a worker takes one
+		// out now and then. Silent ones would leave clients behind that nobody is:
+		// uWSGI's TCP_DEFER_ACCEPT (bind_to_tcp, core/socket.c) keeps those half-open,
+		// beyond its limit the kernel sends SYN cookies, and the last ACK of a closed
+		// connection, sent twice, passes as the answer to one (cookie_v4_check,
+		// net/ipv4/syncookies.c). A worker waits 4 s for each (socket-timeout).
 		if _, err := testbed.Flood(context.Background(), addr, testbed.FloodOptions{
-			Connections: 3000, Rate: 60, Hold: 8 * time.Second, Timeout: 3 * time.Second,
+			Connections: 3000, Rate: 60, Say: "GET", Hold: 8 * time.Second, Timeout: 3 * time.Second,
 		}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

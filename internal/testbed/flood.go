@@ -22,8 +22,9 @@ const delayed = 900 * time.Millisecond
 type FloodOptions struct {
 	Connections int           // how many; at most 20000
 	Rate        float64       // connections begun per second; 0: all at once
-	Request     string        // path to GET, as "/?ms=20"; "": send nothing and hold the connection
-	Hold        time.Duration // how long a connection is held that sends nothing; 0: until ctx ends
+	Request     string        // path to GET, as "/?ms=20"; "": hold the connection and ask for nothing
+	Say         string        // what is sent once on a connection that is held, as the beginning of a request
+	Hold        time.Duration // how long a connection is held; 0: until ctx ends
 	Timeout     time.Duration // for the connect, and again for the answer; 0: 10 s
 }
 
@@ -75,11 +76,7 @@ func Flood(ctx context.Context, addr string, o FloodOptions) (FloodStats, error)
 			}
 			defer conn.Close()
 			if o.Request == "" {
-				if o.Hold == 0 {
-					<-ctx.Done()
-				} else {
-					wait(ctx, o.Hold)
-				}
+				o.hold(ctx, conn)
 				return
 			}
 			err = get(ctx, conn, o.Request, o.Timeout)
@@ -96,6 +93,15 @@ func Flood(ctx context.Context, addr string, o FloodOptions) (FloodStats, error)
 	wg.Wait()
 	stats.Took = time.Since(start)
 	return stats, nil
+}
+
+func (o FloodOptions) hold(ctx context.Context, conn net.Conn) {
+	fmt.Fprint(conn, o.Say) // to a server that has closed it is no matter
+	if o.Hold == 0 {
+		<-ctx.Done()
+	} else {
+		wait(ctx, o.Hold)
+	}
 }
 
 func (s *FloodStats) connected(took time.Duration, err error) {
