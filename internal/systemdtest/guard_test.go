@@ -87,7 +87,7 @@ func TestGuards(t *testing.T) {
 	m.scene("applications", func() { m.startGuarded() })
 	m.scene("audit", func() {
 		m.guardsPlanned(func(g guarded) bool { return !g.dark })
-		m.says("journalctl -u qwatch-audit -o cat", "which the drop-in audit-reads-all.conf gives to qwatch-audit.service")
+		m.eventuallySays("journalctl -u qwatch-audit -o cat", "which the drop-in audit-reads-all.conf gives to qwatch-audit.service", 10*time.Second)
 	})
 	m.scene("audit that reads all", func() {
 		m.sh("install -D -m 644 -t /etc/systemd/system/qwatch-audit.service.d /usr/share/doc/qwatch/examples/audit-reads-all.conf; systemctl daemon-reload")

@@ -286,7 +286,7 @@ func (m *machine) raiseNotify() {
 	m.somaxconn(raised)
 	m.says("cat "+conf, fmt.Sprintf("net.core.somaxconn = %d", raised))
 	m.says("stat -c '%a %U' "+conf, "644 root")
-	m.says("journalctl -u web-notify -o cat _PID=1", "Reloaded web-notify.service")
+	m.eventuallySays("journalctl -u web-notify -o cat _PID=1", "Reloaded web-notify.service", 20*time.Second)
 	m.says("grep '\"reload\"' "+audit, "web-notify.service")
 	m.is(m.sh("systemctl show -p MainPID --value web-notify") == before, "it is the same uWSGI master", before)
 	m.says("journalctl --no-pager -x -u qwatch QWATCH_EVENT=raise-applied QWATCH_SOCKET=127.0.0.1:5001", "To put back what can safely be put back")
@@ -365,20 +365,23 @@ func (m *machine) killed() {
 	m.limit("127.0.0.1:5004", raised)
 	m.state("web-file@5004", "active")
 
-	open := map[string]int{}
-	for line := range strings.Lines(m.sh("cat " + audit)) {
-		var e struct{ Plan, Action, Target, Result string }
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			m.t.Fatalf("audit trail: %v: %q", err, line)
+	// The new one may be at work itself.
+	m.eventually("every step that was started stands in the audit trail with its end", 40*time.Second, func() (bool, string) {
+		open := map[string]int{}
+		for line := range strings.Lines(m.sh("cat " + audit)) {
+			var e struct{ Plan, Action, Target, Result string }
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				m.t.Fatalf("audit trail: %v: %q", err, line)
+			}
+			switch key := e.Plan + " " + e.Action + " " + e.Target; e.Result {
+			case "started":
+				open[key]++
+			default:
+				delete(open, key)
+			}
 		}
-		switch key := e.Plan + " " + e.Action + " " + e.Target; e.Result {
-		case "started":
-			open[key]++
-		default:
-			delete(open, key)
-		}
-	}
-	m.is(len(open) == 0, "every step that was started stands in the audit trail with its end", fmt.Sprint(open))
+		return len(open) == 0, fmt.Sprint(open)
+	})
 }
 
 // watchdog stops qwatch's loops, and lets it follow a pipe that nobody writes.
@@ -426,13 +429,13 @@ func (m *machine) failedUnits() {
 		m.says("systemctl --failed --no-legend", unit+".service")
 		m.says("systemctl show -p Result,ExecMainStatus,NRestarts,SubState "+unit+" | sort | xargs",
 			"ExecMainStatus=2 NRestarts=0 Result=exit-code SubState=failed")
-		m.says("journalctl -u "+unit+" -o cat --since -20s", "qwatch.toml:")
+		m.eventuallySays("journalctl -u "+unit+" -o cat --since -20s", "qwatch.toml:", 10*time.Second)
 		m.sh("systemctl reset-failed " + unit)
 	}
 	m.sh("sed -i 's/^window.*/window = \"11s\"/' /etc/qwatch/qwatch.toml; systemctl start qwatch")
 	m.sh("systemctl kill -s QUIT --kill-whom=main qwatch")
 	m.eventuallySays("systemctl show -p NRestarts,ActiveState qwatch", "NRestarts=1\nActiveState=active", 30*time.Second)
-	m.says("journalctl -u qwatch -o cat --since -40s", "goroutine ")
+	m.eventuallySays("journalctl -u qwatch -o cat --since -40s", "goroutine ", 10*time.Second)
 	unknown := m.sh("journalctl -b -o cat | grep -E 'qwatch.*(Unknown key|Unknown lvalue)' || true")
 	m.is(unknown == "", "systemd knows each key of the units", unknown)
 }

@@ -122,10 +122,11 @@ func (m *machine) refusedStart() {
 		printf '[Service]\nUser=app\nKillSignal=SIGQUIT\nExecStart=/usr/bin/uwsgi-core --ini /etc/uwsgi/%s.ini\n' $n >/etc/systemd/system/web-$n.service
 	done
 	systemctl daemon-reload; systemctl start web-slow`)
-	m.eventuallySays("systemctl show -p ActiveState web-slow", "ActiveState=active", 40*time.Second)
 	m.event(systemd.EventStartRefused, "")
+	// Active it is also for a moment before it fails.
+	m.eventuallySays("ss -H -ltn 'src 127.0.0.1:5031'", " 3000 ", 40*time.Second)
+	m.state("web-slow", "active")
 	m.somaxconn(3000)
-	m.limit("127.0.0.1:5031", 3000)
 }
 
 // forgedUnit has a stranger say, in a log that is followed, that a unit did not
