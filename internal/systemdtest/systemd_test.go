@@ -184,6 +184,9 @@ func (m *machine) event(name, addr string, more ...string) entry {
 	return e
 }
 
+// fromNow are the arguments to journalctl for what comes from now on.
+func (m *machine) fromNow() string { return "--since @" + m.sh("date +%s.%6N") }
+
 func (m *machine) startApplications() {
 	m.sh(`set -e
 		echo 'net.core.somaxconn = 128' >/etc/sysctl.d/10-low.conf
@@ -229,6 +232,7 @@ func (m *machine) auditOnly() {
 	m.says("ls "+conf, "No such file")
 
 	// What the dry run leaves out is tried by hand in the very same sandbox.
+	tried := "journalctl -u qwatch-audit -o cat " + m.fromNow()
 	m.sh(`mkdir -p /run/systemd/system/qwatch-audit.service.d
 cat >/run/systemd/system/qwatch-audit.service.d/try.conf <<'END'
 [Service]
@@ -240,7 +244,6 @@ ExecStartPre=-/bin/kill -HUP 1
 ExecStartPre=-/usr/bin/qwatch apply --yes
 END
 systemctl daemon-reload; systemctl restart qwatch-audit`)
-	tried := "journalctl -u qwatch-audit -o cat --since -20s"
 	for _, said := range []string{
 		"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000",
 		"/proc/sys/net/core/somaxconn: Read-only file system",
@@ -249,7 +252,7 @@ systemctl daemon-reload; systemctl restart qwatch-audit`)
 		"127.0.0.1:5001: refuse: whether qwatch may act on the uWSGI could not be seen: ",
 		"Operation not permitted", // the signal
 	} {
-		m.eventuallySays(tried, said, 5*time.Second)
+		m.eventuallySays(tried, said, 10*time.Second)
 	}
 	m.limit("127.0.0.1:5001", small)
 	m.somaxconn(low)
@@ -411,9 +414,10 @@ systemctl daemon-reload; systemctl restart qwatch`)
 func (m *machine) configuration() {
 	pid := m.sh("systemctl show -p MainPID --value qwatch")
 	m.sh("sed -i 's/^window.*/window = \"soon\"/' /etc/qwatch/qwatch.toml")
+	since := m.fromNow()
 	m.says("systemctl reload qwatch; echo status $?", "status 1")
 	m.event(systemd.EventConfigRefused, "")
-	m.says("journalctl -u qwatch -o cat --since -20s", "qwatch.toml:")
+	m.eventuallySays("journalctl -u qwatch -o cat "+since, "qwatch.toml:", 10*time.Second)
 	m.state("qwatch", "active")
 	m.sh("sed -i 's/^window.*/window = \"11s\"/' /etc/qwatch/qwatch.toml; systemctl reload qwatch")
 	m.event(systemd.EventConfigReloaded, "")
@@ -425,17 +429,19 @@ func (m *machine) configuration() {
 func (m *machine) failedUnits() {
 	m.sh("sed -i 's/^window.*/window = \"soon\"/' /etc/qwatch/qwatch.toml")
 	for _, unit := range []string{"qwatch-audit", "qwatch"} {
+		since := m.fromNow()
 		m.says("systemctl restart "+unit+"; echo status $?", "status 1")
 		m.says("systemctl --failed --no-legend", unit+".service")
 		m.says("systemctl show -p Result,ExecMainStatus,NRestarts,SubState "+unit+" | sort | xargs",
 			"ExecMainStatus=2 NRestarts=0 Result=exit-code SubState=failed")
-		m.eventuallySays("journalctl -u "+unit+" -o cat --since -20s", "qwatch.toml:", 10*time.Second)
+		m.eventuallySays("journalctl -u "+unit+" -o cat "+since, "qwatch.toml:", 10*time.Second)
 		m.sh("systemctl reset-failed " + unit)
 	}
 	m.sh("sed -i 's/^window.*/window = \"11s\"/' /etc/qwatch/qwatch.toml; systemctl start qwatch")
+	since := m.fromNow()
 	m.sh("systemctl kill -s QUIT --kill-whom=main qwatch")
 	m.eventuallySays("systemctl show -p NRestarts,ActiveState qwatch", "NRestarts=1\nActiveState=active", 30*time.Second)
-	m.eventuallySays("journalctl -u qwatch -o cat --since -40s", "goroutine ", 10*time.Second)
+	m.eventuallySays("journalctl -u qwatch -o cat "+since, "goroutine ", 10*time.Second)
 	unknown := m.sh("journalctl -b -o cat | grep -E 'qwatch.*(Unknown key|Unknown lvalue)' || true")
 	m.is(unknown == "", "systemd knows each key of the units", unknown)
 }
