@@ -51,7 +51,7 @@ type Relisten struct {
 // workers run and the socket listens.
 type Reload struct {
 	Socket  facts.Socket
-	How     How
+	Way     Way
 	Timeout time.Duration
 	Why     string
 }
@@ -82,7 +82,7 @@ func (a Relisten) String() string {
 }
 
 func (a Reload) String() string {
-	return fmt.Sprintf("reload uWSGI %d gracefully (%s)", a.Socket.Master.PID, a.How)
+	return fmt.Sprintf("reload uWSGI %d gracefully (%s)", a.Socket.Master.PID, a.Way)
 }
 
 func (a Start) String() string { return "start " + a.Unit }

@@ -219,7 +219,8 @@ func (d *decision) raise() Plan {
 	}
 	failed := d.history.relistenFailed(d.Name, d.Incident, s.Master)
 	noRelisten := d.whyNoRelisten(failed)
-	noReload := d.whyNoReload(s, soon)
+	way, noWay := p.way(s)
+	noReload := d.whyNoReload(s, soon, way, noWay)
 	_, reloaded := d.history.lastReload(s.Master)
 	// Where raising in place has just failed, the reload that the policy has
 	// for this case is the rest of that raise, not a second one.
@@ -244,7 +245,7 @@ func (d *decision) raise() Plan {
 		if noRelisten != "" {
 			why = "the socket cannot be raised in place: " + noRelisten
 		}
-		d.Actions = append(d.Actions, Reload{Socket: s, How: p.ReloadHow, Timeout: p.ReloadTimeout, Why: why})
+		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Timeout: p.ReloadTimeout, Why: why})
 	} else if p.Reload == Always {
 		reason += "; no reload: " + noReload
 	}
@@ -276,7 +277,7 @@ func (d *decision) whyNoRelisten(failed string) string {
 // whyNoReload says why a raise of the socket goes without a reload, "" if it
 // goes with one. What applies it refuses for the same reasons, should they come
 // up in between.
-func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int]) string {
+func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int], way Way, noWay string) string {
 	p, master, harm := d.policy, s.Master, s.WhyNoReload(somaxconn)
 	cannot := d.facts.WhyNot(facts.StepReload)
 	last, reloaded := d.history.lastReload(master)
@@ -292,11 +293,9 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int]) string
 		return harm
 	case len(s.Workers) == 0:
 		return fmt.Sprintf("uWSGI %d has no workers: the end of a reload could not be seen", master.PID)
-	case master.Unit.Unseen() != "" && (p.ReloadHow.Method == MethodSystemd || p.ReloadHow.Method == MethodAuto):
-		return fmt.Sprintf("it is not known to which systemd unit uWSGI %d belongs (%s), and so not how it is reloaded", master.PID, master.Unit.Unseen())
-	case p.ReloadHow.Method == MethodSystemd && master.Unit.IsAbsent():
-		return fmt.Sprintf("uWSGI %d belongs to no systemd unit, and policy.reload.how is systemd", master.PID)
-	case cannot != "" && (p.ReloadHow.Method == MethodSignal || p.ReloadHow.Method == MethodAuto && master.Unit.IsAbsent()):
+	case noWay != "":
+		return noWay
+	case cannot != "" && way.Kind == WayHUP:
 		return cannot
 	case reloaded && last.Result == Started && within(last.Time, d.now, p.ReloadTimeout):
 		return fmt.Sprintf("a reload of %s is under way", master)

@@ -42,6 +42,7 @@ func full() Case {
 		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
 		Unit:      facts.Absent[facts.SocketUnit](),
 		Untrusted: facts.Absent[string](),
+		Ways:      facts.Ways{Service: facts.Known(facts.Service{MainPID: 1234, CanReload: true})},
 	}
 	return Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},
@@ -119,7 +120,7 @@ const (
 	setNetdev    = "set net.core.netdev_max_backlog from 1000 to 16384, kept in /etc/sysctl.d/90-qwatch.conf (companion)"
 	setSyn       = "set net.ipv4.tcp_max_syn_backlog from 512 to 8192, kept in /etc/sysctl.d/90-qwatch.conf (companion)"
 	relist       = "listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 128 to 1024"
-	reloadAuto   = "reload uWSGI 1234 gracefully (auto): "
+	reloadAuto   = "reload uWSGI 1234 gracefully (systemd:app.service): "
 
 	adviceSeconds  = "a longer queue buys seconds, not capacity"
 	adviceWorkers  = "give uWSGI more workers (processes) than its 4, or make the requests shorter"
@@ -833,7 +834,7 @@ func TestDecideReloadGuards(t *testing.T) {
 			p.ReloadHow, c.Facts.Cannot[facts.StepReload] = How{Method: MethodSignal}, facts.Known("needs CAP_KILL")
 		}, "needs CAP_KILL"},
 		{"signal not permitted, and auto can be nothing else", func(p *Policy, c *Case) {
-			c.Facts.Cannot[facts.StepReload], c.Socket.Master.Unit = facts.Known("needs CAP_KILL"), facts.Absent[string]()
+			c.Facts.Cannot[facts.StepReload], c.Socket.Ways.Service.Value.CanReload = facts.Known("needs CAP_KILL"), false
 		}, "needs CAP_KILL"},
 	}
 	for _, test := range tests {
@@ -851,8 +852,7 @@ func TestDecideReloadGuards(t *testing.T) {
 			}
 		})
 	}
-	// Where systemd may be the one that is asked, the right to a signal is not
-	// needed.
+	// Where systemd is the one that is asked, the right to a signal is not needed.
 	p, c := defaults(), full()
 	p.Reload, c.Facts.Cannot[facts.StepReload] = Always, facts.Known("needs CAP_KILL")
 	if got := summary(Decide(p, c, nil, now)); len(got.Actions) != len(wholeRaise)+1 {

@@ -88,8 +88,8 @@ func TestDescribe(t *testing.T) {
 		{Relisten{Socket: far, From: 128, To: 1024, Why: "w"},
 			"listen again on 127.0.0.1:5000 in netns:1 of uWSGI 1234: backlog from 128 to 1024",
 			Description{"relisten", "127.0.0.1:5000 in netns:1", n(128), n(1024), "w"}},
-		{Reload{Socket: s, How: How{Method: MethodSignal}, Why: "w"},
-			"reload uWSGI 1234 gracefully (signal)",
+		{Reload{Socket: s, Way: Way{Kind: WayHUP}, Why: "w"},
+			"reload uWSGI 1234 gracefully (hup)",
 			Description{"reload", "uwsgi 1234 (app.service)", nil, nil, "w"}},
 		{Start{Unit: "app.service", Why: "w"}, "start app.service", Description{"start", "app.service", nil, nil, "w"}},
 	}

@@ -119,15 +119,20 @@ func (m *Manager) properties(ctx context.Context, unit string) (map[string]any, 
 	return p, nil
 }
 
-// CanReload tells whether systemd can reload the unit: it has ExecReload= or
-// is of Type=notify-reload.
-func (m *Manager) CanReload(ctx context.Context, unit string) (bool, error) {
+// Main returns the main process of a service, 0 for none, and whether systemd can
+// reload it: it has ExecReload= or is of Type=notify-reload.
+func (m *Manager) Main(ctx context.Context, unit string) (pid int, canReload bool, err error) {
 	p, err := m.properties(ctx, unit)
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
-	can, _ := p["CanReload"].(bool)
-	return can, nil
+	q, err := m.ask(ctx, unit, "Service")
+	if err != nil {
+		return 0, false, err
+	}
+	main, _ := q["MainPID"].(uint32)
+	canReload, _ = p["CanReload"].(bool)
+	return int(main), canReload, nil
 }
 
 // Reload reloads a unit, as systemctl reload does, and waits until systemd

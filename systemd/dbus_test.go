@@ -22,9 +22,9 @@ func TestManagerWithoutBus(t *testing.T) {
 		refused := errors.New("connection refused")
 		m.dial = func(context.Context) (*dbus.Conn, error) { return nil, refused }
 		for name, ask := range map[string]func() error{
-			"can reload": func() error { _, err := m.CanReload(t.Context(), "a.service"); return err },
-			"reload":     func() error { return m.Reload(t.Context(), "a.service") },
-			"socket":     func() error { _, err := m.SocketUnits(t.Context(), "a.service"); return err },
+			"main":   func() error { _, _, err := m.Main(t.Context(), "a.service"); return err },
+			"reload": func() error { return m.Reload(t.Context(), "a.service") },
+			"socket": func() error { _, err := m.SocketUnits(t.Context(), "a.service"); return err },
 		} {
 			if err := ask(); !errors.Is(err, ErrNoManager) || !errors.Is(err, refused) {
 				t.Errorf("%s: %v", name, err)
@@ -37,7 +37,7 @@ func TestManagerWithoutBus(t *testing.T) {
 			&net.OpError{Op: "read", Net: "unix", Err: os.NewSyscallError("recvmsg", unix.ECONNRESET)},
 		} {
 			m.dial = func(context.Context) (*dbus.Conn, error) { return nil, err }
-			_, got := m.CanReload(t.Context(), "a.service")
+			_, _, got := m.Main(t.Context(), "a.service")
 			const want = "systemd cannot be reached over D-Bus: the bus hung up, as it does before dbus 1.15 on a user who exists only while a service runs (DynamicUser=)"
 			if !errors.Is(got, ErrNoManager) || got.Error() != want {
 				t.Errorf("%v: %v", err, got)

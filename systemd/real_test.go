@@ -59,13 +59,13 @@ func TestManagerReal(t *testing.T) {
 		if err := m.Start(ctx, "qwatch-test-"+name+".service"); err != nil {
 			t.Fatal(err)
 		}
-		can, err := m.CanReload(ctx, "qwatch-test-"+name+".service")
+		_, can, err := m.Main(ctx, "qwatch-test-"+name+".service")
 		if err != nil || can != (name != "none") {
-			t.Errorf("CanReload of %s: %v, %v", name, can, err)
+			t.Errorf("Main of %s: %v, %v", name, can, err)
 		}
 	}
-	if _, err := m.CanReload(ctx, "qwatch-test-missing.service"); err == nil || !strings.Contains(err.Error(), "not-found") {
-		t.Errorf("CanReload of a unit that is not there: %v", err)
+	if _, _, err := m.Main(ctx, "qwatch-test-missing.service"); err == nil || !strings.Contains(err.Error(), "not-found") {
+		t.Errorf("Main of a unit that is not there: %v", err)
 	}
 
 	os.Remove(mark)
@@ -109,7 +109,7 @@ func TestManagerReal(t *testing.T) {
 
 	// The bus loses its clients; the next question connects again.
 	m.conn.Close()
-	if _, err := m.CanReload(ctx, "qwatch-test-ok.service"); err != nil {
+	if _, _, err := m.Main(ctx, "qwatch-test-ok.service"); err != nil {
 		t.Errorf("after a lost connection: %v", err)
 	}
 }

@@ -22,8 +22,9 @@ import (
 // Units asks the service manager for what it does with a unit. Reload and
 // Start return when the job is done, with an error unless it succeeded.
 type Units interface {
-	// CanReload reports whether the unit says how it is reloaded (ExecReload=).
-	CanReload(ctx context.Context, unit string) (bool, error)
+	// Main returns the unit's main process, and whether the unit says how it is
+	// reloaded (ExecReload=).
+	Main(ctx context.Context, unit string) (pid int, canReload bool, err error)
 	Reload(ctx context.Context, unit string) error
 	// Refused is nil where the unit has failed, as a uWSGI does that refuses to
 	// start; else it says how it fares.

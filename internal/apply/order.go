@@ -11,55 +11,25 @@ import (
 
 	"qwatch/internal/kernel"
 	"qwatch/remediate"
-	"qwatch/remediate/facts"
 )
 
-// order asks uWSGI for a reload, and tells in which way.
-func (a *Applier) order(ctx context.Context, master int, r remediate.Reload) (how string, err error) {
-	p, order := r.Socket.Master, r.How
-	if order.Method == remediate.MethodAuto {
-		order.Method = a.method(ctx, p)
-	}
-	how = order.String()
-	switch order.Method {
-	case remediate.MethodSystemd:
-		switch {
-		case a.units == nil:
-			return how, errNoUnits
-		case p.Unit.IsAbsent():
-			return how, fmt.Errorf("uWSGI %d belongs to no systemd unit", p.PID)
-		case p.Unit.State != facts.StateKnown:
-			return how, fmt.Errorf("it is not known to which systemd unit uWSGI %d belongs: %s", p.PID, p.Unit.Unseen())
+// order asks uWSGI for a reload, in the way of the plan.
+func (a *Applier) order(ctx context.Context, master int, r remediate.Reload) error {
+	p, way := r.Socket.Master, r.Way
+	switch way.Kind {
+	case remediate.WaySystemd:
+		if a.units == nil {
+			return errNoUnits
 		}
-		return how, a.units.Reload(ctx, p.Unit.Value)
-	case remediate.MethodSignal:
-		return how, hangUp(master, p.PID)
-	case remediate.MethodFIFO:
-		return how, a.writeFIFO(ctx, order.Path, p.PID)
-	case remediate.MethodTouch:
-		return how, touch(order.Path)
+		return a.units.Reload(ctx, way.Of)
+	case remediate.WayHUP:
+		return hangUp(master, p.PID)
+	case remediate.WayFIFO:
+		return a.writeFIFO(ctx, way.Of, p.PID)
+	case remediate.WayTouch:
+		return touch(way.Of)
 	}
-	return how, fmt.Errorf("no way %q to reload; there are auto, signal, systemd, fifo:PATH and touch:PATH", r.How)
-}
-
-// method prefers systemd where the unit says how it is reloaded, so that
-// systemd knows of it. A vassal's unit is its emperor's: a reload of that would
-// reload all vassals.
-func (a *Applier) method(ctx context.Context, p facts.Process) remediate.Method {
-	if a.units == nil || p.Unit.State != facts.StateKnown {
-		return remediate.MethodSignal
-	}
-	st, err := kernel.ReadStat(p.PID)
-	if err != nil {
-		return remediate.MethodSignal
-	}
-	if vassal, _ := kernel.Named(st.PPID, a.processes); vassal {
-		return remediate.MethodSignal
-	}
-	if can, err := a.units.CanReload(ctx, p.Unit.Value); err != nil || !can {
-		return remediate.MethodSignal
-	}
-	return remediate.MethodSystemd
+	return fmt.Errorf("no way %q to reload", way)
 }
 
 // hangUp sends SIGHUP, uWSGI's graceful reload. SIGTERM would be a brutal one.

@@ -56,8 +56,7 @@ func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outc
 	if len(old) == 0 {
 		return failed(-1, fmt.Errorf("uWSGI %d has no workers: the end of a reload could not be seen", s.Master.PID))
 	}
-	how, err := a.order(ctx, master, r)
-	if err != nil {
+	if err := a.order(ctx, master, r); err != nil {
 		return failure(-1, err)
 	}
 	fresh, err := a.await(ctx, master, s.Master.PID, old, before)
@@ -65,11 +64,11 @@ func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outc
 		err = listens(s)
 	}
 	if err != nil {
-		return failed(-1, fmt.Errorf("reload of uWSGI %d (%s): %w", s.Master.PID, how, err))
+		return failed(-1, fmt.Errorf("reload of uWSGI %d (%s): %w", s.Master.PID, r.Way, err))
 	}
 	return remediate.Outcome{
 		Result: remediate.Applied, Now: -1,
-		Note: fmt.Sprintf("%s: %s after %s", how, text.Plural(fresh, "new worker", "new workers"), time.Since(began).Round(100*time.Millisecond)),
+		Note: fmt.Sprintf("%s: %s after %s", r.Way, text.Plural(fresh, "new worker", "new workers"), time.Since(began).Round(100*time.Millisecond)),
 	}
 }
 

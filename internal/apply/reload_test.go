@@ -32,10 +32,10 @@ func pidsOfWorkers(t *testing.T, u *testbed.UWSGI) []int {
 	return pids
 }
 
-// how reads a way to reload as the configuration has it.
-func how(s string) remediate.How {
-	method, path, _ := strings.Cut(s, ":")
-	return remediate.How{Method: remediate.Method(method), Path: path}
+// way reads a way to reload as the trail has it.
+func way(s string) remediate.Way {
+	kind, of, _ := strings.Cut(s, ":")
+	return remediate.Way{Kind: remediate.WayKind(kind), Of: of}
 }
 
 func TestReload(t *testing.T) {
@@ -48,22 +48,21 @@ func TestReload(t *testing.T) {
 	}
 	fifo := filepath.Join(dir, "fifo")
 	for i, tt := range []struct {
-		how  string
+		way  string
 		args []string
 		want string
 	}{
-		{"signal", nil, "signal: 2 new workers after"},
-		{"auto", nil, "signal: 2 new workers after"},
-		{"signal", []string{"--lazy-apps"}, "signal: 2 new workers after"},
+		{"hup", nil, "hup: 2 new workers after"},
+		{"hup", []string{"--lazy-apps"}, "hup: 2 new workers after"},
 		{"fifo:" + fifo, []string{"--master-fifo", fifo}, "fifo:" + fifo + ": 2 new workers after"},
 		{"touch:" + old, []string{"--touch-reload", old}, "touch:" + old + ": 2 new workers after"},
 		{"touch:" + old, []string{"--lazy-apps", "--touch-chain-reload", old}, "touch:" + old + ": 2 new workers after"},
 	} {
-		t.Run(strings.Join(append(tt.args, tt.how), " "), func(t *testing.T) {
+		t.Run(strings.Join(append(tt.args, tt.way), " "), func(t *testing.T) {
 			// An old worker may hold the port of the one before still.
 			u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5300+i), Args: tt.args})
 			before := pidsOfWorkers(t, u)
-			r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how(tt.how), Timeout: time.Minute})
+			r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), Way: way(tt.way), Timeout: time.Minute})
 			wantResult(t, r, "applied -1 ("+tt.want)
 			after := pidsOfWorkers(t, u)
 			if len(after) != 2 || slices.ContainsFunc(after, func(p int) bool { return slices.Contains(before, p) }) {
@@ -83,8 +82,8 @@ func TestReloadHTTP(t *testing.T) {
 	if i < 0 {
 		t.Fatalf("no backend socket in %+v", snapshot.Sockets)
 	}
-	r := do(t, remediate.Reload{Socket: snapshot.Sockets[i], How: how("signal"), Timeout: time.Minute})
-	wantResult(t, r, "applied -1 (signal: 2 new workers")
+	r := do(t, remediate.Reload{Socket: snapshot.Sockets[i], Way: way("hup"), Timeout: time.Minute})
+	wantResult(t, r, "applied -1 (hup: 2 new workers")
 	stats, err := testbed.Flood(t.Context(), "127.0.0.1:5310", testbed.FloodOptions{Connections: 1, Request: "/"})
 	if err != nil || stats.Answered != 1 {
 		t.Errorf("after the reload: %v, %v", stats, err)
@@ -137,16 +136,16 @@ func TestReloadRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		socket facts.Socket
-		how    string
+		way    string
 		want   string
 	}{
-		{"recycled pid", with(func(s *facts.Socket) { s.Master.Start++ }), "signal", "stale -1: process"},
-		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.Start }), "signal", fmt.Sprintf("failed -1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
-		{"listen over somaxconn", moreSocket, "signal",
+		{"recycled pid", with(func(s *facts.Socket) { s.Master.Start++ }), "hup", "stale -1: process"},
+		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.Start }), "hup", fmt.Sprintf("failed -1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
+		{"listen over somaxconn", moreSocket, "hup",
 			fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI is configured to listen = 1024 (%s/more.ini:2), and with somaxconn 128 it would not come up again", more.Pid, dir)},
-		{"exit-on-reload", onceSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
-		{"the configuration cannot be read", goneSocket, "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (command line: reading %s/gone.ini: no such file", gone.Pid, dir)},
-		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "signal", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", s.Workers[0].PID)},
+		{"exit-on-reload", onceSocket, "hup", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
+		{"the configuration cannot be read", goneSocket, "hup", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (command line: reading %s/gone.ini: no such file", gone.Pid, dir)},
+		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "hup", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", s.Workers[0].PID)},
 		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1: %s is not open in uWSGI %d", other, u.Pid)},
 		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1: " + dir + "/unread: nobody reads from it"},
 		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1: " + dir + "/fifolink is a symbolic link"},
@@ -154,11 +153,11 @@ func TestReloadRefuses(t *testing.T) {
 		{"touch of a link", s, "touch:" + dir + "/filelink", "failed -1: " + dir + "/filelink is a symbolic link"},
 		{"touch of a directory", s, "touch:" + dir, "failed -1: " + dir + " is not a regular file"},
 		{"touch of nothing", s, "touch:" + dir + "/none", "failed -1: open " + dir + "/none: no such file"},
-		{"no systemd", s, "systemd", "failed -1: no connection to systemd"},
+		{"no systemd", s, "systemd:app.service", "failed -1: no connection to systemd"},
 		{"unknown way", s, "kill", `failed -1: no way "kill" to reload`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			wantResult(t, do(t, remediate.Reload{Socket: tt.socket, How: how(tt.how), Timeout: time.Minute}), tt.want)
+			wantResult(t, do(t, remediate.Reload{Socket: tt.socket, Way: way(tt.way), Timeout: time.Minute}), tt.want)
 		})
 	}
 	if _, err := os.Stat(dir + "/none"); err == nil {
@@ -176,7 +175,7 @@ func TestReloadWithoutMaster(t *testing.T) {
 	ini := filepath.Join(t.TempDir(), "app.ini")
 	write(t, ini, "[uwsgi]\nmaster = false\nprocesses = 3\n")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5325", Workers: 2, Args: []string{"--ini", ini}})
-	r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), How: how("signal"), Timeout: time.Minute})
+	r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), Way: way("hup"), Timeout: time.Minute})
 	wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", u.Pid))
 }
 
@@ -206,9 +205,9 @@ func TestReloadTimeout(t *testing.T) {
 		}
 		return "no worker has accepted the connection"
 	})
-	r := do(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: 500 * time.Millisecond})
+	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: 500 * time.Millisecond})
 	got := regexp.MustCompile(`\d+ \(`).ReplaceAllString(show(r), "PID (")
-	want := "failed -1: reload of uWSGI PID (signal): not done after 500ms; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
+	want := "failed -1: reload of uWSGI PID (hup): not done after 500ms; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
 	if got != want {
 		t.Errorf("result %q, want %q", got, want)
 	}
@@ -222,7 +221,7 @@ func TestReloadEndsTheMaster(t *testing.T) {
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5340", Args: []string{"--ini", ini}})
 	s := socketOf(t, u.Address)
 	write(t, ini, "[uwsgi]\nstrict = true\nno-such-option = true\n")
-	r := do(t, remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
+	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: time.Minute})
 	wantResult(t, r, "failed -1: reload of uWSGI", "the master has ended; its log says why")
 }
 
@@ -242,7 +241,7 @@ func TestReloadOfHangingConfiguration(t *testing.T) {
 		return facts.Config{}, nil
 	}
 	for range 2 {
-		r := a.Apply(t.Context(), remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
+		r := a.Apply(t.Context(), remediate.Reload{Socket: s, Way: way("hup"), Timeout: time.Minute})
 		wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (it has not answered for ", u.Pid))
 	}
 	if n := asked.Load(); n != 1 {
@@ -260,7 +259,7 @@ func TestReloadRights(t *testing.T) {
 	act := func() remediate.Outcome {
 		a, read := New(names, nil), uwsgi.Running(uwsgi.ProcessOf(s.Master), names) // the rights are this thread's only
 		a.configs.Ask = func(context.Context, uwsgi.Process) (facts.Config, error) { return read, nil }
-		return a.Apply(t.Context(), remediate.Reload{Socket: s, How: how("signal"), Timeout: time.Minute})
+		return a.Apply(t.Context(), remediate.Reload{Socket: s, Way: way("hup"), Timeout: time.Minute})
 	}
 	// Whoever may not see how it is configured does not reload it.
 	as(t, 1000, []int{unix.CAP_KILL}, func() {
@@ -270,7 +269,7 @@ func TestReloadRights(t *testing.T) {
 		wantResult(t, act(), "failed -1: SIGHUP to process", "operation not permitted; needs the same user or CAP_KILL")
 	})
 	as(t, 1000, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL}, func() {
-		wantResult(t, act(), "applied -1 (signal: 2 new workers")
+		wantResult(t, act(), "applied -1 (hup: 2 new workers")
 	})
 }
 
@@ -283,7 +282,7 @@ type units struct {
 	up     error // what Refused says
 }
 
-func (u *units) CanReload(context.Context, string) (bool, error) { return u.can, nil }
+func (u *units) Main(context.Context, string) (int, bool, error) { return u.master, u.can, nil }
 
 func (u *units) Reload(_ context.Context, unit string) error {
 	u.log = append(u.log, "reload "+unit)
@@ -303,26 +302,18 @@ func (u *units) Start(_ context.Context, unit string) error {
 func TestReloadSystemd(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	for _, tt := range []struct {
-		name, how, unit string
-		units           units
-		want            string
-		log             []string
+		name  string
+		units units
+		want  string
+		log   []string
 	}{
-		{"auto, ExecReload", "auto", "app.service", units{can: true}, "applied -1 (systemd: 2 new workers", []string{"reload app.service"}},
-		{"auto, no ExecReload", "auto", "app.service", units{}, "applied -1 (signal: 2 new workers", nil},
-		{"auto, no unit", "auto", "", units{can: true}, "applied -1 (signal: 2 new workers", nil},
-		{"systemd", "systemd", "app.service", units{}, "applied -1 (systemd: 2 new workers", []string{"reload app.service"}},
-		{"job failed", "systemd", "app.service", units{fail: errors.New("job failed")}, "failed -1: job failed", []string{"reload app.service"}},
-		{"no unit", "systemd", "", units{}, "failed -1: uWSGI", nil},
+		{"done", units{}, "applied -1 (systemd:app.service: 2 new workers", []string{"reload app.service"}},
+		{"job failed", units{fail: errors.New("job failed")}, "failed -1: job failed", []string{"reload app.service"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:0"}) // an old worker may hold the last one's yet
-			s := socketOf(t, u.Address)
-			if s.Master.Unit = facts.Known(tt.unit); tt.unit == "" {
-				s.Master.Unit = facts.Absent[string]()
-			}
 			tt.units.master = u.Pid
-			wantResult(t, New(names, &tt.units).Apply(t.Context(), remediate.Reload{Socket: s, How: how(tt.how), Timeout: time.Minute}), tt.want)
+			wantResult(t, New(names, &tt.units).Apply(t.Context(), remediate.Reload{Socket: socketOf(t, u.Address), Way: way("systemd:app.service"), Timeout: time.Minute}), tt.want)
 			if !slices.Equal(tt.units.log, tt.log) {
 				t.Errorf("systemd was asked %q, want %q", tt.units.log, tt.log)
 			}
@@ -337,7 +328,7 @@ func unready(w facts.Worker) bool {
 	return err != nil || !ok || w.State != 'S'
 }
 
-// A vassal's unit is its emperor's, and not reloaded for it.
+// A vassal is reloaded, and not its emperor.
 func TestReloadVassal(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	dir := t.TempDir()
@@ -352,13 +343,8 @@ func TestReloadVassal(t *testing.T) {
 		}
 		return "no vassal"
 	})
-	s.Master.Unit = facts.Known("emperor.service")
-	asked := &units{can: true}
-	r := New(names, asked).Apply(t.Context(), remediate.Reload{Socket: s, How: how("auto"), Timeout: time.Minute})
-	wantResult(t, r, "applied -1 (signal: 2 new workers")
-	if len(asked.log) != 0 {
-		t.Errorf("systemd was asked %q", asked.log)
-	}
+	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: time.Minute})
+	wantResult(t, r, "applied -1 (hup: 2 new workers")
 }
 
 func TestStart(t *testing.T) {

@@ -61,6 +61,8 @@ type lookups struct {
 	refused lookup.Table[string, facts.Config]
 	program lookup.Table[uwsgi.Process, kernel.Program]
 	user    lookup.Table[string, int] // by unit
+	// services is what systemd says of the masters' units.
+	services lookup.Table[serviceKey, facts.Service]
 
 	answeredBy map[string]statsSource // by the stats server's address
 }
@@ -143,6 +145,7 @@ func (l *lookups) init(h *Host) {
 	l.program = lookup.Table[uwsgi.Process, kernel.Program]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) (kernel.Program, error) { return kernel.ProgramOf(p.PID) }}
 	l.user = lookup.Table[string, int]{Deadline: deadline, Good: userAge, Ask: h.askUser}
+	l.services = lookup.Table[serviceKey, facts.Service]{Deadline: deadline, Good: serviceAge, Ask: h.askService}
 }
 
 // forget drops all questions; those that can be are broken off.
@@ -157,6 +160,7 @@ func (l *lookups) forget() {
 	l.rights.Start(nil)
 	l.program.Start(nil)
 	l.user.Start(nil)
+	l.services.Start(nil)
 }
 
 // budget is how long may still be waited for answers.
@@ -192,7 +196,7 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	if !options.AssumeRights {
 		steps = h.rights.Load().steps()
 	}
-	asked := []func(context.Context){l.config.Start(masters), l.logs.Start(masters), l.unit.Start(units),
+	asked := []func(context.Context){l.config.Start(masters), l.logs.Start(masters), l.unit.Start(units), l.services.Start(servicesOf(options, s.Sockets)),
 		l.stats.Start(options.Stats), l.rights.Start(steps)}
 	(&budget{max(wait.left, threadsPatience)}).wait(ctx, l.threads.Start(workers))
 	wait.left = max(wait.left, options.Patience/4) // also where the command lines have taken all of it
@@ -202,6 +206,7 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	for i := range s.Sockets {
 		socket := &s.Sockets[i]
 		l.fillMaster(socket)
+		socket.Ways.Service = l.service(options, socket)
 		if unread := socket.Config.Unread(); unread != "" && !noted[socket.Master.PID] {
 			noted[socket.Master.PID] = true
 			note(s, fmt.Sprintf("the configuration of uWSGI %d", socket.Master.PID), errors.New(unread))

@@ -47,6 +47,13 @@ func (f *fakeSystemd) Service(context.Context, string) (systemd.Service, error) 
 	return systemd.Service{Active: "failed", Sub: "failed", Result: "exit-code", Status: 1, Args: []string{"/usr/bin/uwsgi_python3", "--listen", "300"}, Environ: []string{"A=b"}}, nil
 }
 
+func (f *fakeSystemd) Main(context.Context, string) (int, bool, error) {
+	if f.hang != nil {
+		<-f.hang
+	}
+	return 7, true, nil
+}
+
 func unitFact(unit string) facts.Fact[string] {
 	if unit == "" {
 		return facts.Absent[string]()

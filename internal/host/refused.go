@@ -10,9 +10,10 @@ import (
 	"qwatch/systemd"
 )
 
-// Services is the part of systemd.Manager that Refused asks.
+// Services is the part of systemd.Manager that tells of services.
 type Services interface {
 	Service(ctx context.Context, unit string) (systemd.Service, error)
+	Main(ctx context.Context, unit string) (pid int, canReload bool, err error)
 }
 
 // Refused finds the listen backlog with which the uWSGI of a unit that is not

@@ -103,6 +103,8 @@ func TestTrustWithoutSystemd(t *testing.T) {
 // owned is a systemd that knows User= of some units.
 type owned map[string]systemd.Service
 
+func (owned) Main(context.Context, string) (int, bool, error) { return 0, false, nil }
+
 func (o owned) Service(_ context.Context, unit string) (systemd.Service, error) {
 	s, ok := o[unit]
 	if !ok {

@@ -120,6 +120,8 @@ type Socket struct {
 	Somaxconn Fact[int]
 	// Config is what uWSGI's configuration says.
 	Config Config
+	// Ways is what is known of how the master can be asked for a reload.
+	Ways Ways
 	// Stats is what the master's stats server says, nil where none is
 	// configured or it does not answer.
 	Stats *Stats

@@ -1,0 +1,58 @@
+package host
+
+import (
+	"context"
+	"time"
+
+	"qwatch/remediate/facts"
+)
+
+// serviceAge is how long what systemd says of a master's unit serves. Whether it
+// still holds is asked again before it is gone by.
+const serviceAge = 10 * time.Second
+
+// serviceKey is a master in a unit: the next master is another question.
+type serviceKey struct {
+	unit  string
+	pid   int
+	start uint64
+}
+
+// askService is the question what systemd says of a unit.
+func (h *Host) askService(ctx context.Context, k serviceKey) (facts.Service, error) {
+	manager := h.options.Load().Services
+	if manager == nil { // by a change of options
+		return facts.Service{}, errNoSystemd
+	}
+	pid, can, err := manager.Main(ctx, k.unit)
+	return facts.Service{MainPID: pid, CanReload: can}, err
+}
+
+// servicesOf are the questions about the units of the sockets' masters.
+func servicesOf(options *Options, sockets []facts.Socket) (keys []serviceKey) {
+	for i := range sockets {
+		if k := serviceOf(&sockets[i]); k.unit != "" && options.Services != nil {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+func serviceOf(s *facts.Socket) serviceKey {
+	return serviceKey{s.Master.Unit.Value, s.Master.PID, s.Master.Start}
+}
+
+// service is what systemd says of the unit of a socket's master.
+func (l *lookups) service(options *Options, s *facts.Socket) facts.Fact[facts.Service] {
+	switch {
+	case s.Master.Unit.Unseen() != "":
+		return facts.Unknown[facts.Service](s.Master.Unit.Unseen())
+	case options.Services == nil || s.Master.Unit.IsAbsent():
+		return facts.Absent[facts.Service]()
+	}
+	a := l.services.Get(serviceOf(s))
+	if !a.Within(serviceAge) {
+		return facts.Unknown[facts.Service](a.Err.Error())
+	}
+	return facts.Known(a.Value)
+}
