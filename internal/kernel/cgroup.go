@@ -2,7 +2,9 @@ package kernel
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strconv"
 	"strings"
@@ -73,6 +75,46 @@ func (c *Cgroup2) Processes(text string) (pids []int, err error) {
 		pids = append(pids, pid)
 	}
 	return pids, nil
+}
+
+// Frozen reports whether the cgroup that the text of /proc/PID/cgroup names is
+// frozen, as `docker pause` does: itself or one above it, which cgroup.events says of both
+// alike (Documentation/admin-guide/cgroup-v2.rst), or by the freezer of the first
+// version. Where neither is mounted nothing can be.
+func (c *Cgroup2) Frozen(text string) (bool, error) {
+	if dir := c.dir(text); dir != "" {
+		b, err := read(dir + "/cgroup.events")
+		switch value, _ := after(b, "frozen "); {
+		case errors.Is(err, fs.ErrNotExist): // it has just gone
+		case err != nil:
+			return false, err
+		case value == "1":
+			return true, nil
+		}
+	}
+	for line := range strings.Lines(text) {
+		controller := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(controller) != 3 || controller[1] != "freezer" || path.Clean(controller[2]) != controller[2] {
+			continue
+		}
+		// In the root there is no such file, and elsewhere FREEZING counts too.
+		b, err := read("/sys/fs/cgroup/freezer" + controller[2] + "/freezer.state")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		return err == nil && strings.TrimSpace(string(b)) != "THAWED", nil
+	}
+	return false, nil
+}
+
+// after is what stands behind the name in one of the lines.
+func after(text []byte, name string) (value string, ok bool) {
+	for line := range bytes.Lines(text) {
+		if rest, is := bytes.CutPrefix(line, []byte(name)); is {
+			return string(bytes.TrimSpace(rest)), true
+		}
+	}
+	return "", false
 }
 
 // dir is the directory of a cgroup, "" for none that can be told. A path that

@@ -47,3 +47,24 @@ func TestCgroup2(t *testing.T) {
 		t.Errorf("without a hierarchy: %d", id)
 	}
 }
+
+// A frozen cgroup says so, whichever of those above it was frozen.
+func TestFrozen(t *testing.T) {
+	c := &Cgroup2{mount: t.TempDir()}
+	for name, text := range map[string]string{"ice": "populated 1\nfrozen 1\n", "water": "populated 1\nfrozen 0\n", "old": "populated 1\n"} {
+		if err := os.Mkdir(filepath.Join(c.mount, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(c.mount, name, "cgroup.events"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for text, want := range map[string]bool{
+		"0::/ice\n": true, "0::/water\n": false, "0::/old\n": false, "0::/gone\n": false, "0::/\n": false, "": false,
+		"7:freezer:/no/such\n": false, "7:freezer:/\n0::/ice\n": true,
+	} {
+		if got, err := c.Frozen(text); got != want || err != nil {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+}

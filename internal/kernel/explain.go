@@ -29,6 +29,7 @@ const (
 	SetSysctl                // writing below /proc/sys/net
 	WriteDirectory           // writing a file into a directory
 	TouchFile                // setting the times of a file
+	WriteFile                // writing a file
 )
 
 // operation is what is known of an Op. A right is what EPERM and EACCES ask for.
@@ -69,6 +70,7 @@ var operations = [...]operation{
 			unix.ENOSPC: "make room, or set policy.sysctl file to another directory",
 			unix.EDQUOT: "make room, or set policy.sysctl file to another directory"}},
 	TouchFile: {right: "needs the owner of the file or CAP_FOWNER"},
+	WriteFile: {right: "needs the owner of the file, or CAP_DAC_OVERRIDE"},
 }
 
 // Explain adds to the error of an operation on a subject what would allow it:

@@ -114,4 +114,32 @@ func MayWriteIn(dir string) error {
 	return f.Close()
 }
 
+// MayWrite looks whether a file may be written. An error says which right is
+// missing.
+func MayWrite(path string) error {
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err != nil {
+		return Explain(WriteFile, "", &os.PathError{Op: "write", Path: path, Err: err})
+	}
+	return nil
+}
+
+// MayTouch looks whether the times of a file may be set (utimensat(2)). An error
+// says which right is missing.
+func MayTouch(path string) error {
+	var st unix.Stat_t
+	err := unix.Lstat(path, &st)
+	if euid := os.Geteuid(); err == nil && int(st.Uid) != euid {
+		status, failed := read("/proc/self/status")
+		capabilities, missing := field(status, "CapEff")
+		effective, _ := strconv.ParseUint(string(capabilities), 16, 64)
+		if failed == nil && missing == nil && effective&(1<<unix.CAP_FOWNER) == 0 {
+			err = unix.EPERM
+		}
+	}
+	if err != nil {
+		return Explain(TouchFile, "", &os.PathError{Op: "touch", Path: path, Err: err})
+	}
+	return nil
+}
+
 func process(pid int) string { return "process " + strconv.Itoa(pid) }

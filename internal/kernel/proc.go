@@ -35,7 +35,8 @@ type Process struct {
 	Stat
 	// UID is the effective one, RealUID the real one; -1 where it is not shown.
 	UID, RealUID int
-	Cgroup       string // /proc/PID/cgroup, "" where the kernel has none
+	Signals
+	Cgroup string // /proc/PID/cgroup, "" where the kernel has none
 	// CgroupErr says why Cgroup could not be read, nil where it was.
 	CgroupErr error
 
@@ -213,7 +214,8 @@ func readProcess(pid int) (Process, error) {
 		return Process{}, err
 	}
 	p.RealUID, p.UID = uids(status)
-	return p, nil
+	p.Signals, err = signalsIn(status)
+	return p, err
 }
 
 // place reads where it lives.
@@ -310,24 +312,6 @@ func uids(status []byte) (real, effective int) {
 		return -1, -1
 	}
 	return real, effective
-}
-
-// Catches reports whether a process has a handler for the signal.
-func Catches(pid int, signal unix.Signal) (bool, error) {
-	path := procPath(pid, "status")
-	b, err := read(path)
-	if err != nil {
-		return false, err
-	}
-	value, err := field(b, "SigCgt")
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", path, err)
-	}
-	caught, err := strconv.ParseUint(string(value), 16, 64)
-	if err != nil {
-		return false, fmt.Errorf("%s: SigCgt: %w", path, err)
-	}
-	return caught&(1<<(signal-1)) != 0, nil
 }
 
 // maxEntries is how many descriptors, or threads, of one process are looked at,

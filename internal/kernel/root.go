@@ -70,11 +70,41 @@ const (
 	maxNested = 128
 )
 
-// open opens a regular file for reading. It walks the path by components
+// FileID tells files apart.
+type FileID struct{ Dev, Ino uint64 }
+
+// Find finds a file of whatever kind below the root, and opens none.
+func (r Root) Find(path string) (id FileID, err error) {
+	_, err = r.walk(path, func(_ int, st *unix.Stat_t) (int, error) {
+		id = FileID{st.Dev, st.Ino}
+		return -1, nil
+	})
+	if err != nil {
+		err = &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return id, err
+}
+
+// open opens a regular file for reading.
+func (r Root) open(path string) (int, error) {
+	return r.walk(path, func(fd int, st *unix.Stat_t) (int, error) {
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return -1, bounded.ErrNotRegular
+		}
+		if r.as != nil {
+			if err := r.as.may(toRead, fd, st); err != nil {
+				return -1, err
+			}
+		}
+		return bounded.Reopen(fd)
+	})
+}
+
+// walk hands the file at the end of a path over. It walks the path by components
 // and follows links by itself, so that an absolute link and ".." stay below
 // root. openat2(2) would do that in one call, but systemd answers it with ENOSYS
 // in a unit with RestrictSUIDSGID= (src/shared/seccomp-util.c).
-func (r Root) open(path string) (int, error) {
+func (r Root) walk(path string, found func(fd int, st *unix.Stat_t) (int, error)) (int, error) {
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	dirs := []int{r.fd} // from root to where the walk is
 	defer func() {
@@ -112,11 +142,6 @@ func (r Root) open(path string) (int, error) {
 		}
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFDIR:
-		case unix.S_IFREG:
-			if len(left) > 0 {
-				return -1, unix.ENOTDIR
-			}
-			return bounded.Reopen(fd)
 		case unix.S_IFLNK:
 			if links++; links > maxLinks {
 				return -1, unix.ELOOP
@@ -136,14 +161,17 @@ func (r Root) open(path string) (int, error) {
 			}
 			left = append(strings.Split(string(to[:n]), "/"), left...)
 		default:
-			return -1, bounded.ErrNotRegular
+			if len(left) > 0 {
+				return -1, unix.ENOTDIR
+			}
+			return found(fd, &st)
 		}
 	}
 	return -1, unix.EISDIR
 }
 
-// check looks at what the walk has come to: whether the process may search, or
-// read it, and whether it is a file at all. A link needs no right.
+// check looks at what the walk has come to: whether the process may search it, and
+// whether it is a file at all. A link needs no right.
 func (r Root) check(fd int, st *unix.Stat_t) error {
 	if err := unix.Fstat(fd, st); err != nil {
 		return err
@@ -155,14 +183,10 @@ func (r Root) check(fd int, st *unix.Stat_t) error {
 	if kernelsOwn[int64(fs.Type)] {
 		return errKernelsOwn
 	}
-	switch kind := st.Mode & unix.S_IFMT; {
-	case r.as == nil || kind == unix.S_IFLNK:
-		return nil
-	case kind == unix.S_IFDIR:
+	if r.as != nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return r.as.may(toSearch, fd, st)
-	default:
-		return r.as.may(toRead, fd, st)
 	}
+	return nil
 }
 
 var errKernelsOwn = errors.New("it lies on a file system that the kernel writes, as /proc")

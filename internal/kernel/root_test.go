@@ -50,4 +50,17 @@ func TestRootReadFile(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", path, got, err, want)
 		}
 	}
+	// Whatever a file is, its place says which one it is.
+	for path, same := range map[string]string{"/app.ini": "/real.ini", "/enabled/../fifo.ini": "/fifo.ini", "/sites/up.ini": "/sites/web.ini"} {
+		got, err := r.Find(path)
+		want, failed := r.Find(same)
+		if got != want || got == (FileID{}) || err != nil || failed != nil {
+			t.Errorf("%s: %v, %v, want %v, %v", path, got, err, want, failed)
+		}
+	}
+	for _, path := range []string{"/none.ini", "/out.ini", "/sites", "/fifo.ini/x"} {
+		if id, err := r.Find(path); err == nil {
+			t.Errorf("%s: found %v", path, id)
+		}
+	}
 }
