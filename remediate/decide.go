@@ -45,6 +45,7 @@ var checks = []func(*decision) bool{
 	(*decision).elsewhere,
 	(*decision).stranger,
 	(*decision).unproven,
+	(*decision).paused,
 	(*decision).fruitless,
 	(*decision).incurable,
 	(*decision).atCeiling,
@@ -133,6 +134,16 @@ func (d *decision) unproven() bool {
 		return false
 	}
 	return true
+}
+
+// paused ends the plan where the master does not run: its queue is full since
+// nobody accepts.
+func (d *decision) paused() bool {
+	why, is := d.Socket.Paused.Get()
+	if is {
+		d.say(Wait, CodePaused, "a longer queue is no cure: %s; nothing is done until it runs again", why)
+	}
+	return is
 }
 
 func (d *decision) fruitless() bool {
@@ -279,7 +290,6 @@ func (d *decision) whyNoRelisten(failed string) string {
 // up in between.
 func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int], way Way, noWay string) string {
 	p, master, harm := d.policy, s.Master, s.WhyNoReload(somaxconn)
-	cannot := d.facts.WhyNot(facts.StepReload)
 	last, reloaded := d.history.lastReload(master)
 	reloads := d.history.reloads()
 	all := reloads.recent(d.now, func(Event) bool { return true })
@@ -291,12 +301,12 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int], way Wa
 		return "a reload does not change the limit of a running socket, and policy.reload.when is needed"
 	case harm != "":
 		return harm
+	case s.Paused.Unseen() != "":
+		return fmt.Sprintf("it is not known whether uWSGI %d is stopped or frozen: %s", master.PID, s.Paused.Unseen())
 	case len(s.Workers) == 0:
 		return fmt.Sprintf("uWSGI %d has no workers: the end of a reload could not be seen", master.PID)
 	case noWay != "":
 		return noWay
-	case cannot != "" && way.Kind == WayHUP:
-		return cannot
 	case reloaded && last.Result == Started && within(last.Time, d.now, p.ReloadTimeout):
 		return fmt.Sprintf("a reload of %s is under way", master)
 	case reloaded && within(last.Time, d.now, p.ReloadCooldown):

@@ -42,7 +42,11 @@ func full() Case {
 		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
 		Unit:      facts.Absent[facts.SocketUnit](),
 		Untrusted: facts.Absent[string](),
-		Ways:      facts.Ways{Service: facts.Known(facts.Service{MainPID: 1234, CanReload: true})},
+		Paused:    facts.Absent[string](),
+		Ways: facts.Ways{
+			Service:  facts.Known(facts.Service{MainPID: 1234, CanReload: true}),
+			NoSignal: facts.Absent[string](), Sharers: facts.Absent[string](),
+		},
 	}
 	return Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},
@@ -823,18 +827,22 @@ func TestDecideReloadGuards(t *testing.T) {
 			"it is not known whether systemd holds the socket (it was not looked at), and then uWSGI would not find it again after a reload"},
 		{"nobody has read it", func(p *Policy, c *Case) { c.Socket.Config = facts.Config{} },
 			"uWSGI's configuration is not known (it was not looked at), and exit-on-reload or a listen over somaxconn in it would make the reload its end"},
-		{"systemd or a signal, who knows", func(p *Policy, c *Case) { c.Socket.Master.Unit = facts.Unknown[string]("permission denied") },
-			"it is not known to which systemd unit uWSGI 1234 belongs (permission denied), and so not how it is reloaded"},
+		{"systemd asked for, unit not known", func(p *Policy, c *Case) {
+			p.ReloadHow, c.Socket.Master.Unit = How{Method: MethodSystemd}, facts.Unknown[string]("permission denied")
+		},
+			"it is not known to which systemd unit uWSGI 1234 belongs (permission denied)"},
+		{"perhaps frozen", func(p *Policy, c *Case) { c.Socket.Paused = facts.Unknown[string]("permission denied") },
+			"it is not known whether uWSGI 1234 is stopped or frozen: permission denied"},
 		{"no workers", func(p *Policy, c *Case) { c.Socket.Workers = nil },
 			"uWSGI 1234 has no workers: the end of a reload could not be seen"},
 		{"systemd asked for, no unit", func(p *Policy, c *Case) {
 			p.ReloadHow, c.Socket.Master.Unit = How{Method: MethodSystemd}, facts.Absent[string]()
 		}, "uWSGI 1234 belongs to no systemd unit, and policy.reload.how is systemd"},
 		{"signal not permitted", func(p *Policy, c *Case) {
-			p.ReloadHow, c.Facts.Cannot[facts.StepReload] = How{Method: MethodSignal}, facts.Known("needs CAP_KILL")
+			p.ReloadHow, c.Socket.Ways.NoSignal = How{Method: MethodSignal}, facts.Known("needs CAP_KILL")
 		}, "needs CAP_KILL"},
 		{"signal not permitted, and auto can be nothing else", func(p *Policy, c *Case) {
-			c.Facts.Cannot[facts.StepReload], c.Socket.Ways.Service.Value.CanReload = facts.Known("needs CAP_KILL"), false
+			c.Socket.Ways.NoSignal, c.Socket.Ways.Service.Value.CanReload = facts.Known("needs CAP_KILL"), false
 		}, "needs CAP_KILL"},
 	}
 	for _, test := range tests {
@@ -854,7 +862,7 @@ func TestDecideReloadGuards(t *testing.T) {
 	}
 	// Where systemd is the one that is asked, the right to a signal is not needed.
 	p, c := defaults(), full()
-	p.Reload, c.Facts.Cannot[facts.StepReload] = Always, facts.Known("needs CAP_KILL")
+	p.Reload, c.Socket.Ways.NoSignal = Always, facts.Known("needs CAP_KILL")
 	if got := summary(Decide(p, c, nil, now)); len(got.Actions) != len(wholeRaise)+1 {
 		t.Errorf("%+v", got)
 	}

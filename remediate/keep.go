@@ -37,6 +37,9 @@ func PlanKeep(p Policy, f facts.Snapshot, s facts.Socket, h History, now time.Ti
 		d.Advice = advice.Trust(s)
 		return d.say(Refuse, CodeUntrusted, "%s", why)
 	}
+	if paused, is := s.Paused.Get(); is {
+		return d.say(Wait, CodePaused, "%s; it gets it back when it runs: %s", why, paused)
+	}
 	soon := s.Somaxconn
 	if cannot, _ := d.whyNoSysctl(s); p.Sysctl && cannot == "" {
 		soon = d.raiseSysctls(s, limit, why)

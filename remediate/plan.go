@@ -36,6 +36,7 @@ const (
 	CodeGaveUp         Code = "gave-up"
 	codeStall          Code = "stall"
 	codeRespawn        Code = "respawn"
+	CodePaused         Code = "paused"
 	codeUnproven       Code = "unproven"
 	codeMaxWait        Code = "max-wait"
 	codePowerless      Code = "powerless"

@@ -60,11 +60,12 @@ type Method string
 
 // The methods of policy.reload.how.
 const (
-	MethodAuto    Method = "auto"    // systemd where it can reload the unit, else signal
+	MethodAuto    Method = "auto"    // chain where uWSGI can, else systemd where that reloads this master alone, else signal
 	MethodSignal  Method = "signal"  // SIGHUP to the master
 	MethodSystemd Method = "systemd" // reload of the unit
 	MethodFIFO    Method = "fifo"    // uWSGI's master-fifo
-	MethodTouch   Method = "touch"   // uWSGI's touch-reload
+	MethodTouch   Method = "touch"   // a file that uWSGI watches for a reload, as touch-reload
+	MethodChain   Method = "chain"   // one worker after the other, by uWSGI's master-fifo
 )
 
 // How is a Method and, for MethodFIFO and MethodTouch alone, the absolute path

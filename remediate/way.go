@@ -2,6 +2,7 @@ package remediate
 
 import (
 	"fmt"
+	"strings"
 
 	"qwatch/remediate/facts"
 )
@@ -34,24 +35,152 @@ func (w Way) String() string {
 	return string(w.Kind) + ":" + w.Of
 }
 
-// way is how the socket's uWSGI is asked for a reload, or why there is no way.
-func (p Policy) way(s facts.Socket) (w Way, why string) {
-	unit, unseen := s.Master.Unit.Value, s.Master.Unit.Unseen()
-	switch p.ReloadHow.Method {
-	case MethodFIFO:
-		return Way{WayFIFO, p.ReloadHow.Path}, ""
-	case MethodTouch:
-		return Way{WayTouch, p.ReloadHow.Path}, ""
-	case MethodSignal:
-		return Way{Kind: WayHUP}, ""
+// wholly reports whether the master is executed anew, and so with all that it has
+// started: routers, an emperor with its vassals.
+func (w Way) wholly(s facts.Socket) bool {
+	return w.Kind != WayChain && (w.Kind != WayTouch || !s.Config.Orders.Asked.Value.WorkersOnly())
+}
+
+// way is how the socket's uWSGI is asked for a reload, or why there is no way that
+// reaches it, and it alone.
+func (p Policy) way(s facts.Socket) (Way, string) {
+	if why := shared(s); why != "" {
+		return Way{}, why
 	}
-	switch service, known := s.Ways.Service.Get(); {
+	var w Way
+	var why string
+	switch p.ReloadHow.Method {
+	case MethodFIFO, MethodTouch:
+		w, why = p.byFile(s)
+	case MethodSystemd:
+		w, why = bySystemd(s)
+	case MethodChain:
+		w, why = p.byChain(s)
+	case MethodAuto:
+		// A reload that never leaves an application without workers goes before
+		// one of which systemd knows.
+		if w, why = p.byChain(s); why != "" {
+			w, why = bySystemd(s)
+		}
+		if why != "" {
+			w, why = bySignal(s)
+		}
+	default:
+		w, why = bySignal(s)
+	}
+	if why == "" && w.wholly(s) {
+		why = takesAlong(s)
+	}
+	return w, why
+}
+
+// shared says why no reload of the master serves the socket: others hold it too.
+func shared(s facts.Socket) string {
+	sharers, is := s.Ways.Sharers.Get()
+	switch unseen := s.Ways.Sharers.Unseen(); {
+	case is:
+		return fmt.Sprintf("uWSGI %d is not the only one that holds the socket (also %s), and one of several does not come up beside the others", s.Master.PID, sharers)
 	case unseen != "":
-		return w, fmt.Sprintf("it is not known to which systemd unit uWSGI %d belongs (%s), and so not how it is reloaded", s.Master.PID, unseen)
-	case p.ReloadHow.Method == MethodSystemd && unit == "":
-		return w, fmt.Sprintf("uWSGI %d belongs to no systemd unit, and policy.reload.how is systemd", s.Master.PID)
-	case p.ReloadHow.Method == MethodSystemd, known && service.CanReload && service.MainPID == s.Master.PID:
-		return Way{WaySystemd, unit}, ""
+		return "it is not known whether uWSGI masters share the socket (" + unseen + "), and one of several does not come up beside the others"
+	case s.Config.Orders.Zerg != "":
+		return fmt.Sprintf("uWSGI %d is of a zerg pool (%s), and does not come up again after a reload", s.Master.PID, s.Config.Orders.Zerg)
+	}
+	return ""
+}
+
+// takesAlong says what a reload of the master would end besides its workers, ""
+// where there is nothing.
+func takesAlong(s facts.Socket) string {
+	router := s.Config.Orders.Router
+	if router == "" {
+		router = s.Ways.Router
+	}
+	vassals := strings.Join(s.Ways.Vassals, ", ")
+	switch {
+	case s.Ways.Emperor && vassals == "":
+		return fmt.Sprintf("uWSGI %d is an emperor, and no vassal of it is seen that serves the socket", s.Master.PID)
+	case s.Ways.Emperor:
+		return fmt.Sprintf("uWSGI %d is an emperor, which of its vassals serves the socket is not seen, and its reload is that of all of them: %s", s.Master.PID, vassals)
+	case vassals != "":
+		return fmt.Sprintf("uWSGI %d has an emperor below it, and its reload would restart all vassals: %s", s.Master.PID, vassals)
+	case router != "":
+		return fmt.Sprintf("uWSGI %d has a router (%s): a reload kills it with all that it carries, and binds a hidden socket behind it anew with the configured listen", s.Master.PID, router)
+	}
+	return ""
+}
+
+func bySignal(s facts.Socket) (Way, string) {
+	cannot, is := s.Ways.NoSignal.Get()
+	switch unseen := s.Ways.NoSignal.Unseen(); {
+	case is:
+		return Way{}, cannot
+	case unseen != "":
+		return Way{}, fmt.Sprintf("it is not known whether qwatch may signal uWSGI %d: %s", s.Master.PID, unseen)
 	}
 	return Way{Kind: WayHUP}, ""
+}
+
+// bySystemd is the unit where its reload reaches this master alone.
+func bySystemd(s facts.Socket) (Way, string) {
+	const or = "; policy.reload.how = \"auto\" signals it alone"
+	unit, known := s.Master.Unit.Get()
+	service, told := s.Ways.Service.Get()
+	others := strings.Join(s.Ways.Others, ", ")
+	switch unseen := s.Master.Unit.Unseen(); {
+	case unseen != "":
+		return Way{}, fmt.Sprintf("it is not known to which systemd unit uWSGI %d belongs (%s)", s.Master.PID, unseen)
+	case !known:
+		return Way{}, fmt.Sprintf("uWSGI %d belongs to no systemd unit, and policy.reload.how is systemd", s.Master.PID)
+	case s.Ways.Service.IsAbsent():
+		return Way{}, "no systemd runs here, and policy.reload.how is systemd"
+	case !told:
+		return Way{}, fmt.Sprintf("it is not known whom a reload of %s reaches: %s", unit, s.Ways.Service.Unseen())
+	case others != "":
+		return Way{}, fmt.Sprintf("a reload of %s reaches other uWSGIs too: %s%s", unit, others, or)
+	case service.MainPID == 0:
+		return Way{}, fmt.Sprintf("%s has no main process that systemd knows, so that its reload need not reach uWSGI %d%s", unit, s.Master.PID, or)
+	case service.MainPID != s.Master.PID:
+		return Way{}, fmt.Sprintf("the main process of %s is %d, and not uWSGI %d: its reload reaches that, and may end this%s", unit, service.MainPID, s.Master.PID, or)
+	case !service.CanReload:
+		return Way{}, fmt.Sprintf("%s cannot be reloaded (it has no ExecReload=)%s", unit, or)
+	}
+	return Way{WaySystemd, unit}, ""
+}
+
+func (p Policy) byChain(s facts.Socket) (Way, string) {
+	fifo, known := s.Config.Orders.FIFO.Get()
+	switch unseen := s.Config.Orders.FIFO.Unseen(); {
+	case s.Config.Orders.LazyApps == "":
+		return Way{}, fmt.Sprintf("a chain reload loads the application anew only with lazy-apps, which uWSGI %d runs without", s.Master.PID)
+	case unseen != "":
+		return Way{}, fmt.Sprintf("the master FIFO of uWSGI %d is not known, and a chain reload is asked for there: %s", s.Master.PID, unseen)
+	case !known:
+		return Way{}, fmt.Sprintf("uWSGI %d has no master FIFO, where a chain reload is asked for; add master-fifo to its configuration", s.Master.PID)
+	case fifo.Cannot != "" && !p.AssumeRights:
+		return Way{}, fifo.Cannot
+	}
+	return Way{WayChain, fifo.Path}, ""
+}
+
+// byFile is the FIFO or the file that the policy names, where that is one of this
+// uWSGI.
+func (p Policy) byFile(s facts.Socket) (Way, string) {
+	how, path := p.ReloadHow.Method, p.ReloadHow.Path
+	t, known := s.Config.Orders.Asked.Get()
+	fifo := t.Option == "master-fifo"
+	switch unseen := s.Config.Orders.Asked.Unseen(); {
+	case unseen != "":
+		return Way{}, fmt.Sprintf("it is not known what %s is to uWSGI %d: %s", path, s.Master.PID, unseen)
+	case how == MethodFIFO && !(known && fifo):
+		return Way{}, fmt.Sprintf("%s is not the master FIFO of uWSGI %d", path, s.Master.PID)
+	case !known:
+		return Way{}, fmt.Sprintf("%s is no file that uWSGI %d watches for a reload (touch-reload, touch-workers-reload, touch-chain-reload, fs-reload)", path, s.Master.PID)
+	case how == MethodTouch && !t.Reloads():
+		return Way{}, fmt.Sprintf("%s is %s (%s) of uWSGI %d, which is no graceful reload, or more than that", path, t.Option, t.At, s.Master.PID)
+	case t.Cannot != "" && !p.AssumeRights:
+		return Way{}, t.Cannot
+	case how == MethodFIFO:
+		return Way{WayFIFO, path}, ""
+	}
+	return Way{WayTouch, path}, ""
 }

@@ -1,38 +1,107 @@
 package remediate
 
 import (
+	"strings"
 	"testing"
 
 	"qwatch/remediate/facts"
 )
 
-// The unit is the way only where its main process is the socket's master.
+// A reload goes to the master of the socket and to nobody else, or it does not go.
 func TestWay(t *testing.T) {
-	auto, asked := How{Method: MethodAuto}, How{Method: MethodSystemd}
-	for _, test := range []struct {
-		name    string
-		how     How
-		service facts.Fact[facts.Service]
-		want    string
-	}{
-		{"the unit's main process", auto, facts.Known(facts.Service{MainPID: 1234, CanReload: true}), "systemd:app.service"},
-		{"another's unit", auto, facts.Known(facts.Service{MainPID: 1, CanReload: true}), "hup"},
-		{"no main process", auto, facts.Known(facts.Service{CanReload: true}), "hup"},
-		{"no ExecReload", auto, facts.Known(facts.Service{MainPID: 1234}), "hup"},
-		{"systemd was silent", auto, facts.Unknown[facts.Service]("no answer"), "hup"},
-		{"no systemd", auto, facts.Absent[facts.Service](), "hup"},
-		{"asked for", asked, facts.Known(facts.Service{MainPID: 1234}), "systemd:app.service"},
-		{"signal", How{Method: MethodSignal}, facts.Known(facts.Service{MainPID: 1234, CanReload: true}), "hup"},
-		{"fifo", How{MethodFIFO, "/run/app.fifo"}, facts.Fact[facts.Service]{}, "fifo:/run/app.fifo"},
-		{"touch", How{MethodTouch, "/run/app.touch"}, facts.Fact[facts.Service]{}, "touch:/run/app.touch"},
-	} {
-		p, s := defaults(), full().Socket
-		p.ReloadHow, s.Ways.Service = test.how, test.service
-		if w, why := p.way(s); w.String() != test.want || why != "" {
-			t.Errorf("%s: %s, %s", test.name, w, why)
+	how := func(method Method) func(*Policy, *facts.Socket) {
+		return func(p *Policy, _ *facts.Socket) { p.ReloadHow = How{Method: method} }
+	}
+	file := func(method Method, trigger facts.Fact[facts.Trigger]) func(*Policy, *facts.Socket) {
+		return func(p *Policy, s *facts.Socket) {
+			p.ReloadHow, s.Config.Orders.Asked = How{method, "/run/app"}, trigger
 		}
 	}
-	if got := (Way{WayChain, "/run/app.fifo"}).String(); got != "chain" {
-		t.Errorf("chain is %s", got)
+	service := func(method Method, f facts.Fact[facts.Service]) func(*Policy, *facts.Socket) {
+		return func(p *Policy, s *facts.Socket) { p.ReloadHow, s.Ways.Service = How{Method: method}, f }
+	}
+	chain := func(s *facts.Socket) {
+		s.Config.Orders.LazyApps, s.Config.Orders.FIFO = "/a.ini:3", facts.Known(facts.FIFO{Path: "/run/fifo"})
+	}
+	for _, test := range []struct {
+		name string
+		with func(*Policy, *facts.Socket)
+		want string // the way, or "-" and why there is none
+	}{
+		{"the unit's main process", how(MethodAuto), "systemd:app.service"},
+		{"another's unit", service(MethodAuto, facts.Known(facts.Service{MainPID: 1, CanReload: true})), "hup"},
+		{"no main process", service(MethodAuto, facts.Known(facts.Service{CanReload: true})), "hup"},
+		{"no ExecReload", service(MethodAuto, facts.Known(facts.Service{MainPID: 1234})), "hup"},
+		{"systemd was silent", service(MethodAuto, facts.Unknown[facts.Service]("no answer")), "hup"},
+		{"no systemd", service(MethodAuto, facts.Absent[facts.Service]()), "hup"},
+		{"no unit", func(_ *Policy, s *facts.Socket) { s.Master.Unit = facts.Absent[string]() }, "hup"},
+		{"a unit that is not known", func(_ *Policy, s *facts.Socket) { s.Master.Unit = facts.Unknown[string]("why") }, "hup"},
+		{"others in the unit", func(_ *Policy, s *facts.Socket) { s.Ways.Others = []string{"uwsgi 7 (127.0.0.1:5002)"} }, "hup"},
+		{"asked for", how(MethodSystemd), "systemd:app.service"},
+		{"asked for, and others in the unit", func(p *Policy, s *facts.Socket) {
+			p.ReloadHow, s.Ways.Others = How{Method: MethodSystemd}, []string{"uwsgi 7 (127.0.0.1:5002)", "uwsgi 8"}
+		}, `-a reload of app.service reaches other uWSGIs too: uwsgi 7 (127.0.0.1:5002), uwsgi 8; policy.reload.how = "auto" signals it alone`},
+		{"asked for, and a shell is the main process", service(MethodSystemd, facts.Known(facts.Service{MainPID: 77, CanReload: true})),
+			`-the main process of app.service is 77, and not uWSGI 1234: its reload reaches that, and may end this; policy.reload.how = "auto" signals it alone`},
+		{"asked for, and no main process", service(MethodSystemd, facts.Known(facts.Service{CanReload: true})), "-app.service has no main process that systemd knows"},
+		{"asked for, no ExecReload", service(MethodSystemd, facts.Known(facts.Service{MainPID: 1234})), "-app.service cannot be reloaded (it has no ExecReload=)"},
+		{"asked for, no bus", service(MethodSystemd, facts.Unknown[facts.Service]("no bus")), "-it is not known whom a reload of app.service reaches: no bus"},
+		{"asked for, no systemd", service(MethodSystemd, facts.Absent[facts.Service]()), "-no systemd runs here"},
+		{"signal", how(MethodSignal), "hup"},
+		{"signal without a right", func(p *Policy, s *facts.Socket) {
+			p.ReloadHow, s.Ways.NoSignal = How{Method: MethodSignal}, facts.Known("needs CAP_KILL")
+		}, "-needs CAP_KILL"},
+		{"a right that nobody has tried", func(p *Policy, s *facts.Socket) {
+			p.ReloadHow, s.Ways.NoSignal = How{Method: MethodSignal}, facts.Fact[string]{}
+		}, "-it is not known whether qwatch may signal uWSGI 1234: it was not looked at"},
+		{"fifo", file(MethodFIFO, facts.Known(facts.Trigger{Option: "master-fifo"})), "fifo:/run/app"},
+		{"another's fifo", file(MethodFIFO, facts.Absent[facts.Trigger]()), "-/run/app is not the master FIFO of uWSGI 1234"},
+		{"a file for a fifo", file(MethodFIFO, facts.Known(facts.Trigger{Option: "touch-reload"})), "-/run/app is not the master FIFO"},
+		{"a fifo without a right", file(MethodFIFO, facts.Known(facts.Trigger{Option: "master-fifo", Cannot: "needs root"})), "-needs root"},
+		{"touch", file(MethodTouch, facts.Known(facts.Trigger{Option: "touch-reload"})), "touch:/run/app"},
+		{"touch of the workers", file(MethodTouch, facts.Known(facts.Trigger{Option: "touch-workers-reload"})), "touch:/run/app"},
+		{"another's file", file(MethodTouch, facts.Absent[facts.Trigger]()), "-/run/app is no file that uWSGI 1234 watches for a reload (touch-reload, "},
+		{"a file that does more", file(MethodTouch, facts.Known(facts.Trigger{Option: "touch-exec", At: "/a.ini:3"})),
+			"-/run/app is touch-exec (/a.ini:3) of uWSGI 1234, which is no graceful reload, or more than that"},
+		{"a fifo for a file", file(MethodTouch, facts.Known(facts.Trigger{Option: "master-fifo"})), "-/run/app is master-fifo"},
+		{"a file that was not seen", file(MethodTouch, facts.Unknown[facts.Trigger]("no such file")), "-it is not known what /run/app is to uWSGI 1234: no such file"},
+		{"lazy-apps and a fifo", func(_ *Policy, s *facts.Socket) { chain(s) }, "chain"},
+		{"lazy-apps and a fifo without a right", func(_ *Policy, s *facts.Socket) {
+			chain(s)
+			s.Config.Orders.FIFO.Value.Cannot = "needs root"
+		}, "systemd:app.service"},
+		{"lazy-apps and a fifo, but a signal was asked for", func(p *Policy, s *facts.Socket) { chain(s); how(MethodSignal)(p, s) }, "hup"},
+		{"chain", func(p *Policy, s *facts.Socket) { chain(s); how(MethodChain)(p, s) }, "chain"},
+		{"chain without lazy-apps", how(MethodChain), "-a chain reload loads the application anew only with lazy-apps, which uWSGI 1234 runs without"},
+		{"chain without a fifo", func(p *Policy, s *facts.Socket) {
+			how(MethodChain)(p, s)
+			s.Config.Orders.LazyApps, s.Config.Orders.FIFO = "/a.ini:3", facts.Absent[facts.FIFO]()
+		}, "-uWSGI 1234 has no master FIFO, where a chain reload is asked for"},
+		{"chain, and no look at the fifo", func(p *Policy, s *facts.Socket) {
+			how(MethodChain)(p, s)
+			s.Config.Orders.LazyApps = "/a.ini:3"
+		}, "-the master FIFO of uWSGI 1234 is not known"},
+		{"several masters", func(_ *Policy, s *facts.Socket) { s.Ways.Sharers = facts.Known("uwsgi 5, uwsgi 6") },
+			"-uWSGI 1234 is not the only one that holds the socket (also uwsgi 5, uwsgi 6)"},
+		{"perhaps several masters", func(_ *Policy, s *facts.Socket) { s.Ways.Sharers = facts.Unknown[string]("no right") },
+			"-it is not known whether uWSGI masters share the socket (no right)"},
+		{"a zerg", func(_ *Policy, s *facts.Socket) { s.Config.Orders.Zerg = "zerg, command line" },
+			"-uWSGI 1234 is of a zerg pool (zerg, command line), and does not come up again after a reload"},
+		{"a router", func(_ *Policy, s *facts.Socket) { s.Config.Orders.Router = "http, /a.ini:3" }, "-uWSGI 1234 has a router (http, /a.ini:3): a reload kills it"},
+		{"a router that only shows", func(_ *Policy, s *facts.Socket) { s.Ways.Router = "uwsgi 1240" }, "-uWSGI 1234 has a router (uwsgi 1240)"},
+		{"an emperor", func(_ *Policy, s *facts.Socket) {
+			s.Ways.Emperor, s.Ways.Vassals = true, []string{"uwsgi 5 (127.0.0.1:5001)", "uwsgi 6"}
+		}, "-uWSGI 1234 is an emperor, which of its vassals serves the socket is not seen, and its reload is that of all of them: uwsgi 5 (127.0.0.1:5001), uwsgi 6"},
+		{"an emperor alone", func(_ *Policy, s *facts.Socket) { s.Ways.Emperor = true }, "-uWSGI 1234 is an emperor, and no vassal of it is seen that serves the socket"},
+		{"an emperor below", func(_ *Policy, s *facts.Socket) { s.Ways.Vassals = []string{"uwsgi 5"} },
+			"-uWSGI 1234 has an emperor below it, and its reload would restart all vassals: uwsgi 5"},
+		{"a chain leaves an emperor below alone", func(_ *Policy, s *facts.Socket) { chain(s); s.Ways.Vassals = []string{"uwsgi 5"} }, "chain"},
+	} {
+		p, s := defaults(), full().Socket
+		test.with(&p, &s)
+		got, why := p.way(s)
+		if want, none := strings.CutPrefix(test.want, "-"); none != (why != "") || !none && got.String() != want || none && !strings.HasPrefix(why, want) {
+			t.Errorf("%s: %s, %s, want %s", test.name, got, why, test.want)
+		}
 	}
 }

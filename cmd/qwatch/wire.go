@@ -110,6 +110,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 		Sysctls:      append([]string{"net.core.somaxconn"}, slices.Sorted(maps.Keys(cfg.Policy.Also))...),
 		SysctlFile:   cfg.Policy.SysctlFile,
 		AssumeRights: cfg.Policy.AssumeRights,
+		ReloadPath:   cfg.Policy.ReloadHow.Path,
 		Patience:     o.patience,
 	}
 	for _, src := range cfg.Sources {

@@ -40,6 +40,13 @@ type Applier struct {
 	// What may lie on a file system that does not answer.
 	configs lookup.Table[uwsgi.Process, facts.Config]
 	opened  lookup.Table[openFile, bool]
+	watched lookup.Table[watchedFile, facts.Fact[facts.Trigger]]
+}
+
+// watchedFile is the question what a file is to a uWSGI.
+type watchedFile struct {
+	master uwsgi.Process
+	path   string
 }
 
 // openFile is the question whether a process has a file open.
@@ -64,11 +71,15 @@ func New(processes []string, u Units) *Applier {
 		processes: processes, units: u,
 		configs: lookup.Table[uwsgi.Process, facts.Config]{Deadline: fileDeadline, Slots: slots,
 			Ask: func(_ context.Context, master uwsgi.Process) (facts.Config, error) {
-				return uwsgi.Running(master, processes), nil
+				return uwsgi.Running(master, processes, ""), nil
 			}},
 		opened: lookup.Table[openFile, bool]{Deadline: fileDeadline, Slots: slots,
 			Ask: func(_ context.Context, f openFile) (bool, error) {
 				return kernel.HasOpen(f.pid, f.dev, f.ino)
+			}},
+		watched: lookup.Table[watchedFile, facts.Fact[facts.Trigger]]{Deadline: fileDeadline, Slots: slots,
+			Ask: func(_ context.Context, f watchedFile) (facts.Fact[facts.Trigger], error) {
+				return uwsgi.Running(f.master, processes, f.path).Orders.Asked, nil
 			}},
 	}
 }

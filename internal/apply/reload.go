@@ -44,6 +44,9 @@ func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outc
 	if err := a.mayReload(ctx, s); err != nil {
 		return failure(-1, err)
 	}
+	if err := a.grown(ctx, r); err != nil {
+		return remediate.Outcome{Result: remediate.Stale, Now: -1, Err: err}
+	}
 	before, err := a.children(s.Master.PID)
 	if err != nil {
 		return failed(-1, err)

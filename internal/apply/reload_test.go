@@ -96,7 +96,9 @@ func TestReloadRefuses(t *testing.T) {
 	somaxconn(t, 128)
 	dir := t.TempDir()
 	fifo, other := filepath.Join(dir, "fifo"), filepath.Join(dir, "other")
-	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5320", Args: []string{"--master-fifo", fifo}})
+	write(t, dir+"/file", "")
+	write(t, dir+"/exec", "")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5320", Args: []string{"--master-fifo", fifo, "--touch-reload", dir + "/file", "--touch-exec", dir + "/exec false"}})
 	testbed.Run(t, testbed.Options{Address: "127.0.0.1:5321", Args: []string{"--master-fifo", other}})
 	write(t, dir+"/once.ini", "[uwsgi]\nexit-on-reload = true\n")
 	once := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5322", Args: []string{"--ini", dir + "/once.ini"}})
@@ -111,7 +113,8 @@ func TestReloadRefuses(t *testing.T) {
 	write(t, dir+"/more.ini", "[uwsgi]\nlisten = 1024\n") // after the plan
 	for _, err := range []error{
 		os.Symlink(fifo, dir+"/fifolink"), unix.Mkfifo(dir+"/unread", 0o600),
-		os.WriteFile(dir+"/file", nil, 0o600), os.Symlink(dir+"/file", dir+"/filelink"),
+		os.Symlink(dir+"/file", dir+"/filelink"),
+		os.WriteFile(dir+"/other.touch", nil, 0o600),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -151,8 +154,10 @@ func TestReloadRefuses(t *testing.T) {
 		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1: " + dir + "/fifolink is a symbolic link"},
 		{"not a FIFO", s, "fifo:" + dir + "/file", "failed -1: " + dir + "/file is not a FIFO"},
 		{"touch of a link", s, "touch:" + dir + "/filelink", "failed -1: " + dir + "/filelink is a symbolic link"},
-		{"touch of a directory", s, "touch:" + dir, "failed -1: " + dir + " is not a regular file"},
-		{"touch of nothing", s, "touch:" + dir + "/none", "failed -1: open " + dir + "/none: no such file"},
+		{"touch of a directory", s, "touch:" + dir, fmt.Sprintf("failed -1: %s is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
+		{"touch of another's", s, "touch:" + dir + "/other.touch", fmt.Sprintf("failed -1: %s/other.touch is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
+		{"touch of what does more", s, "touch:" + dir + "/exec", fmt.Sprintf("failed -1: %s/exec is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
+		{"touch of nothing", s, "touch:" + dir + "/none", fmt.Sprintf("failed -1: it is not known what %s/none is to uWSGI %d: stat %s/none: no such file", dir, u.Pid, dir)},
 		{"no systemd", s, "systemd:app.service", "failed -1: no connection to systemd"},
 		{"unknown way", s, "kill", `failed -1: no way "kill" to reload`},
 	} {
@@ -205,9 +210,9 @@ func TestReloadTimeout(t *testing.T) {
 		}
 		return "no worker has accepted the connection"
 	})
-	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: 500 * time.Millisecond})
+	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: 5 * time.Second})
 	got := regexp.MustCompile(`\d+ \(`).ReplaceAllString(show(r), "PID (")
-	want := "failed -1: reload of uWSGI PID (hup): not done after 500ms; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
+	want := "failed -1: reload of uWSGI PID (hup): not done after 5s; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
 	if got != want {
 		t.Errorf("result %q, want %q", got, want)
 	}
@@ -257,7 +262,7 @@ func TestReloadRights(t *testing.T) {
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5350", User: "nobody"})
 	s := socketOf(t, u.Address)
 	act := func() remediate.Outcome {
-		a, read := New(names, nil), uwsgi.Running(uwsgi.ProcessOf(s.Master), names) // the rights are this thread's only
+		a, read := New(names, nil), uwsgi.Running(uwsgi.ProcessOf(s.Master), names, "") // the rights are this thread's only
 		a.configs.Ask = func(context.Context, uwsgi.Process) (facts.Config, error) { return read, nil }
 		return a.Apply(t.Context(), remediate.Reload{Socket: s, Way: way("hup"), Timeout: time.Minute})
 	}

@@ -67,13 +67,13 @@ func reloadHow(s string) *problem {
 			return &problem{quoted(s) + " lacks its path", fmt.Sprintf(`write "%s:/absolute/path"`, method)}
 		}
 		return absolute(path)
-	case remediate.MethodAuto, remediate.MethodSignal, remediate.MethodSystemd:
+	case remediate.MethodAuto, remediate.MethodSignal, remediate.MethodSystemd, remediate.MethodChain:
 		if hasPath {
 			return &problem{fmt.Sprintf("%q takes no path", method), fmt.Sprintf("write %q", method)}
 		}
 		return nil
 	}
-	return &problem{quoted(s) + " is not a way to reload", "one of: auto, signal, systemd, fifo:PATH, touch:PATH"}
+	return &problem{quoted(s) + " is not a way to reload", "one of: auto, signal, systemd, chain, fifo:PATH, touch:PATH"}
 }
 
 // processName wants what can be a process's name.

@@ -178,7 +178,7 @@ func word[T ~string](p *parser, path string, to *T, words ...T) {
 	*to = T(text)
 }
 
-// how reads auto, signal, systemd, fifo:PATH and touch:PATH.
+// how reads auto, signal, systemd, chain, fifo:PATH and touch:PATH.
 func (p *parser) how(path string, to *remediate.How) {
 	text := ""
 	p.text(path, &text, reloadHow)

@@ -42,7 +42,8 @@ func socketAt(n int, address string, length int) facts.Socket {
 		Master: facts.Process{PID: n, Start: 1, Comm: "uwsgi", Unit: facts.Absent[string](), UID: facts.Known(0)}, Length: length, Limit: 128,
 		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "default"}), ReloadEnds: facts.Absent[string]()},
 		Unit:      facts.Absent[facts.SocketUnit](),
-		Untrusted: facts.Absent[string](),
+		Untrusted: facts.Absent[string](), Paused: facts.Absent[string](),
+		Ways: facts.Ways{NoSignal: facts.Absent[string](), Sharers: facts.Absent[string]()},
 	}
 }
 

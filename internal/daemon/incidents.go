@@ -353,8 +353,8 @@ func (c *core) keepLimits(ctx context.Context, now time.Time) {
 		}
 		q.keepTried = true
 		plan := remediate.PlanKeep(c.settings.policy, c.view.snapshot, s, c.view.history, now)
-		if plan.Code == remediate.CodeUntrusted && s.Untrusted.Unseen() != "" {
-			q.keepTried = false // it may be seen with the next look
+		if plan.Code == remediate.CodeUntrusted && s.Untrusted.Unseen() != "" || plan.Code == remediate.CodePaused {
+			q.keepTried = false // it may be otherwise with the next look
 		}
 		if plan.Verdict == remediate.Act {
 			c.report.kept(plan)

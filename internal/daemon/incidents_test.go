@@ -30,7 +30,8 @@ func newCrowd(n int) crowd {
 		}
 		f.Sockets = append(f.Sockets, facts.Socket{
 			ID: facts.SocketID{NetNS: 1, Inode: uint64(i + 1)}, Family: facts.Unix, Address: fmt.Sprintf("/run/%d.sock", i),
-			Length: 101, Limit: 100, Master: master, FD: 3, Somaxconn: facts.Known(4096), Untrusted: facts.Absent[string](),
+			Length: 101, Limit: 100, Master: master, FD: 3, Somaxconn: facts.Known(4096), Untrusted: facts.Absent[string](), Paused: facts.Absent[string](),
+			Ways:    facts.Ways{NoSignal: facts.Absent[string](), Sharers: facts.Absent[string]()},
 			Workers: []facts.Worker{{Process: facts.Process{PID: 5000 + i, Start: 1}, State: 'S'}},
 		})
 	}

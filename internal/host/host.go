@@ -41,6 +41,8 @@ type Options struct {
 	Users []string
 	// Services tells how a unit is started, nil where there is no systemd.
 	Services Services
+	// ReloadPath is the file that policy.reload.how names, "" for none.
+	ReloadPath string
 	// Patience is how long one Observe or Sample waits, in all, for what may
 	// never answer: stats servers, systemd, files; for the threads of all workers
 	// it is 300 ms at least. What has not answered by then is unknown, and waited

@@ -111,7 +111,7 @@ func (l *lookups) init(h *Host) {
 		}}
 	l.config = lookup.Table[uwsgi.Process, facts.Config]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) (facts.Config, error) {
-			return uwsgi.Running(p, h.options.Load().Processes), nil
+			return uwsgi.Running(p, h.options.Load().Processes, h.options.Load().ReloadPath), nil
 		}}
 	l.logs = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) ([]string, error) { return kernel.Written(p.PID) }}
@@ -185,6 +185,9 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	for i := range s.Sockets {
 		socket := &s.Sockets[i]
 		masters = append(masters, uwsgi.ProcessOf(socket.Master))
+		if o := h.walked.owned[socket.ID.Inode]; o.emperor != nil {
+			masters = append(masters, uwsgi.ProcessOf(h.identity(o.emperor)))
+		}
 		for _, w := range socket.Workers {
 			workers = append(workers, uwsgi.ProcessOf(w.Process))
 		}
@@ -206,7 +209,12 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	for i := range s.Sockets {
 		socket := &s.Sockets[i]
 		l.fillMaster(socket)
+		if o := h.walked.owned[socket.ID.Inode]; o.emperor != nil { // it binds it anew, with its own listen
+			c := l.configOf(h.identity(o.emperor))
+			socket.Config.Listen, socket.Config.File = c.Listen, c.File
+		}
 		socket.Ways.Service = l.service(options, socket)
+		socket.Ways.NoSignal = noSignal(options, socket.Master)
 		if unread := socket.Config.Unread(); unread != "" && !noted[socket.Master.PID] {
 			noted[socket.Master.PID] = true
 			note(s, fmt.Sprintf("the configuration of uWSGI %d", socket.Master.PID), errors.New(unread))
@@ -275,15 +283,18 @@ func keyOf(s *facts.Socket) unitKey { return unitKey{s.ID, s.Bound(), s.Master.U
 
 // fillMaster adds what the socket's master has configured and open.
 func (l *lookups) fillMaster(s *facts.Socket) {
-	master := uwsgi.ProcessOf(s.Master)
-	config := l.config.Get(master)
-	if !config.Within(fileAge) {
-		config.Value = uwsgi.Unseen(config.Err)
-	}
-	s.Config = config.Value
-	if logs := l.logs.Get(master); logs.Within(fileAge) {
+	s.Config = l.configOf(s.Master)
+	if logs := l.logs.Get(uwsgi.ProcessOf(s.Master)); logs.Within(fileAge) {
 		s.Logs = logs.Value
 	}
+}
+
+func (l *lookups) configOf(master facts.Process) facts.Config {
+	c := l.config.Get(uwsgi.ProcessOf(master))
+	if !c.Within(fileAge) {
+		return uwsgi.Unseen(c.Err)
+	}
+	return c.Value
 }
 
 // fillStats adds what the stats servers say. A server is one of the listening

@@ -53,8 +53,9 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 	}
 	settings(&s, options)
 	made := makers{kernel.OpenCgroup2(), kernel.AllUsers()}
+	others := h.company(views)
 	for _, v := range views {
-		s.Sockets = append(s.Sockets, h.sockets(v, made)...)
+		s.Sockets = append(s.Sockets, h.sockets(v, made, others)...)
 	}
 	if s.HiddenOwners != "" {
 		s.Ownerless = h.ownerless(views)
@@ -67,7 +68,7 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 
 // sockets are the sockets of one namespace that a uWSGI holds, by address, as
 // far as that is known without asking.
-func (h *Host) sockets(v view, made makers) (sockets []facts.Socket) {
+func (h *Host) sockets(v view, made makers, others *company) (sockets []facts.Socket) {
 	tcp := 0
 	var certain uint64
 	for _, l := range v.listeners {
@@ -95,6 +96,8 @@ func (h *Host) sockets(v view, made makers) (sockets []facts.Socket) {
 			OtherNetNS:   v.netns != h.own,
 			Somaxconn:    somaxconn,
 		}
+		s.Ways = others.ways(o, s.Master.Unit.Value)
+		s.Paused = made.paused(o.master)
 		if made.itself(l, o.master) {
 			s.Unit = facts.Absent[facts.SocketUnit]()
 		}
@@ -121,6 +124,23 @@ type makers struct {
 // or in the unit's (socket_address_listen_in_cgroup, src/core/socket.c).
 func (m makers) itself(l kernel.Listener, master *kernel.Process) bool {
 	return m.allUsers && l.UID > 0 || l.Cgroup != 0 && l.Cgroup == m.cgroups.ID(master.Cgroup)
+}
+
+// paused says why a master does not run though it could, absent where it may run.
+func (m makers) paused(master *kernel.Process) facts.Fact[string] {
+	if master.State == 'T' {
+		return facts.Known(fmt.Sprintf("uWSGI %d is stopped (SIGSTOP, SIGTSTP)", master.PID))
+	}
+	if master.CgroupErr != nil {
+		return facts.Unknown[string](master.CgroupErr.Error())
+	}
+	switch frozen, err := m.cgroups.Frozen(master.Cgroup); {
+	case err != nil:
+		return facts.Unknown[string](err.Error())
+	case frozen:
+		return facts.Known(fmt.Sprintf("the cgroup of uWSGI %d is frozen (docker pause, systemctl freeze)", master.PID))
+	}
+	return facts.Absent[string]()
 }
 
 // maxOwnerless is how many of them a snapshot holds: most are nobody's business,

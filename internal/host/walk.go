@@ -218,39 +218,6 @@ func roots(procs []kernel.Process, keep func(*kernel.Process) bool) (found []*ke
 	return found
 }
 
-// owner is who holds a listening socket.
-type owner struct {
-	master  *kernel.Process
-	fd      int // in the master; -1 where it may not be known
-	workers []*kernel.Process
-}
-
-// owners tells for each socket which master holds it: the topmost holder in the
-// chain of parents, since the workers and routers are its children and inherit
-// the socket. Where several hold it without being related (uWSGI's zerg mode,
-// orphaned workers) it is the oldest. alone counts for each user the sockets whose
-// workers are not looked at.
-func owners(procs []kernel.Process) (all map[uint64]owner, alone map[int]int) {
-	byPID := make(map[int]*kernel.Process, len(procs))
-	for i := range procs {
-		byPID[procs[i].PID] = &procs[i]
-	}
-	all = make(map[uint64]owner)
-	for i := range procs {
-		for inode, fd := range procs[i].Sockets {
-			if parent, ok := byPID[procs[i].PPID]; ok {
-				if _, ok := parent.Sockets[inode]; ok {
-					continue // not the topmost
-				}
-			}
-			if o, ok := all[inode]; !ok || older(&procs[i], o.master) {
-				all[inode] = owner{master: &procs[i], fd: fd}
-			}
-		}
-	}
-	return all, addWorkers(procs, all)
-}
-
 // maxWorkersOf is how many workers the sockets of one user have together at
 // most. Each that has ended, and that its master has not taken note of, may be a
 // worker of all of them.

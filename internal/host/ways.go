@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"qwatch/internal/kernel"
 	"qwatch/remediate/facts"
 )
 
@@ -55,4 +56,15 @@ func (l *lookups) service(options *Options, s *facts.Socket) facts.Fact[facts.Se
 		return facts.Unknown[facts.Service](a.Err.Error())
 	}
 	return facts.Known(a.Value)
+}
+
+// noSignal says why the master may not be signalled, absent where it may. Where
+// rights are assumed that is not tried.
+func noSignal(options *Options, master facts.Process) facts.Fact[string] {
+	if !options.AssumeRights {
+		if err := kernel.MaySignal(master.PID); err != nil {
+			return facts.Known(err.Error())
+		}
+	}
+	return facts.Absent[string]()
 }

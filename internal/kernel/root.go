@@ -73,6 +73,15 @@ const (
 // FileID tells files apart.
 type FileID struct{ Dev, Ino uint64 }
 
+// IDOf is that of a file as qwatch sees it, and whether it is a FIFO.
+func IDOf(path string) (id FileID, fifo bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return id, false, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return FileID{st.Dev, st.Ino}, st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
+}
+
 // Find finds a file of whatever kind below the root, and opens none.
 func (r Root) Find(path string) (id FileID, err error) {
 	_, err = r.walk(path, func(_ int, st *unix.Stat_t) (int, error) {

@@ -43,7 +43,8 @@ func full() remediate.Case {
 		Workers:   make([]facts.Worker, 4),
 		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
 		Unit:      facts.Absent[facts.SocketUnit](),
-		Untrusted: facts.Absent[string](),
+		Untrusted: facts.Absent[string](), Paused: facts.Absent[string](),
+		Ways: facts.Ways{NoSignal: facts.Absent[string](), Sharers: facts.Absent[string]()},
 	}
 	return remediate.Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},

@@ -46,11 +46,12 @@ func ProcessOf(master facts.Process) Process {
 }
 
 // Running reads the configuration of a running master; names are those of
-// uWSGI's executable. It reads what that process may read by now: what it read
+// uWSGI's executable, and asked is the file that policy.reload.how names, "" for
+// none. It reads what that process may read by now: what it read
 // as root before it dropped that right it could not read at a reload either,
 // and so that is not known. It blocks while a file system, or the process'
 // memory, does not answer.
-func Running(master Process, names []string) facts.Config {
+func Running(master Process, names []string, asked string) facts.Config {
 	c := reading{Config: facts.Config{ReloadEnds: facts.Absent[string]()}}
 	// A master ends all on SIGQUIT (core/master.c, master_loop). A worker, or a
 	// uWSGI without a master, ignores it, and SIGHUP ends it.
@@ -71,7 +72,8 @@ func Running(master Process, names []string) facts.Config {
 		c.ends("the sockets that it was handed at its start (LISTEN_FDS) are not handed to it again")
 	}
 	root, err := rootOf(master)
-	c.read(in, root, err)
+	options := c.read(in, root, err)
+	c.orders(master, options, asked)
 	if noEnviron != nil && c.Listen.Value.At == "default" { // what a file sets goes before UWSGI_LISTEN
 		c.Listen = facts.Unknown[facts.Setting](noEnviron.Error())
 	}
@@ -218,8 +220,8 @@ func find(in uwsgiconf.Input, root kernel.Root, rootErr error) (uwsgiconf.Settin
 	return uwsgiconf.Find(in)
 }
 
-// read follows the configuration.
-func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
+// read follows the configuration, and returns the options in it.
+func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) []uwsgiconf.Option {
 	setting, err := find(in, root, rootErr)
 	if err == nil {
 		c.Listen = facts.Known(facts.Setting{Listen: setting.Listen, At: setting.At})
@@ -232,9 +234,10 @@ func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) {
 			c.File = o.At[:i]
 		}
 	}
-	if at := exitOnReload(setting.Options); at != "" {
+	if at := flag(setting.Options, "exit-on-reload"); at != "" {
 		c.ends("exit-on-reload (" + at + ")")
 	}
+	return setting.Options
 }
 
 // ends keeps the first reason why a reload ends it, which holds whatever else
@@ -256,25 +259,6 @@ func (c *reading) unread(err error) {
 	if c.Listen == (facts.Fact[facts.Setting]{}) {
 		c.Listen = facts.Unknown[facts.Setting](err.Error())
 	}
-}
-
-// exitOnReload tells where exit-on-reload is set, "" if nowhere.
-func exitOnReload(options []uwsgiconf.Option) (at string) {
-	for _, o := range options {
-		if o.Name != "exit-on-reload" {
-			continue
-		}
-		off := slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) // uwsgi_opt_true
-		switch {
-		case o.Unknown != "":
-			at = o.At + ", " + o.Unknown
-		case !off:
-			at = o.At
-		case !o.Conditional:
-			at = ""
-		}
-	}
-	return at
 }
 
 // size is how many bytes a command line has in memory.

@@ -107,6 +107,10 @@ type Socket struct {
 	// its records can come from.
 	Logs []string
 
+	// Paused says why the master does not run, though it could: its cgroup is
+	// frozen, or it is stopped; absent where neither is so.
+	Paused Fact[string]
+
 	// Refused is what the socket has refused since it was made.
 	Refused Refused
 
@@ -137,6 +141,8 @@ type Config struct {
 	// (/etc/uwsgi/app.ini:3)", "it runs without a master process"), absent
 	// where the whole configuration was read and nothing in it says so.
 	ReloadEnds Fact[string]
+	// Orders is what it says of reloads.
+	Orders Orders
 	// File is the first file of it, "" where there is none or none is known.
 	File string
 }

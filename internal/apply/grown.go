@@ -1,0 +1,95 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"qwatch/internal/kernel"
+	"qwatch/internal/uwsgi"
+	"qwatch/remediate"
+)
+
+// newborn is the age below which a worker is not asked to end. It has its master's
+// handlers, or none, until its application is loaded: a SIGHUP then is lost, and
+// the reload hangs on it until worker-reload-mercy has passed (core/uwsgi.c,
+// uwsgi_worker_run). A cheaper uWSGI spawns a worker in the very tick in which it
+// says that its queue is full.
+const newborn = 2 * time.Second
+
+// look is how long it takes until the workers are looked at again.
+const look = 200 * time.Millisecond
+
+// grown waits until each worker of the master would hear of a reload, for half the
+// reload's time at most, and makes sure that the master itself would. No order has
+// been given where it is an error.
+func (a *Applier) grown(ctx context.Context, r remediate.Reload) error {
+	pid := r.Socket.Master.PID
+	until := time.Now().Add(r.Timeout / 2)
+	for {
+		if err := awake(pid); err != nil {
+			return err
+		}
+		young, err := a.young(pid)
+		if young == "" || err != nil {
+			return err
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("uWSGI %d was not asked to reload: for %s %s, and a reload would hang on it", pid, (r.Timeout / 2).Round(time.Second), young)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(look):
+		}
+	}
+}
+
+// young names a worker that would not hear of a reload, "" where all would.
+func (a *Applier) young(master int) (string, error) {
+	all, err := kernel.Children(master, a.processes)
+	if err != nil {
+		return "", err
+	}
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return "", err
+	}
+	for _, p := range all {
+		signals, err := kernel.SignalsOf(p.PID)
+		switch {
+		case err != nil: // it has ended
+		case signals.Ignores(unix.SIGUSR2), uwsgi.IsEmperor(signals): // a mule, a spooler, a router: no worker
+		case !uwsgi.IsWorker(signals):
+			return fmt.Sprintf("worker %d was still starting", p.PID), nil
+		case time.Duration(since.Nano())-time.Duration(p.Start)*tick < newborn:
+			return fmt.Sprintf("there always was a worker younger than %s", newborn), nil
+		}
+	}
+	return "", nil
+}
+
+// tick is the unit of a process' start (USER_HZ).
+const tick = time.Second / 100
+
+// awake is an error where the master is stopped, or frozen with its cgroup: it would
+// do what it is told when it wakes, whenever that is.
+func awake(pid int) error {
+	st, err := kernel.ReadStat(pid)
+	if err != nil {
+		return ended(pid)
+	}
+	cgroup, _ := kernel.CgroupOf(pid)
+	frozen, err := kernel.OpenCgroup2().Frozen(cgroup)
+	switch {
+	case st.State == 'T':
+		return fmt.Errorf("uWSGI %d is stopped (SIGSTOP, SIGTSTP)", pid)
+	case err != nil:
+		return fmt.Errorf("whether the cgroup of uWSGI %d is frozen: %w", pid, err)
+	case frozen:
+		return fmt.Errorf("the cgroup of uWSGI %d is frozen", pid)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package host
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"qwatch/internal/kernel"
+	"qwatch/internal/text"
+	"qwatch/internal/uwsgi"
+	"qwatch/remediate/facts"
+)
+
+// owner is who holds a listening socket.
+type owner struct {
+	master  *kernel.Process
+	fd      int // in the master; -1 where it may not be known
+	workers []*kernel.Process
+	// sharers are other masters that hold it, and emperor is who has bound it for
+	// the master, nil for nobody.
+	sharers []*kernel.Process
+	emperor *kernel.Process
+}
+
+// owners tells for each socket which master holds it: the topmost holder in the
+// chain of parents, since the workers and routers are its children and inherit
+// the socket. What an emperor holds is that of its vassal, whose listen queue it
+// is, where one runs (core/emperor.c, on-demand). Where several hold it without
+// being related (uWSGI's zerg mode, orphaned workers) it is the oldest. alone
+// counts for each user the sockets whose workers are not looked at.
+func owners(procs []kernel.Process) (all map[uint64]owner, alone map[int]int) {
+	byPID := make(map[int]*kernel.Process, len(procs))
+	for i := range procs {
+		byPID[procs[i].PID] = &procs[i]
+	}
+	tops := make(map[uint64][]*kernel.Process)
+	held := make(map[uint64][]*kernel.Process) // by masters below another holder
+	for i := range procs {
+		p := &procs[i]
+		for inode := range p.Sockets {
+			if parent, ok := byPID[p.PPID]; ok {
+				if _, ok := parent.Sockets[inode]; ok { // not the topmost
+					if uwsgi.IsMaster(p.Signals) {
+						held[inode] = append(held[inode], p)
+					}
+					continue
+				}
+			}
+			tops[inode] = append(tops[inode], p)
+		}
+	}
+	parents := make(map[int]bool)
+	for i := range procs {
+		parents[procs[i].PPID] = true
+	}
+	all = make(map[uint64]owner, len(tops))
+	for inode, holders := range tops {
+		top := slices.MinFunc(holders, func(p, q *kernel.Process) int {
+			if older(p, q) {
+				return -1
+			}
+			return 1
+		})
+		o := owner{master: top, sharers: slices.DeleteFunc(holders, func(p *kernel.Process) bool { return p == top })}
+		// A worker that was just forked looks like a master without children.
+		below := slices.DeleteFunc(held[inode], func(p *kernel.Process) bool { return !parents[p.PID] })
+		if len(below) == 1 && below[0].PPID == top.PID && uwsgi.IsEmperor(top.Signals) {
+			o.master, o.emperor = below[0], top
+		} else {
+			o.sharers = append(o.sharers, below...)
+		}
+		o.fd = o.master.Sockets[inode]
+		all[inode] = o
+	}
+	return all, addWorkers(procs, all)
+}
+
+// maxNamed is how many uWSGIs one sentence names.
+const maxNamed = 8
+
+// company tells of the uWSGIs that a reload could reach besides the one that it is
+// meant for.
+type company struct {
+	procs     []kernel.Process
+	addresses map[int][]string // by master
+	units     map[string][]*kernel.Process
+	byMaster  map[int]facts.Ways
+}
+
+// company looks at all that a walk has found.
+func (h *Host) company(views []view) *company {
+	c := &company{procs: h.walked.procs, addresses: make(map[int][]string), units: make(map[string][]*kernel.Process), byMaster: make(map[int]facts.Ways)}
+	for _, v := range views {
+		for _, l := range v.listeners {
+			if o, ok := h.walked.owned[l.Inode]; ok {
+				c.addresses[o.master.PID] = append(c.addresses[o.master.PID], l.Address())
+			}
+		}
+	}
+	parents := make(map[int]bool)
+	for i := range c.procs {
+		parents[c.procs[i].PPID] = true
+	}
+	for i := range c.procs {
+		p := &c.procs[i]
+		if unit := h.identity(p).Unit.Value; unit != "" && leads(p, parents) {
+			c.units[unit] = append(c.units[unit], p)
+		}
+	}
+	return c
+}
+
+// leads reports whether a process is a master or an emperor. A child that was just
+// forked looks like its parent.
+func leads(p *kernel.Process, parents map[int]bool) bool {
+	return uwsgi.IsEmperor(p.Signals) || uwsgi.IsMaster(p.Signals) && parents[p.PID]
+}
+
+// ways are those of a socket, as far as they are known without asking.
+func (c *company) ways(o owner, unit string) facts.Ways {
+	w, ok := c.byMaster[o.master.PID]
+	if !ok {
+		w = c.of(o.master, unit)
+		c.byMaster[o.master.PID] = w
+	}
+	switch {
+	case len(o.sharers) > 0:
+		w.Sharers = facts.Known(strings.Join(c.names(o.sharers), ", "))
+	case o.fd < 0:
+		w.Sharers = facts.Unknown[string](kernel.SeeAll)
+	default:
+		w.Sharers = facts.Absent[string]()
+	}
+	return w
+}
+
+func (c *company) of(master *kernel.Process, unit string) (w facts.Ways) {
+	var vassals, others []*kernel.Process
+	all := func(*kernel.Process) bool { return true }
+	own := children(c.procs, master, all)
+	if w.Emperor = uwsgi.IsEmperor(master.Signals); w.Emperor {
+		vassals, own = own, nil
+	}
+	for _, p := range own {
+		switch {
+		case uwsgi.IsEmperor(p.Signals):
+			vassals = append(append(vassals, p), children(c.procs, p, all)...)
+		case uwsgi.IsRouter(p.Signals) && w.Router == "":
+			w.Router = name(p)
+		}
+	}
+	for _, p := range c.units[unit] {
+		if p != master && !slices.Contains(vassals, p) {
+			others = append(others, p)
+		}
+	}
+	w.Vassals, w.Others = c.names(vassals), c.names(others)
+	return w
+}
+
+func name(p *kernel.Process) string { return fmt.Sprintf("%s %d", text.Line(p.Comm), p.PID) }
+
+// names are the processes in words, with what they listen at.
+func (c *company) names(procs []*kernel.Process) (names []string) {
+	for i, p := range procs {
+		if i == maxNamed {
+			return append(names, text.Plural(len(procs)-i, "more", "more"))
+		}
+		n := name(p)
+		if at := c.addresses[p.PID]; len(at) > 0 {
+			n += " (" + text.Line(strings.Join(at[:min(len(at), maxNamed)], ", ")) + ")"
+		}
+		names = append(names, n)
+	}
+	return names
+}

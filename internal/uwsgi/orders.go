@@ -1,0 +1,208 @@
+package uwsgi
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"qwatch/internal/kernel"
+	"qwatch/internal/uwsgiconf"
+	"qwatch/remediate/facts"
+)
+
+// routers are the options that make a master start a gateway: those of the plugins
+// http, fastrouter, rawrouter, sslrouter, forkptyrouter, tuntap and zergpool that
+// register one (register_gateway).
+var routers = strings.Fields("http httprouter https https2 http2 http-to-https http-zerg http-subscription-server " +
+	"fastrouter fastrouter-zerg fastrouter-subscription-server rawrouter rawrouter-zerg rawrouter-subscription-server " +
+	"sslrouter sslrouter2 sslrouter-sni sslrouter-zerg sslrouter-subscription-server " +
+	"forkptyrouter forkpty-router forkptyurouter forkpty-urouter forkptyrouter-zerg tuntap-router")
+
+// zergs are the options by which several masters share their sockets.
+var zergs = []string{"zerg", "zerg-server", "zergpool", "zerg-pool"}
+
+// watches are the options that name a file which a master watches. Where one file
+// stands in several, uWSGI does all of that.
+var watches = strings.Fields("touch-reload touch-workers-reload touch-chain-reload fs-reload master-fifo " +
+	"touch-mules-reload touch-spoolers-reload touch-logrotate touch-logreopen touch-exec touch-signal touch-gracefully-stop " +
+	"hook-touch fs-brutal-reload fs-signal")
+
+const masterFIFO = "master-fifo"
+
+// ordersIn are what the options say by themselves.
+func ordersIn(options []uwsgiconf.Option) (o facts.Orders) {
+	o.LazyApps = flag(options, "lazy-apps")
+	o.Router, o.Zerg = oneOf(options, routers), oneOf(options, zergs)
+	o.FIFO, o.Asked = facts.Absent[facts.FIFO](), facts.Absent[facts.Trigger]()
+	return o
+}
+
+// flag tells where an option without a value is set, "" if nowhere. One that may
+// not hold counts as set.
+func flag(options []uwsgiconf.Option, name string) (at string) {
+	for _, o := range options {
+		if o.Name != name {
+			continue
+		}
+		off := slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) // uwsgi_opt_true
+		switch {
+		case o.Unknown != "":
+			at = o.At + ", " + o.Unknown
+		case !off:
+			at = o.At
+		case !o.Conditional:
+			at = ""
+		}
+	}
+	return at
+}
+
+// oneOf is the first of these options that is set, and where.
+func oneOf(options []uwsgiconf.Option, names []string) string {
+	for _, o := range options {
+		if slices.Contains(names, o.Name) {
+			return o.Name + ", " + o.At
+		}
+	}
+	return ""
+}
+
+// orders adds what the files are that the options name. asked is the file that
+// policy.reload.how names, "" for none.
+func (c *reading) orders(p Process, options []uwsgiconf.Option, asked string) {
+	c.Orders = ordersIn(options)
+	watched := slices.DeleteFunc(slices.Clone(options), func(o uwsgiconf.Option) bool { return !slices.Contains(watches, o.Name) })
+	if len(watched) == 0 && asked == "" {
+		return
+	}
+	f, err := findFiles(p)
+	if err != nil {
+		c.Orders.FIFO, c.Orders.Asked = facts.Unknown[facts.FIFO](err.Error()), facts.Unknown[facts.Trigger](err.Error())
+		return
+	}
+	defer f.root.Close()
+	c.Orders.FIFO = f.fifo(p.PID, watched)
+	if asked != "" {
+		c.Orders.Asked = f.asked(p.PID, asked, watched)
+	}
+}
+
+// files are those of a running uWSGI, as it sees them.
+type files struct {
+	root kernel.Root
+	cwd  string // which a relative name begins in
+	own  bool   // what it calls a file, qwatch calls so too
+}
+
+func findFiles(p Process) (f files, err error) {
+	if f.root, err = rootOf(p); err != nil {
+		return f, err
+	}
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.PID))
+	if f.own = !p.Contained; err == nil && f.own {
+		f.cwd = cwd
+	}
+	return f, nil
+}
+
+// find finds the file that an option names; why says why that is not known. It is
+// not there where both are zero.
+func (f files) find(o uwsgiconf.Option) (path string, id kernel.FileID, why string) {
+	path = o.Text
+	switch o.Name {
+	case "touch-exec", "touch-signal", "hook-touch", "fs-signal": // FILE WHAT
+		path, _, _ = strings.Cut(path, " ")
+	}
+	switch {
+	case o.Unknown != "":
+		return path, id, fmt.Sprintf("%s (%s): %s", o.Name, o.At, o.Unknown)
+	case o.Conditional:
+		return path, id, fmt.Sprintf("%s (%s) stands in a condition, which is not evaluated", o.Name, o.At)
+	}
+	if !filepath.IsAbs(path) {
+		if f.cwd == "" {
+			return path, id, fmt.Sprintf("%s (%s) is relative, and the directory of uWSGI is not known", o.Name, o.At)
+		}
+		path = filepath.Join(f.cwd, path)
+	}
+	id, err := f.root.Find(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		why = fmt.Sprintf("%s (%s): %v", o.Name, o.At, err)
+	}
+	return path, id, why
+}
+
+// fifo is the master FIFO that the master has open: of several it reads one.
+func (f files) fifo(pid int, watched []uwsgiconf.Option) facts.Fact[facts.FIFO] {
+	fact := facts.Absent[facts.FIFO]()
+	for _, o := range watched {
+		if o.Name != masterFIFO {
+			continue
+		}
+		path, id, why := f.find(o)
+		if why == "" && id != (kernel.FileID{}) {
+			switch held, err := f.open(pid, id); {
+			case held && f.own:
+				return facts.Known(facts.FIFO{Path: path, Cannot: cannot(kernel.MayWrite(path))})
+			case held:
+				why = fmt.Sprintf("%s (%s) is a container's", o.Name, o.At)
+			case err != nil:
+				why = err.Error()
+			}
+		}
+		if why != "" {
+			fact = facts.Unknown[facts.FIFO](why)
+		}
+	}
+	return fact
+}
+
+// asked is what a file is to this uWSGI. Where it is several things, that comes
+// first which is not a reload.
+func (f files) asked(pid int, asked string, watched []uwsgiconf.Option) facts.Fact[facts.Trigger] {
+	wanted, fifo, err := kernel.IDOf(asked)
+	if err != nil {
+		return facts.Unknown[facts.Trigger](err.Error())
+	}
+	if fifo {
+		switch held, err := f.open(pid, wanted); {
+		case held:
+			return facts.Known(facts.Trigger{Option: masterFIFO, Cannot: cannot(kernel.MayWrite(asked))})
+		case err != nil:
+			return facts.Unknown[facts.Trigger](err.Error())
+		}
+		return facts.Absent[facts.Trigger]()
+	}
+	fact := facts.Absent[facts.Trigger]()
+	for _, o := range watched {
+		if o.Name == masterFIFO {
+			continue
+		}
+		_, id, why := f.find(o)
+		t, known := fact.Get()
+		switch {
+		case why != "" && !known:
+			fact = facts.Unknown[facts.Trigger](why)
+		case id == wanted && (!known || t.Reloads()):
+			fact = facts.Known(facts.Trigger{Option: o.Name, At: o.At, Cannot: cannot(kernel.MayTouch(asked))})
+		}
+	}
+	return fact
+}
+
+// open reports whether the master has the file open.
+func (f files) open(pid int, id kernel.FileID) (bool, error) {
+	held, err := kernel.HasOpen(pid, id.Dev, id.Ino)
+	return held, kernel.Explain(kernel.ListOpen, fmt.Sprintf("what uWSGI %d has open", pid), err)
+}
+
+func cannot(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
