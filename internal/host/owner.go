@@ -144,7 +144,7 @@ func (c *company) of(master *kernel.Process, unit string) (w facts.Ways) {
 	for _, p := range own {
 		switch {
 		case uwsgi.IsEmperor(p.Signals):
-			vassals = append(append(vassals, p), children(c.procs, p, all)...)
+			vassals = append(vassals, children(c.procs, p, all)...)
 		case uwsgi.IsRouter(p.Signals) && w.Router == "":
 			w.Router = name(p)
 		}
