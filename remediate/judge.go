@@ -39,7 +39,7 @@ func judge(p Plan, after facts.Snapshot, e facts.Evidence) Judgement {
 	s, ok := p.successor(after)
 	switch {
 	case !ok && after.HiddenOwners != "":
-		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI is seen to listen on %s any more, but not all of them could be looked into: %s", p.Name, after.HiddenOwners)}
+		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI that qwatch may see listens on %s any more, and not all of them could be looked into: %s", p.Name, after.HiddenOwners)}
 	case !ok:
 		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI listens on %s any more", p.Name)}
 	case s.Limit < p.Socket.Limit:

@@ -90,7 +90,7 @@ func printReport(w io.Writer, c doctorReport) error {
 	case len(c.Sockets) == 0 && c.HiddenOwners == "":
 		b.WriteString("\nno uWSGI has a listening socket here\n")
 	case len(c.Sockets) == 0:
-		fmt.Fprintf(&b, "\nno uWSGI is seen to have a listening socket here, but not all of them could be looked into: %s\n", c.HiddenOwners)
+		fmt.Fprintf(&b, "\nno uWSGI that qwatch may see has a listening socket here, and not all of them could be looked into: %s\n", c.HiddenOwners)
 	}
 	for _, s := range c.Sockets {
 		fmt.Fprintf(&b, "\n%s  %s %4d of %d\n", s.Socket, bar(s.Length, s.Limit), s.Length, s.Limit)

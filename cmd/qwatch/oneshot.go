@@ -68,16 +68,21 @@ func makePlans(ctx context.Context, h outside, cfg *config.Config, address strin
 	if len(cases) > 0 {
 		return remediate.DecidePass(cfg.Policy, cases, func() []remediate.Case { return nil }, history, now), nil
 	}
-	lost := errors.New("no uWSGI has a listening socket on this host")
-	if address != "" {
-		lost = fmt.Errorf("no uWSGI listens on %s", address)
-	}
-	if hidden := snapshot.HiddenOwners; hidden != "" {
-		lost = fmt.Errorf("%w that qwatch could see (%s)", lost, hidden)
-	}
 	return []remediate.Plan{remediate.Decide(cfg.Policy, remediate.Case{
-		Incident: matcher.Incident{Socket: address}, Facts: snapshot, Lost: lost, Serial: 1,
+		Incident: matcher.Incident{Socket: address}, Facts: snapshot, Lost: none(address, snapshot.HiddenOwners), Serial: 1,
 	}, history, now)}, nil
+}
+
+// none says that no socket has the address, "" for any, and no more than was seen.
+func none(address, hidden string) error {
+	who, why := "no uWSGI", ""
+	if hidden != "" {
+		who, why = "no uWSGI that qwatch may see", ", and not all of them could be looked into: "+hidden
+	}
+	if address == "" {
+		return fmt.Errorf("%s has a listening socket on this host%s", who, why)
+	}
+	return fmt.Errorf("%s listens on %s%s", who, address, why)
 }
 
 // readTrail reads what was done before.

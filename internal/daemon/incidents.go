@@ -331,7 +331,7 @@ func (c *core) caseOf(oc *openCase, now time.Time) remediate.Case {
 	if oc.lost == nil {
 		var ok bool
 		if cs.Socket, ok = snapshot.Find(oc.id); !ok {
-			cs.Lost = fmt.Errorf("no uWSGI is seen to listen on %s any more", oc.incident.Socket)
+			cs.Lost = fmt.Errorf("no uWSGI that qwatch may see listens on %s any more", oc.incident.Socket)
 		}
 		cs.Evidence = c.evidence(oc, now)
 		cs.Diagnosis = c.record.Diagnose(snapshot, cs.Socket, c.settings.policy.Bounds(cs.Socket), oc.incident.Peak == 0)

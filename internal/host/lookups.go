@@ -318,7 +318,7 @@ func (l *lookups) fillStats(s *facts.Snapshot, addresses []string) {
 		}
 		server := slices.IndexFunc(s.Sockets, func(s facts.Socket) bool { return !s.OtherNetNS && s.AnswersTo(plain) })
 		if server < 0 {
-			note(s, "whose numbers "+address+" gives", errors.New("no uWSGI master is seen to listen there"))
+			note(s, "whose numbers "+address+" gives", errors.New("no uWSGI master that qwatch may see listens there"))
 			continue
 		}
 		source := statsSource{a.At, s.Sockets[server].Master}

@@ -56,13 +56,13 @@ func (f Snapshot) notFound(h matcher.Hit) error {
 	case h.Old && hidden == "":
 		return fmt.Errorf("no uWSGI master has a listening socket with descriptor %s", h.Socket)
 	case h.Old:
-		return fmt.Errorf("no uWSGI master is seen to have a listening socket with descriptor %s, but not all of them could be looked into: %s", h.Socket, hidden)
+		return fmt.Errorf("no uWSGI master that qwatch may see has a listening socket with descriptor %s, and not all of them could be looked into: %s", h.Socket, hidden)
 	case hidden == "":
 		return fmt.Errorf("no uWSGI listens on %q", h.Socket)
 	case bound:
 		return fmt.Errorf("somebody listens on %q, and it could not be seen whether that is a uWSGI: %s", h.Socket, hidden)
 	}
-	return fmt.Errorf("no uWSGI is seen to listen on %q, but not all of them could be looked into: %s", h.Socket, hidden)
+	return fmt.Errorf("no uWSGI that qwatch may see listens on %q, and not all of them could be looked into: %s", h.Socket, hidden)
 }
 
 // Wrote reports whether a line with this writer, unit and source can come from

@@ -78,9 +78,9 @@ func TestLocateHidden(t *testing.T) {
 		hit  matcher.Hit
 		want string
 	}{
-		{matcher.Hit{Socket: ":5001"}, `no uWSGI is seen to listen on ":5001", but not all of them could be looked into: needs CAP_SYS_PTRACE`},
+		{matcher.Hit{Socket: ":5001"}, `no uWSGI that qwatch may see listens on ":5001", and not all of them could be looked into: needs CAP_SYS_PTRACE`},
 		{matcher.Hit{Socket: "127.0.0.1:5001"}, `somebody listens on "127.0.0.1:5001", and it could not be seen whether that is a uWSGI: needs CAP_SYS_PTRACE`},
-		{matcher.Hit{Old: true, Socket: "4"}, "no uWSGI master is seen to have a listening socket with descriptor 4, but not all of them could be looked into: needs CAP_SYS_PTRACE"},
+		{matcher.Hit{Old: true, Socket: "4"}, "no uWSGI master that qwatch may see has a listening socket with descriptor 4, and not all of them could be looked into: needs CAP_SYS_PTRACE"},
 	} {
 		if _, err := f.Locate(test.hit); err == nil || err.Error() != test.want {
 			t.Errorf("%v, want %s", err, test.want)
