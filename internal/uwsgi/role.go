@@ -12,7 +12,9 @@ import (
 
 // IsMaster reports whether the signals are those of a master, which ends all on
 // SIGQUIT (core/master.c, master_loop), or of a child that it has just forked.
-func IsMaster(s kernel.Signals) bool { return s.Catches(unix.SIGQUIT) && !IsEmperor(s) && !IsWorker(s) }
+func IsMaster(s kernel.Signals) bool {
+	return s.Catches(unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1) && !IsEmperor(s) && !IsWorker(s)
+}
 
 // IsEmperor reports whether the signals are those of an emperor: the only one that
 // takes SIGURG (core/emperor.c, emperor_loop).
