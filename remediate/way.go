@@ -74,6 +74,16 @@ func (p Policy) way(s facts.Socket) (Way, string) {
 	return w, why
 }
 
+// noChain says why a uWSGI that could be reloaded in a chain is reloaded otherwise,
+// "" where it could not.
+func (p Policy) noChain(s facts.Socket) string {
+	_, why := p.byChain(s)
+	if p.ReloadHow.Method != MethodAuto || s.Config.Orders.LazyApps == "" || s.Config.Orders.FIFO.IsAbsent() || why == "" {
+		return ""
+	}
+	return "; not in a chain, in which all would be served: " + why
+}
+
 // shared says why no reload of the master serves the socket: others hold it too.
 func shared(s facts.Socket) string {
 	sharers, is := s.Ways.Sharers.Get()

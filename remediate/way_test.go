@@ -3,6 +3,7 @@ package remediate
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"qwatch/remediate/facts"
 )
@@ -103,5 +104,33 @@ func TestWay(t *testing.T) {
 		if want, none := strings.CutPrefix(test.want, "-"); none != (why != "") || !none && got.String() != want || none && !strings.HasPrefix(why, want) {
 			t.Errorf("%s: %s, %s, want %s", test.name, got, why, test.want)
 		}
+	}
+}
+
+// Where a chain was possible but for a right, the plan says so.
+func TestNoChain(t *testing.T) {
+	p, c := defaults(), full()
+	p.Reload = Always
+	c.Socket.Config.Orders = facts.Orders{LazyApps: "/a.ini:3", FIFO: facts.Known(facts.FIFO{Path: "/run/fifo", Cannot: "needs root"})}
+	plan := Decide(p, c, nil, now)
+	r, ok := plan.Actions[len(plan.Actions)-1].(Reload)
+	if want := "policy.reload.when is always; not in a chain, in which all would be served: needs root"; !ok || r.Why != want {
+		t.Errorf("%+v", plan.Actions)
+	}
+}
+
+// What is stopped or frozen is neither raised nor reloaded.
+func TestPaused(t *testing.T) {
+	p, c := defaults(), full()
+	p.Reload, p.Keep = Always, true
+	c.Socket.Paused = facts.Known("the cgroup of uWSGI 1234 is frozen")
+	got := summary(Decide(p, c, nil, now))
+	if got.Verdict != Wait || got.Code != CodePaused || len(got.Actions) > 0 || got.Reason != "a longer queue is no cure: the cgroup of uWSGI 1234 is frozen; nothing is done until it runs again" {
+		t.Errorf("%+v", got)
+	}
+	raised := changed(time.Hour, "inc-1.1", "relisten", c.Socket.Name(), 128, 1024)
+	raised.Start--
+	if got := summary(PlanKeep(p, c.Facts, c.Socket, History{raised}, now)); got.Verdict != Wait || got.Code != CodePaused || len(got.Actions) > 0 {
+		t.Errorf("%+v", got)
 	}
 }
