@@ -34,26 +34,27 @@ type stamp struct {
 //	- separator of a date, i between date and time, _ blanks
 //	# a digit follows, ! no colon does, $ end of a word
 var dateForms = [256][]string{
-	'*': {"#E", "a?C"}, // with a weekday or without
+	'*': {"#E", "w,?_C", "b_d,?_A"},
 	'E': {
+		"Y-m-dt?",            // 2026-11-22T13:45:46Z, 2026/Nov/22 13:45
 		"0F?", "3", "6", "9", // 1795355146.5, the same in ms, in µs, in ns
 		"uF$", // [   12.345678], the kernel's time since boot
 		"T",   // 13:45:46
+		"C",
 	},
-	'C': {
+	'C': { // all that a weekday can stand in front of
 		"B,?_A",
-		"Y-m-dt?", // 2026-11-22T13:45:46Z, 2026/Nov/22 13:45
+		"Y-m-dt?",
 		"Dt?",     // 20261122T134546Z
 		"d-m-yt?", // 22/Nov/2026:13:45:46 +0000, 22.11.26, 11/22/2026
 	},
 	'A': { // behind month and day
-		"Y_Tz?", // November 22, 2026 01:45 PM; RFC 5322
 		"Tj?",   // ctime(3), date(1), without a year RFC 3164
+		"Y_Tz?", // November 22, 2026 01:45 PM; RFC 5322
 	},
-	'j': {"_Z?Y$"},
-	'a': {"w,?_"},
+	'j': {"_Y$", "_ZY$"},
 	'B': {"b_d", "d b"},
-	'm': {"b", "n"},
+	'm': {"n", "b"},
 	'y': {"Y", "c"},
 	'T': {"H:M:Sf?p?", "H:M!p?", "xf?p?"}, // 13:45:46.123, 01:45 PM, 134546
 	'p': {"_P"},
