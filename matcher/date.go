@@ -23,9 +23,9 @@ type stamp struct {
 }
 
 // dateForms says what a date ('*') and its parts look like. Of a row the first
-// form that fits holds, whatever follows. With "?" behind it, an element may be
-// missing. An element is another row or one of these; all else stands for
-// itself:
+// form that fits holds, whatever follows; likely forms come early. With "?"
+// behind it, an element may be missing. An element is another row or one of
+// these; all else stands for itself:
 //
 //	w weekday, b month by name, n by number, d day, Y year, c without its century, D all three
 //	H hour, M minute, S second, x all three, f fraction, F behind a point only, P AM or PM
@@ -34,7 +34,7 @@ type stamp struct {
 //	- separator of a date, i between date and time, _ blanks
 //	# a digit follows, ! no colon does, $ end of a word
 var dateForms = [256][]string{
-	'*': {"#E", "w,?_C", "b_d,?_A"},
+	'*': {"#E", "w,?_C", "b_d,?_A"}, // begins with a digit, a weekday, a month
 	'E': {
 		"Y-m-dt?",            // 2026-11-22T13:45:46Z, 2026/Nov/22 13:45
 		"0F?", "3", "6", "9", // 1795355146.5, the same in ms, in µs, in ns
@@ -42,7 +42,7 @@ var dateForms = [256][]string{
 		"T",   // 13:45:46
 		"C",
 	},
-	'C': { // all that a weekday can stand in front of
+	'C': { // with a weekday in front or without
 		"B,?_A",
 		"Y-m-dt?",
 		"Dt?",     // 20261122T134546Z
@@ -91,7 +91,7 @@ type moment struct {
 	year, month, day            int // 0 for none
 	hour, minute, second, nanos int
 	sign, offset                int // of the zone, in seconds
-	separator                   string
+	separator                   byte
 	weekday, clock, zone        bool
 	ctime, vague                bool // vague: day or month first, who knows
 }
@@ -162,10 +162,10 @@ func (m *moment) read(element byte) bool {
 	case 'i':
 		return m.any("Tt:_-") || m.blanks()
 	case '-': // the same both times
-		if m.separator == "" && m.at("-/.") {
-			m.separator = string(m.text[:1])
+		if m.separator == 0 && m.at("-/.") {
+			m.separator = m.text[0]
 		}
-		return m.any(m.separator)
+		return m.separator != 0 && m.skip(m.separator)
 	case '_':
 		return m.blanks()
 	case '#':
@@ -175,11 +175,7 @@ func (m *moment) read(element byte) bool {
 	case '$':
 		return len(m.text) == 0 || m.at(" \t])>")
 	}
-	if len(m.text) == 0 || m.text[0] != element {
-		return false
-	}
-	m.text = m.text[1:]
-	return true
+	return m.skip(element)
 }
 
 // readNumber reads an element that is a number.
@@ -195,7 +191,7 @@ func (m *moment) readNumber(element byte) bool {
 		return fits
 	case 'n': // with slashes some write the month first; only a number over 12 tells
 		fits := m.number(&m.month, 1, 2, 1, 31)
-		if m.separator == "/" && m.day > 0 && m.day <= 12 {
+		if m.separator == '/' && m.day > 0 && m.day <= 12 {
 			if m.vague = m.month <= 12; !m.vague {
 				m.day, m.month = m.month, m.day
 			}
@@ -282,13 +278,27 @@ func (m *moment) any(set string) bool {
 	return true
 }
 
-func (m *moment) blanks() bool {
-	n := 0
-	for n < len(m.text) && (m.text[n] == ' ' || m.text[n] == '\t') {
-		n++
+func (m *moment) skip(c byte) bool {
+	if len(m.text) == 0 || m.text[0] != c {
+		return false
 	}
-	m.text = m.text[n:]
-	return n > 0
+	m.text = m.text[1:]
+	return true
+}
+
+func (m *moment) blanks() bool {
+	n := len(m.text)
+	m.text = blanks(m.text)
+	return len(m.text) < n
+}
+
+// blanks takes blanks off the front of b. bytes.TrimLeft would make a set of
+// them each time.
+func blanks(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	return b
 }
 
 // number takes all digits that stand here, if they are least to most and mean
