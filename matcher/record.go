@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"bytes"
+	"math"
 	"regexp"
 	"strconv"
 
@@ -102,7 +103,7 @@ func (o origin) records(b []byte) []Hit {
 	var hits []Hit
 	line := o.stamp
 	for {
-		m := record.FindSubmatchIndex(b[:min(len(b), maxRecord)])
+		m := firstRecord(b[:min(len(b), maxRecord)])
 		if m == nil || m[3]-m[2] > maxName {
 			return nil
 		}
@@ -131,6 +132,16 @@ func (o origin) records(b []byte) []Hit {
 	return hits
 }
 
+// firstRecord matches the record that b begins with, without what follows it
+// where it can: the match would go on to the end. A name may hold stars.
+func firstRecord(b []byte) []int {
+	end := bytes.Index(b[len(stars):], []byte(stars)) + 2*len(stars)
+	if m := record.FindSubmatchIndex(b[:min(len(b), end)]); m != nil {
+		return m
+	}
+	return record.FindSubmatchIndex(b)
+}
+
 func (o origin) hit(b []byte, match []int) Hit {
 	get := func(name string) []byte { return group(record, name, b, match) }
 	h := Hit{
@@ -148,9 +159,9 @@ func (o origin) hit(b []byte, match []int) Hit {
 
 // number is -1 for what no fd and no queue length can be.
 func number(text []byte) int {
-	n, err := strconv.ParseInt(string(text), 10, 32)
-	if err != nil || n < 0 {
+	n, err := strconv.Atoi(string(text)) // faster than strconv.ParseInt
+	if err != nil || n < 0 || n > math.MaxInt32 {
 		return -1
 	}
-	return int(n)
+	return n
 }
