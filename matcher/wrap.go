@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"bytes"
+	"math"
 	"regexp"
 	"strings"
 )
@@ -35,7 +36,7 @@ const (
 	ctimeDate                   // behind ctime, also with a moment in between
 	otherDate
 	tabbed // behind a date and a tab, in front of a JSON object
-	long   // no place: a wrapper that may be longer than maxWrapper
+	long   // no place: a wrapper that may be longer than maxWrapper, by structured data
 )
 
 // maxWrapper bounds one wrapper, structured data aside: names of hosts, pods and
@@ -52,33 +53,41 @@ type wrapperForm struct {
 	// number if it is not empty.
 	line  *regexp.Regexp
 	leads place // to what follows it
+	// end says how long the rest of the wrapper is, behind line, or -1: for what a
+	// pattern cannot say, or takes much longer to. nil: there is no rest.
+	end func(b []byte) int
 }
 
 // wrapperForms are the wrappers in front of a line. The first that fits holds.
 var wrapperForms = []wrapperForm{
 	// Kubernetes CRI: stream and tag.
-	{zonedDate | ctimeDate | otherDate, "std", wrapper(`std(?:out|err) [FP] `), begin},
+	{zonedDate | ctimeDate | otherDate, "std", wrapper(`std(?:out|err) [FP] `), begin, nil},
 	// Fluentd's files: tag.
-	{tabbed, "", wrapper(`WORD_$`), begin},
+	{tabbed, "", wrapper(`WORD_$`), begin, nil},
 	// OpenWrt's logread.
-	{ctimeDate, ":", wrapper(`FACILITY(?:FACILITY)?TAG(?:\[(?:WORD)?\])?:_`), begin},
+	{ctimeDate, ":", wrapper(`FACILITY(?:FACILITY)??TAG(?:\[(?:WORD)?\])?:_`), begin, nil},
+	// The next but one, where it cannot be the next, which takes longer.
+	{zonedDate, "]:", wrapper(`IDENT\[WORD\]:_`), begin, noNumber}, // RFC 5424 has its procid there
 	// RFC 5424: host, app, procid, msgid, structured data.
-	{zonedDate | long, "", wrapper(`HOST_(?P<tag>WORD)_(?:-|(?P<pid>\d+))_WORD_(?:- |(?:\[(?:[^"\]]|"(?:[^"\\]|\\.)*")*\])+_)`), begin},
+	{zonedDate | long, "", wrapper(`HOST_(?P<tag>WORD)_(?:-|(?P<pid>\d+))_WORD_`), begin, endOfData},
 	// Syslog's files and journalctl. Heroku's pid is a word: "app[web.1]: ".
-	{zonedDate | otherDate, "]:", wrapper(`IDENT\[WORD\]:_`), begin},
+	{zonedDate | otherDate, "]:", wrapper(`IDENT\[WORD\]:_`), begin, nil},
 	// The same without a pid; "user said: " would be one too.
-	{zonedDate | otherDate, ":", wrapper(`IDENT(?:\[\])?:_`), unsure},
+	{zonedDate | otherDate, ":", wrapper(`IDENT(?:\[\])?:_`), unsure, nil},
 	// Compose's "web-1  | ", swarm's "web.1.id@node | ", supervisor-stdout's "web stderr | ".
-	{begin | unsure, "|", wrapper(`NAME(?: std(?:out|err) |[ \t]*)\|(?: |$)`), begin},
+	{begin | unsure, "|", wrapper(`[[:alnum:]]`), begin, endOfName},
 	// Syslog's priority, with the version of RFC 5424.
-	{begin, "<", wrapper(`<\d{1,3}>(?:1 )?`), begin},
+	{begin, "<", wrapper(`<\d{1,3}>(?:1 )?`), begin, nil},
 	// kubectl's --prefix.
-	{begin, "[pod/", wrapper(`\[pod/[^ "'/]*/[^ "'/]*\] `), begin},
+	{begin, "[pod/", wrapper(`\[pod/[^ "'/]*/[^ "'/]*\] `), begin, nil},
 	// Syslog without a date.
-	{begin, "]:", wrapper(`IDENT\[(?P<pid>WORD)\]:_`), begin},
+	{begin, "]:", wrapper(`IDENT\[(?P<pid>WORD)\]:_`), begin, nil},
 	// Stern: namespace or none, pod, container.
-	{begin, "-", wrapper(`(?:WORD_)??POD_[[:alnum:]](?:WORD)?_`), unsure},
+	{begin, "-", wrapper(`(?:WORD_)??POD_[[:alnum:]](?:WORD)?_`), unsure, nil},
 }
+
+// nameLetters are those of names of containers and pods.
+const nameLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-@"
 
 // wrapper compiles a form. A pod's name ends in an ordinal or in five of the
 // letters of k8s.io/apimachinery/pkg/util/rand, which holds no vowels: without
@@ -106,7 +115,7 @@ func (o *origin) unwrap(p []byte, json bool) bool {
 		return false
 	}
 	for at := begin; at != 0; {
-		p = bytes.TrimPrefix(bytes.TrimLeft(p, " \t"), []byte("\ufeff"))
+		p = bytes.TrimPrefix(blanks(p), []byte("\ufeff"))
 		if json && at&unsure != 0 { // an object is no prose
 			at = at&^unsure | begin
 		}
@@ -166,11 +175,66 @@ func (o *origin) wrapped(p []byte, at place) (rest []byte, next place) {
 		if pid := group(w.line, "pid", p, m); pid != nil && number(pid) < 0 {
 			continue
 		}
+		end := m[1]
+		if w.end != nil {
+			n := w.end(text[end:])
+			if n < 0 {
+				continue
+			}
+			end += n
+		}
 		tag := group(w.line, "tag", p, m)
 		o.own = o.own || own(string(tag[bytes.LastIndexByte(tag, '/')+1:]))
-		return p[m[1]:], w.leads
+		return p[end:], w.leads
 	}
 	return nil, 0
+}
+
+// noNumber is an end of no length, but none in front of a number or "-".
+func noNumber(b []byte) int {
+	if len(b) == 0 || strings.IndexByte("-0123456789", b[0]) >= 0 {
+		return -1
+	}
+	return 0
+}
+
+// endOfData is the end of "- " or of structured data, [id name="value"][id].
+func endOfData(b []byte) int {
+	if bytes.HasPrefix(b, []byte("- ")) {
+		return len("- ")
+	}
+	quoted := false
+	for i := 0; i+1 < len(b) && b[0] == '['; i++ {
+		switch c := b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ']' && !quoted && b[i+1] != '[':
+			if b[i+1] != ' ' && b[i+1] != '\t' {
+				return -1
+			}
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// endOfName is the end of a name, stream or padding, and a bar.
+func endOfName(b []byte) int {
+	i := 0
+	for i < len(b) && strings.IndexByte(nameLetters, b[i]) >= 0 {
+		i++
+	}
+	if bytes.HasPrefix(b[i:], []byte(" stdout |")) || bytes.HasPrefix(b[i:], []byte(" stderr |")) {
+		i += len(" stdout ")
+	} else {
+		i = len(b) - len(blanks(b[i:]))
+	}
+	if i == len(b) || b[i] != '|' || i+1 < len(b) && b[i+1] != ' ' {
+		return -1
+	}
+	return i + 1
 }
 
 // group is what a named group of a match holds, nil where there is none.
@@ -202,18 +266,22 @@ func withoutColour(b []byte) []byte {
 	return append(plain, b...)
 }
 
-var millis = regexp.MustCompile(`^\d{13}$`)
+// millis says whether text is 13 digits, a time since 1970.
+func millis(text []byte) bool {
+	n := 0
+	return len(text) == 13 && (&moment{text: text}).number(&n, 13, 13, 0, math.MaxInt)
+}
 
 // cloudwatch takes off what `aws logs get-log-events --output text` puts
 // around a line: "EVENTS", a time before and a time behind, between tabs.
 func cloudwatch(b []byte) []byte {
 	rest, ok := bytes.CutPrefix(b, []byte("EVENTS\t"))
 	before, line, tab := bytes.Cut(rest, []byte("\t"))
-	if !ok || !tab || !millis.Match(before) {
+	if !ok || !tab || !millis(before) {
 		return b
 	}
 	line = bytes.TrimRight(line, "\r")
-	if i := bytes.LastIndexByte(line, '\t'); i >= 0 && millis.Match(line[i+1:]) {
+	if i := bytes.LastIndexByte(line, '\t'); i >= 0 && millis(line[i+1:]) {
 		line = line[:i]
 	}
 	return line
