@@ -64,6 +64,13 @@ func TestSamples(t *testing.T) {
 	}
 }
 
+// TestPatterns compiles what else only a line compiles that could fit.
+func TestPatterns(t *testing.T) {
+	for _, w := range wrapperForms {
+		w.line()
+	}
+}
+
 func TestHit(t *testing.T) {
 	read := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
 	meta := Meta{Source: "/var/log/uwsgi.log", Read: read, PID: 7, Unit: "u.service", Location: time.FixedZone("", 3600)}

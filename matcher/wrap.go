@@ -5,6 +5,7 @@ import (
 	"math"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // origin is what is known of a record from outside of it: from the wrappers of
@@ -51,7 +52,7 @@ type wrapperForm struct {
 	holds string
 	// line has the groups tag, who wrote the line, and pid, which must be a
 	// number if it is not empty.
-	line  *regexp.Regexp
+	line  func() *regexp.Regexp
 	leads place // to what follows it
 	// end says how long the rest of the wrapper is, behind line, or -1: for what a
 	// pattern cannot say, or takes much longer to. nil: there is no rest.
@@ -92,20 +93,25 @@ const nameLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 // wrapper compiles a form. A pod's name ends in an ordinal or in five of the
 // letters of k8s.io/apimachinery/pkg/util/rand, which holds no vowels: without
 // that, a pod and its container could be any two words.
-func wrapper(form string) *regexp.Regexp {
-	for _, part := range [][2]string{
-		{"IDENT", `(?:FACILITY)??(?:HOST_(?:FACILITY)??)?TAG`}, // busybox writes the facility
-		{"FACILITY", `[^ \t.:\[\]"]+\.(?:emerg|alert|crit|err|warn|warning|notice|info|debug)_`},
-		{"HOST", `[^ \t"'=?,;|\[\]]*[^ \t"'=?,;|\[\]:]`},
-		{"TAG", `(?P<tag>[^ \t"'=:?,;|\[\]]+)`},
-		{"POD", `NAME-(?:\d+|[bcdfghjklmnpqrstvwxz2456789]{5})`},
-		{"NAME", `[[:alnum:]][\w.@-]*`},
-		{"WORD", `[^ \t]+`},
-		{"_", `[ \t]+`},
-	} {
-		form = strings.ReplaceAll(form, part[0], part[1])
-	}
-	return regexp.MustCompile(`^(?s:` + form + `)`)
+//
+// It compiles when it is asked for first: all of them would be a tenth of what
+// qwatch takes to start.
+func wrapper(form string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp {
+		for _, part := range [][2]string{
+			{"IDENT", `(?:FACILITY)??(?:HOST_(?:FACILITY)??)?TAG`}, // busybox writes the facility
+			{"FACILITY", `[^ \t.:\[\]"]+\.(?:emerg|alert|crit|err|warn|warning|notice|info|debug)_`},
+			{"HOST", `[^ \t"'=?,;|\[\]]*[^ \t"'=?,;|\[\]:]`},
+			{"TAG", `(?P<tag>[^ \t"'=:?,;|\[\]]+)`},
+			{"POD", `NAME-(?:\d+|[bcdfghjklmnpqrstvwxz2456789]{5})`},
+			{"NAME", `[[:alnum:]][\w.@-]*`},
+			{"WORD", `[^ \t]+`},
+			{"_", `[ \t]+`},
+		} {
+			form = strings.ReplaceAll(form, part[0], part[1])
+		}
+		return regexp.MustCompile(`^(?s:` + form + `)`)
+	})
 }
 
 // unwrap says whether p, all that stands in front of a record or a JSON
@@ -166,13 +172,14 @@ func (o *origin) wrapped(p []byte, at place) (rest []byte, next place) {
 		if w.at&long == 0 {
 			text = p[:min(len(p), maxWrapper)]
 		}
-		m := w.line.FindSubmatchIndex(text)
+		line := w.line()
+		m := line.FindSubmatchIndex(text)
 		if m == nil {
 			continue
 		}
 		// The pid is not kept: it may be of another host or another pid
 		// namespace, or anybody's invention.
-		if pid := group(w.line, "pid", p, m); pid != nil && number(pid) < 0 {
+		if pid := group(line, "pid", p, m); pid != nil && number(pid) < 0 {
 			continue
 		}
 		end := m[1]
@@ -183,7 +190,7 @@ func (o *origin) wrapped(p []byte, at place) (rest []byte, next place) {
 			}
 			end += n
 		}
-		tag := group(w.line, "tag", p, m)
+		tag := group(line, "tag", p, m)
 		o.own = o.own || own(string(tag[bytes.LastIndexByte(tag, '/')+1:]))
 		return p[end:], w.leads
 	}
