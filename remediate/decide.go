@@ -256,7 +256,7 @@ func (d *decision) raise() Plan {
 		if noRelisten != "" {
 			why = "the socket cannot be raised in place: " + noRelisten
 		}
-		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Timeout: p.ReloadTimeout, Why: why + p.noChain(s)})
+		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Timeout: p.ReloadTimeout, Why: why + p.noChain(s) + unseenSharers(s)})
 	} else if p.Reload == Always {
 		reason += "; no reload: " + noReload
 	}

@@ -44,7 +44,7 @@ func (w Way) wholly(s facts.Socket) bool {
 // way is how the socket's uWSGI is asked for a reload, or why there is no way that
 // reaches it, and it alone.
 func (p Policy) way(s facts.Socket) (Way, string) {
-	if why := shared(s); why != "" {
+	if why := p.shared(s); why != "" {
 		return Way{}, why
 	}
 	var w Way
@@ -84,13 +84,21 @@ func (p Policy) noChain(s facts.Socket) string {
 	return "; not in a chain, in which all would be served: " + why
 }
 
+// unseenSharers is what the plan of a reload adds that assumes rights.
+func unseenSharers(s facts.Socket) string {
+	if why := s.Ways.Sharers.Unseen(); why != "" {
+		return "; not proven here, and needed to act: that no other master holds the socket (" + why + ")"
+	}
+	return ""
+}
+
 // shared says why no reload of the master serves the socket: others hold it too.
-func shared(s facts.Socket) string {
+func (p Policy) shared(s facts.Socket) string {
 	sharers, is := s.Ways.Sharers.Get()
 	switch unseen := s.Ways.Sharers.Unseen(); {
 	case is:
 		return fmt.Sprintf("uWSGI %d is not the only one that holds the socket (also %s), and one of several does not come up beside the others", s.Master.PID, sharers)
-	case unseen != "":
+	case unseen != "" && !p.AssumeRights:
 		return "it is not known whether uWSGI masters share the socket (" + unseen + "), and one of several does not come up beside the others"
 	case s.Config.Orders.Zerg != "":
 		return fmt.Sprintf("uWSGI %d is of a zerg pool (%s), and does not come up again after a reload", s.Master.PID, s.Config.Orders.Zerg)

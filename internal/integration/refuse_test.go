@@ -155,14 +155,10 @@ func without(capability string) func(*exec.Cmd) {
 }
 
 // Where another's descriptor may not be taken, qwatch says so and what is left
-// to do, and raises no sysctl for nothing. A reload goes as the policy says,
-// once, and its verdict is honest: the running socket's limit is as it was.
+// to do, and raises no sysctl for nothing. Nor does it reload then: whether other
+// masters hold the socket cannot be seen either.
 func TestRelistenNotPermitted(t *testing.T) {
-	for reload, want := range map[string][]string{
-		"never":  nil,
-		"needed": nil,
-		"always": {"sysctl 128→1024 started", "sysctl 128→1024 applied", "reload started", "reload applied", "judge no-effect"},
-	} {
+	for _, reload := range []string{"never", "needed", "always"} {
 		t.Run("reload "+reload, func(t *testing.T) {
 			fresh(t, "root", "setpriv")
 			u := uwsgi(t, testbed.Options{})
@@ -170,25 +166,16 @@ func TestRelistenNotPermitted(t *testing.T) {
 			q := start(t, settings{Source: u.LogFile, Reload: reload, Users: []string{"root"}}, without("sys_ptrace"))
 			flood(t, u, 400, 0)
 			q.waitFor("qwatch cannot do relisten here: pidfd_getfd of process")
-			said, begin, somaxconn := "not in place: pidfd_getfd", "plan: ", 1024
-			if want == nil {
-				said, begin, somaxconn = "no raise in place (pidfd_getfd", "leaving alone", 128
-			} else if verdict := q.waitFor("no-effect at ")["message"].(string); !strings.Contains(verdict, "the running socket's limit still is 100") {
-				t.Errorf("verdict: %s", verdict)
-			}
-			plan := q.waitFor(begin)["reason"].(string)
-			if !strings.Contains(plan, said) || !strings.Contains(plan, "needs CAP_SYS_PTRACE") {
+			plan := q.waitFor("leaving alone")["reason"].(string)
+			if !strings.Contains(plan, "no raise in place (pidfd_getfd") || !strings.Contains(plan, "needs CAP_SYS_PTRACE") {
 				t.Errorf("plan: %s", plan)
 			}
 			q.advised("start uWSGI with `--listen 1024` (now 100): a running socket keeps its limit")
 			wantLimit(t, u, 100)
-			wantSomaxconn(t, somaxconn)
+			wantSomaxconn(t, 128)
 			q.stop(syscall.SIGTERM)
-			if diff := cmp.Diff(want, actions(q.trail(t))); diff != "" {
-				t.Errorf("audit trail (-want +got):\n%s", diff)
-			}
-			if n := reloads(u); n != strings.Count(strings.Join(want, ","), "reload applied") {
-				t.Errorf("%d reloads", n)
+			if done, n := actions(q.trail(t)), reloads(u); len(done) > 0 || n > 0 {
+				t.Errorf("audit trail %q, %d reloads", done, n)
 			}
 		})
 	}
