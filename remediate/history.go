@@ -102,7 +102,10 @@ func (h History) raises(s facts.Socket) (out History) {
 			continue
 		}
 		if n := len(plans); n > 0 && plans[n-1].Plan == e.Plan {
-			plans[n-1] = e
+			// A reload that was not asked for takes no raise back.
+			if e.Action != actionReload || e.Result != Stale {
+				plans[n-1] = e
+			}
 		} else {
 			plans = append(plans, e)
 		}

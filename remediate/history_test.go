@@ -87,3 +87,16 @@ func TestReloadsAheadOfTheClock(t *testing.T) {
 		t.Errorf("%d reloads", n)
 	}
 }
+
+// A reload that found its uWSGI not ready for it takes the raise before it not back.
+func TestRaiseBeforeStaleReload(t *testing.T) {
+	s := full().Socket
+	raised := changed(2*time.Second, "inc-1.1", "relisten", s.Name(), 128, 1024)
+	stale := past(time.Second, "inc-1.1", "reload", Stale)
+	if e, ok := (History{raised, stale}).raises(s).last(); !ok || e.Action != actionRelisten {
+		t.Errorf("%+v", e)
+	}
+	if _, ok := (History{stale}).raises(s).last(); ok {
+		t.Error("a reload alone that was stale is a raise")
+	}
+}

@@ -121,6 +121,8 @@ func takesAlong(s facts.Socket) string {
 		return fmt.Sprintf("uWSGI %d is an emperor, which of its vassals serves the socket is not seen, and its reload is that of all of them: %s", s.Master.PID, vassals)
 	case vassals != "":
 		return fmt.Sprintf("uWSGI %d has an emperor below it, and its reload would restart all vassals: %s", s.Master.PID, vassals)
+	case s.Config.Orders.Emperor != "":
+		return fmt.Sprintf("uWSGI %d is configured as an emperor (%s), and its reload would restart all its vassals", s.Master.PID, s.Config.Orders.Emperor)
 	case router != "":
 		return fmt.Sprintf("uWSGI %d has a router (%s): a reload kills it with all that it carries, and binds a hidden socket behind it anew with the configured listen", s.Master.PID, router)
 	}

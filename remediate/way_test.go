@@ -96,6 +96,8 @@ func TestWay(t *testing.T) {
 		{"an emperor alone", func(_ *Policy, s *facts.Socket) { s.Ways.Emperor = true }, "-uWSGI 1234 is an emperor, and no vassal of it is seen that serves the socket"},
 		{"an emperor below", func(_ *Policy, s *facts.Socket) { s.Ways.Vassals = []string{"uwsgi 5"} },
 			"-uWSGI 1234 has an emperor below it, and its reload would restart all vassals: uwsgi 5"},
+		{"an emperor that does not show", func(_ *Policy, s *facts.Socket) { s.Config.Orders.Emperor = "emperor, command line" },
+			"-uWSGI 1234 is configured as an emperor (emperor, command line), and its reload would restart all its vassals"},
 		{"a chain leaves an emperor below alone", func(_ *Policy, s *facts.Socket) { chain(s); s.Ways.Vassals = []string{"uwsgi 5"} }, "chain"},
 	} {
 		p, s := defaults(), full().Socket

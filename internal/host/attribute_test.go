@@ -140,7 +140,7 @@ func TestMadeItself(t *testing.T) {
 		{"by root, in its cgroup", kernel.Listener{UID: 0, Cgroup: own}, true, own != 0},
 		{"by root, in another one", kernel.Listener{UID: 0, Cgroup: own + 1}, true, false},
 	} {
-		if got := (makers{cgroups, c.allUsers}).itself(c.l, master); got != c.want {
+		if got := (makers{cgroups: cgroups, allUsers: c.allUsers}).itself(c.l, master); got != c.want {
 			t.Errorf("made %s: %v", c.name, got)
 		}
 	}

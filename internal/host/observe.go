@@ -52,7 +52,7 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 		s.Unseen = append(s.Unseen, "overflows: "+why)
 	}
 	settings(&s, options)
-	made := makers{kernel.OpenCgroup2(), kernel.AllUsers()}
+	made := makers{kernel.OpenCgroup2(), kernel.AllUsers(), make(map[string]facts.Fact[bool])}
 	others := h.company(views)
 	for _, v := range views {
 		s.Sockets = append(s.Sockets, h.sockets(v, made, others)...)
@@ -117,6 +117,7 @@ func (h *Host) sockets(v view, made makers, others *company) (sockets []facts.So
 type makers struct {
 	cgroups  *kernel.Cgroup2
 	allUsers bool // users are told apart
+	frozen   map[string]facts.Fact[bool]
 }
 
 // itself reports whether the kernel shows that systemd has not made a socket of
@@ -134,10 +135,19 @@ func (m makers) paused(master *kernel.Process) facts.Fact[string] {
 	if master.CgroupErr != nil {
 		return facts.Unknown[string](master.CgroupErr.Error())
 	}
-	switch frozen, err := m.cgroups.Frozen(master.Cgroup); {
-	case err != nil:
-		return facts.Unknown[string](err.Error())
-	case frozen:
+	frozen, asked := m.frozen[master.Cgroup]
+	if !asked {
+		if is, err := m.cgroups.Frozen(master.Cgroup); err != nil {
+			frozen = facts.Unknown[bool](err.Error())
+		} else {
+			frozen = facts.Known(is)
+		}
+		m.frozen[master.Cgroup] = frozen
+	}
+	switch {
+	case frozen.Unseen() != "":
+		return facts.Unknown[string](frozen.Unseen())
+	case frozen.Value:
 		return facts.Known(fmt.Sprintf("the cgroup of uWSGI %d is frozen (docker pause, systemctl freeze)", master.PID))
 	}
 	return facts.Absent[string]()

@@ -36,7 +36,7 @@ const masterFIFO = "master-fifo"
 // ordersIn are what the options say by themselves.
 func ordersIn(options []uwsgiconf.Option) (o facts.Orders) {
 	o.LazyApps = flag(options, "lazy-apps")
-	o.Router, o.Zerg = oneOf(options, routers), oneOf(options, zergs)
+	o.Router, o.Zerg, o.Emperor = oneOf(options, routers), oneOf(options, zergs), oneOf(options, []string{"emperor"})
 	o.FIFO, o.Asked = facts.Absent[facts.FIFO](), facts.Absent[facts.Trigger]()
 	return o
 }

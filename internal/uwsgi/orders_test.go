@@ -73,6 +73,7 @@ func TestOrdersOfOthers(t *testing.T) {
 		{"lazy-apps = false\n", facts.Orders{}},
 		{"lazy-apps =\n", facts.Orders{LazyApps: "2"}},
 		{"plugin = http\nhttp = 127.0.0.1:5391\n", facts.Orders{Router: "http, 3"}},
+		{"emperor = " + dir + "\n", facts.Orders{Emperor: "emperor, 2"}},
 		{"zerg-server = " + dir + "/zerg\n", facts.Orders{Zerg: "zerg-server, 2"}},
 	} {
 		ini := filepath.Join(dir, "app.ini")
@@ -80,7 +81,7 @@ func TestOrdersOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := Running(Process{PID: testbed.Run(t, testbed.Options{Address: "127.0.0.1:0", Args: []string{"--ini", ini}}).Pid}, names, "").Orders
-		for _, s := range []*string{&got.LazyApps, &got.Router, &got.Zerg} {
+		for _, s := range []*string{&got.LazyApps, &got.Router, &got.Zerg, &got.Emperor} {
 			*s = strings.Replace(*s, ini+":", "", 1)
 		}
 		c.want.FIFO, c.want.Asked = facts.Absent[facts.FIFO](), facts.Absent[facts.Trigger]()

@@ -34,6 +34,7 @@ type Orders struct {
 	LazyApps string // lazy-apps: each worker loads the application itself
 	Router   string // the option that starts a router, and where: "http, /etc/uwsgi/app.ini:3"
 	Zerg     string // the option that makes it one of a zerg pool, likewise
+	Emperor  string // the option that makes it, or a child of it, an emperor, likewise
 	// FIFO is the master FIFO that the master reads, absent where there is none.
 	FIFO Fact[FIFO]
 	// Asked is what the file that policy.reload.how names is to this uWSGI,
