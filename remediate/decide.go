@@ -130,6 +130,8 @@ func (d *decision) unproven() bool {
 		d.say(Refuse, codeGarbage, "the log's numbers cannot be true, and the kernel does not show a full queue: %s", d.c.Evidence)
 	case d.policy.Corroborate:
 		d.say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", d.c.Evidence)
+	case d.history.looksCount(d.facts, d.Socket, d.now).After(d.c.Incident.Last):
+		d.say(Wait, CodeUncorroborated, "no record is newer than the last raise or reload, and the kernel does not show a full queue: %s", d.c.Evidence)
 	default:
 		return false
 	}
@@ -148,7 +150,7 @@ func (d *decision) paused() bool {
 
 func (d *decision) fruitless() bool {
 	s := d.Socket
-	n, last := d.history.fruitless(s, d.Incident)
+	n, last := d.history.fruitless(d.facts, s, d.Incident)
 	switch {
 	case d.asked() || n < d.policy.GiveUpAfter:
 		return false
@@ -236,7 +238,7 @@ func (d *decision) raise() Plan {
 	// Where raising in place has just failed, the reload that the policy has
 	// for this case is the rest of that raise, not a second one.
 	rest := failed != "" && !reloaded && noReload == ""
-	if last, raised := d.history.raises(s).last(); raised && within(last.Time, d.now, p.Cooldown) && !rest {
+	if last, raised := d.history.raises(d.facts, s).last(); raised && within(last.Time, d.now, p.Cooldown) && !rest {
 		planned := ""
 		if last.Result == Planned {
 			planned = "planned "

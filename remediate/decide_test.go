@@ -543,7 +543,39 @@ func TestDecideCooldown(t *testing.T) {
 			Reason: "the last raise was 30s ago; policy.cooldown leaves 30s until the next"}},
 		{"the cooldown is the socket's own", func(p *Policy, c *Case, h *History) {
 			e := past(time.Second, "inc-2.1", "relisten", Applied)
-			e.Socket = "127.0.0.1:6000"
+			e.Socket, e.Inode = "127.0.0.1:6000", 76
+			beside := c.Socket
+			beside.ID.Inode, beside.Address = 76, "127.0.0.1:6000"
+			c.Facts.Sockets = append(c.Facts.Sockets, beside)
+			*h = History{e}
+		}, act(fullReason, wholeRaise...)},
+		{"that of a socket whose place this one has", func(p *Policy, c *Case, h *History) {
+			e := past(time.Second, "inc-2.1", "relisten", Applied)
+			e.Socket, e.Inode = "127.0.0.1:41001", 76
+			*h = History{e}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+		{"not that of an older socket that is gone", func(p *Policy, c *Case, h *History) {
+			e := past(time.Second, "inc-2.1", "relisten", Applied)
+			e.Socket, e.Inode = "127.0.0.1:41001", 78
+			*h = History{e}
+		}, act(fullReason, wholeRaise...)},
+		{"a socket that another master had before", func(p *Policy, c *Case, h *History) {
+			e := past(time.Second, "inc-2.1", "relisten", Applied)
+			e.PID, e.Start = 1000, 90
+			*h = History{e}
+		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
+			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
+		{"an inode of before the boot", func(p *Policy, c *Case, h *History) {
+			e := past(30*time.Second, "inc-2.1", "relisten", Applied)
+			e.PID, e.Start = 1000, 90
+			c.Facts.Booted = now.Add(-20 * time.Second)
+			*h = History{e}
+		}, act(fullReason, wholeRaise...)},
+		{"an undo is no raise", func(p *Policy, c *Case, h *History) {
+			e := past(time.Second, "undo-1", "relisten", Applied)
+			from, to := 1024, 128
+			e.From, e.To, e.Socket = &from, &to, ""
 			*h = History{e}
 		}, act(fullReason, wholeRaise...)},
 		{"planned by a dry run: cooldown", func(p *Policy, c *Case, h *History) {
@@ -787,6 +819,7 @@ func TestCooldownIsNotSharedByName(t *testing.T) {
 	c := full()
 	impostor := past(time.Second, "inc-9.1", "relisten", Applied)
 	impostor.PID, impostor.Start, impostor.Incident = c.Socket.Master.PID+1, c.Socket.Master.Start+1, "inc-9"
+	impostor.Inode++
 	if plan := Decide(defaults(), c, History{impostor}, now); plan.Verdict != Act {
 		t.Errorf("held up by another master's socket of the same name: %s: %s", plan.Code, plan.Reason)
 	}

@@ -88,14 +88,10 @@ func (h History) recent(now time.Time, so func(Event) bool) (n int) {
 // (or planned to be). A plan that found the host changed (Stale) does not
 // count, so that a new one may be made at once; but where the next finds it
 // changed again, somebody works against it, and from there on they count.
-//
-// The name alone does not say whose socket it was: two masters share one with
-// SO_REUSEPORT, and any user can bind a UNIX socket to the path "127.0.0.1:80"
-// and overflow it, so that the cooldown of the real one would never end.
-func (h History) raises(s facts.Socket) (out History) {
+func (h History) raises(f facts.Snapshot, s facts.Socket) (out History) {
 	var plans []Event
 	for _, e := range h {
-		if e.Socket != s.Name() || !e.by(s.Master) || !e.ended() || e.Action == actionJudge || e.unbegun() {
+		if !e.ofQueue(f, s) || !e.ended() || e.Action == actionJudge || e.unbegun() || e.lowers() {
 			continue
 		}
 		if e.Action == actionSysctl && (e.Result == Applied || e.Result == Skipped || e.Error == interrupted) {
@@ -118,18 +114,11 @@ func (h History) raises(s facts.Socket) (out History) {
 	return out
 }
 
-// LastRaise is when the socket was last raised under its master, or a raise was
-// tried. It may lie ahead of now where the clock was set back.
-func (h History) LastRaise(s facts.Socket) (time.Time, bool) {
-	e, ok := h.raises(s).last()
-	return e.Time, ok
-}
-
 // fruitless counts the raises within one incident of a socket that were
 // carried out, or failed, and did not end it. last is the newest event of the
 // newest of them.
-func (h History) fruitless(s facts.Socket, incident string) (n int, last Event) {
-	for _, e := range h.raises(s) {
+func (h History) fruitless(f facts.Snapshot, s facts.Socket, incident string) (n int, last Event) {
+	for _, e := range h.raises(f, s) {
 		if e.Incident == incident && e.Result != Planned {
 			n, last = n+1, e
 		}

@@ -184,7 +184,7 @@ func TestRaiseTogether(t *testing.T) {
 	if len(done[0].Outcomes) != 1 || len(trail.h.Unfinished()) > 0 || done[0].ToJudge() {
 		t.Errorf("%+v %q", done, results(trail.h))
 	}
-	if n, last := trail.h.fruitless(cases[0].Socket, "inc-0"); n != 1 || last.Result != Failed || trail.h.relistenFailed("127.0.0.1:5000", "inc-0", cases[0].Socket.Master) != "" {
+	if n, last := trail.h.fruitless(facts.Snapshot{}, cases[0].Socket, "inc-0"); n != 1 || last.Result != Failed || trail.h.relistenFailed("127.0.0.1:5000", "inc-0", cases[0].Socket.Master) != "" {
 		t.Errorf("%d fruitless, the last %+v", n, last)
 	}
 }

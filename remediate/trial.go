@@ -104,11 +104,12 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 	if !t.Open() {
 		return t.lookAgain(samples, now)
 	}
-	t.add(samples, t.begun.Add(WatchTime/3)) // those right after the change still see what came before it
+	t.add(samples, t.begun.Add(settling))
 	if t.after.At.Before(t.begun.Add(WatchTime)) {
 		return Judgement{}, false
 	}
-	j := judge(t.Plan, t.after, t.evidence())
+	e := t.evidence()
+	j := judge(t.Plan, t.after, e)
 	trend := trendOf(t.own(), trendSpan)
 	if trend.known {
 		j.Slope = &trend.slope
@@ -117,7 +118,8 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 		return j, true
 	}
 	late := now.Sub(t.begun) > JudgeWithin-waitEvery
-	if !trend.known || !late && t.mustWait(trend, now) {
+	// What was not looked at is not fixed.
+	if e.Samples < leastSamples || !trend.known || !late && t.mustWait(trend, now) {
 		return Judgement{}, false
 	}
 	if !t.until.IsZero() {

@@ -48,6 +48,10 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 			if err != nil {
 				return err
 			}
+			// Where it may not be read, qwatch's own reloads are not told apart.
+			if survey.history, err = readTrail(cfg); err != nil {
+				survey.facts.Unseen = append(survey.facts.Unseen, "what qwatch did before: "+err.Error())
+			}
 			journal := slices.ContainsFunc(cfg.Sources, func(src config.Source) bool { return len(src.Journal) > 0 })
 			report := doctorReport{Report: survey.report(journal), Unreadable: unreadable(cfg)}
 			report.Audit = compare(report.Report, <-audit)

@@ -54,10 +54,10 @@ func makePlans(ctx context.Context, h outside, cfg *config.Config, address strin
 	if err != nil {
 		return nil, err
 	}
-	history, err := readTrail(cfg)
-	if err != nil {
+	if survey.history, err = readTrail(cfg); err != nil {
 		return nil, err
 	}
+	history := survey.history
 	snapshot, now := survey.facts, time.Now()
 	var cases []remediate.Case
 	for i, s := range snapshot.Sockets {

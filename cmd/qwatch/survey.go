@@ -18,9 +18,10 @@ const (
 
 // survey is what a command by hand finds out about the host.
 type survey struct {
-	facts  facts.Snapshot
-	record diagnose.Record
-	policy remediate.Policy
+	facts   facts.Snapshot
+	record  diagnose.Record
+	policy  remediate.Policy
+	history remediate.History // no older than the looks
 }
 
 // newSurvey looks at the host for a while.
@@ -47,16 +48,16 @@ func newSurvey(ctx context.Context, h outside, policy remediate.Policy) (*survey
 	return s, err
 }
 
-func (s *survey) diagnose(socket facts.Socket) diagnose.Diagnosis {
-	return s.record.Diagnose(s.facts, socket, s.policy.Bounds(socket), false)
+func (s *survey) looks() remediate.Looks {
+	return remediate.Looks{Policy: s.policy, Facts: s.facts, Record: &s.record, History: s.history, Now: time.Now()}
 }
 
 // ask is the case of one socket; serial tells plans of one survey apart.
 func (s *survey) ask(socket facts.Socket, serial int) remediate.Case {
 	return remediate.Case{
 		Facts: s.facts, Socket: socket, Serial: serial,
-		Evidence:  facts.Weigh(socket, s.record.Samples(), time.Time{}),
-		Diagnosis: s.diagnose(socket),
+		Evidence:  s.looks().Evidence(socket, time.Time{}),
+		Diagnosis: s.looks().Diagnose(socket, false),
 	}
 }
 
@@ -64,7 +65,7 @@ func (s *survey) ask(socket facts.Socket, serial int) remediate.Case {
 func (s *survey) report(journal bool) remediate.Report {
 	diagnoses := map[facts.SocketID]diagnose.Diagnosis{}
 	for _, socket := range s.facts.Sockets {
-		diagnoses[socket.ID] = s.diagnose(socket)
+		diagnoses[socket.ID] = s.looks().Diagnose(socket, false)
 	}
 	return remediate.MakeReport(s.policy, s.facts, diagnoses, journal)
 }

@@ -285,7 +285,7 @@ func (c *core) join(now time.Time) (joined []*openCase) {
 		if !ok || c.actions.busy(socketSubject(s.ID), now) || c.settings.policy.Distrusts(s) != "" {
 			continue
 		}
-		e := c.weigh(s, now.Add(-joinSpan), now)
+		e := c.looks(now).Evidence(s, now.Add(-joinSpan))
 		if !e.Corroborates() {
 			continue
 		}
@@ -312,16 +312,12 @@ func (c *core) evidence(oc *openCase, now time.Time) facts.Evidence {
 	if oc.lost != nil || !ok {
 		return facts.Evidence{}
 	}
-	return c.weigh(socket, now.Add(-evidenceSpan), now)
+	return c.looks(now).Evidence(socket, now.Add(-evidenceSpan))
 }
 
-// weigh weighs the samples of a socket since then, but for those from before its
-// last raise.
-func (c *core) weigh(s facts.Socket, since, now time.Time) facts.Evidence {
-	if last, ok := c.view.history.LastRaise(s); ok && last.After(since) && !last.After(now) {
-		since = last
-	}
-	return facts.Weigh(s, c.record.Samples(), since)
+// looks is what decisions are made from.
+func (c *core) looks(now time.Time) remediate.Looks {
+	return remediate.Looks{Policy: c.settings.policy, Facts: c.view.snapshot, Record: &c.record, History: c.view.history, Now: now}
 }
 
 // caseOf is an incident with all that is known of it.
@@ -334,7 +330,7 @@ func (c *core) caseOf(oc *openCase, now time.Time) remediate.Case {
 			cs.Lost = fmt.Errorf("no uWSGI that qwatch may see listens on %s any more", oc.incident.Socket)
 		}
 		cs.Evidence = c.evidence(oc, now)
-		cs.Diagnosis = c.record.Diagnose(snapshot, cs.Socket, c.settings.policy.Bounds(cs.Socket), oc.incident.Peak == 0)
+		cs.Diagnosis = c.looks(now).Diagnose(cs.Socket, oc.incident.Peak == 0)
 	}
 	return cs
 }

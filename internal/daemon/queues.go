@@ -145,6 +145,7 @@ func (c *core) probeHits(samples []facts.Sample, now time.Time) {
 // of the socket's own that is known only where no other accepts connections: of
 // those that do, the samples may not be here.
 func burst(s facts.Socket, before, now facts.Sample) bool {
+	s.Limit = now.Limit // the snapshot may be of before
 	e := facts.Weigh(s, []facts.Sample{before, now}, time.Time{})
 	_, counted := e.Drops.Get()
 	return e.Burst() && (counted || s.SoleListener)

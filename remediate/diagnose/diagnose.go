@@ -58,6 +58,7 @@ type Input struct {
 	Marks   []matcher.Mark // lines of this uWSGI in the last minute
 	Garbage bool           // the record's numbers cannot be true
 	Bounds  Bounds
+	Acts    Acts // what qwatch itself did
 }
 
 // Diagnosis says why a queue is full, and what to do about it.
@@ -108,7 +109,7 @@ func Diagnose(in Input) Diagnosis {
 	var reason, bindReason string
 	d.Binds, bindReason = binds(m.socket)
 	d.Kind, reason = m.kind()
-	if d.Kind == Burst || d.Kind == Overload {
+	if (d.Kind == Burst || d.Kind == Overload) && !m.restarting() {
 		d.Doubt = m.doubt()
 	}
 	if m.rate > 0 {
@@ -135,6 +136,9 @@ func (m measured) kind() (kind Kind, reason string) {
 	}
 	if !full && !facts.HalfFull(m.socket.Length, m.socket.Limit) {
 		return Idle, "the queue is not full: " + holds
+	}
+	if m.restarting() {
+		return m.whileRestarting(full, holds)
 	}
 	if why := m.stalled(); why != "" {
 		return Stall, "nothing takes connections from the queue: " + why

@@ -20,7 +20,8 @@ const (
 type measured struct {
 	Input
 	socket   facts.Socket
-	own      []facts.Sample // of this socket
+	all      []facts.Sample // of this socket
+	own      []facts.Sample // those of them that tell of it as it is
 	evidence facts.Evidence
 	rate     float64 // accepted each second, -1 unknown
 	most     float64 // no more than this, where the rate is not known; -1 unknown
@@ -34,13 +35,17 @@ type measured struct {
 }
 
 func measure(in Input) measured {
-	m := measured{Input: in, socket: in.Now.Socket, rate: -1, most: -1}
+	m := measured{Input: in.without(), socket: in.Now.Socket, rate: -1, most: -1}
+	since := facts.LooksSince(m.socket, m.Samples, in.Acts.Since)
 	for _, s := range m.Samples {
 		if s.ID == m.socket.ID {
-			m.own = append(m.own, s)
+			m.all = append(m.all, s)
+			if !s.At.Before(since) {
+				m.own = append(m.own, s)
+			}
 		}
 	}
-	m.evidence = facts.Weigh(m.socket, m.Samples, time.Time{})
+	m.evidence = facts.Weigh(m.socket, m.Samples, since)
 	m.halfFull = m.lasting(func(s facts.Sample) bool { return facts.HalfFull(s.Length, s.Limit) })
 	m.findSpans()
 	m.countAccepts()
@@ -50,6 +55,9 @@ func measure(in Input) measured {
 			m.rate = float64(n) / over.Seconds()
 			m.most = m.rate
 		}
+	}
+	if m.restarting() { // what the workers take meanwhile is no measure of them
+		m.rate, m.most = -1, -1
 	}
 	return m
 }
@@ -112,7 +120,7 @@ func (m *measured) countAccepts() {
 // the namespace (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c), so with
 // others that accept only their absence is known.
 func (m measured) accepted(since time.Time) (n int, known bool) {
-	own := slices.DeleteFunc(slices.Clone(m.own), func(s facts.Sample) bool { return s.At.Before(since) || s.Uncounted != "" })
+	own := slices.DeleteFunc(slices.Clone(m.all), func(s facts.Sample) bool { return s.At.Before(since) || s.Uncounted != "" })
 	if len(own) < 2 || m.socket.Family == facts.Unix {
 		return -1, false
 	}

@@ -67,9 +67,10 @@ func (r *Record) Since(at time.Time) []facts.Sample {
 }
 
 // Diagnose says why the queue of a socket of the newest snapshot is full.
-// garbage says that its record's numbers cannot be true.
-func (r *Record) Diagnose(newest facts.Snapshot, s facts.Socket, b Bounds, garbage bool) Diagnosis {
-	in := Input{Now: Moment{newest.At, newest.Booted, s}, Samples: r.samples, Garbage: garbage, Bounds: b}
+// garbage says that its record's numbers cannot be true, and acts what qwatch
+// itself did to it.
+func (r *Record) Diagnose(newest facts.Snapshot, s facts.Socket, b Bounds, acts Acts, garbage bool) Diagnosis {
+	in := Input{Now: Moment{newest.At, newest.Booted, s}, Samples: r.samples, Garbage: garbage, Bounds: b, Acts: acts}
 	for _, old := range r.snapshots {
 		if before, ok := old.Find(s.ID); ok && old.At.Before(newest.At) {
 			in.Earlier = append(in.Earlier, Moment{old.At, old.Booted, before})

@@ -60,7 +60,7 @@ func TestRecordDiagnoses(t *testing.T) {
 	newest := facts.Snapshot{At: now, Booted: in.Now.Booted, Sockets: []facts.Socket{other, in.Now.Socket}}
 	r.AddSnapshot(newest)
 	in.Marks = []matcher.Mark{{Kind: matcher.MarkDied, Writer: 10, At: now}}
-	if got, want := r.Diagnose(newest, in.Now.Socket, in.Bounds, false).text(), Diagnose(in).text(); got != want || Diagnose(in).Kind != Stall {
+	if got, want := r.Diagnose(newest, in.Now.Socket, in.Bounds, Acts{}, false).text(), Diagnose(in).text(); got != want || Diagnose(in).Kind != Stall {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 }

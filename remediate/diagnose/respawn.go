@@ -29,7 +29,7 @@ func (m measured) respawning() string {
 		return "" // those that harakiri replaces were stuck, and are not the reason
 	}
 	births := m.births()
-	fresh := slices.DeleteFunc(slices.Clone(births), func(t time.Time) bool { return m.Now.At.Sub(t) >= young })
+	fresh := slices.DeleteFunc(slices.Clone(births), func(t time.Time) bool { return m.Now.At.Sub(t) >= young || m.Acts.caused(t) })
 	newest := births[len(births)-1]
 	replaced := len(fresh) == len(births) && newest.Sub(births[0]) <= together
 	if !replaced && !(2*len(fresh) > len(births) && m.dying()) || m.onceEmptied(newest) {
@@ -81,7 +81,7 @@ func (m measured) births() []time.Time {
 // onceEmptied reports whether the workers, all of them there since, have
 // emptied the queue: then they are not the reason that it is full.
 func (m measured) onceEmptied(since time.Time) bool {
-	return slices.ContainsFunc(m.own, func(s facts.Sample) bool {
+	return slices.ContainsFunc(m.all, func(s facts.Sample) bool {
 		if s.At.Before(since) || facts.HalfFull(s.Length, s.Limit) {
 			return false
 		}

@@ -11,6 +11,7 @@ import (
 // Evidence is what the kernel showed of one accept queue over some time.
 type Evidence struct {
 	Samples int // how many there are
+	Old     int // where there are none, how many there are that count no more
 	Full    int // samples that found the queue full
 	Peak    int // longest queue
 	Limit   int // the limit at the newest sample
@@ -27,8 +28,8 @@ type Evidence struct {
 	Over         time.Duration // from the first sample to the last
 }
 
-// Weigh draws the evidence about one socket from all samples taken at or after
-// since, in the order of time. ListenOverflows counts TCP only
+// Weigh draws the evidence about one socket from the samples, in the order of
+// time, that tell of it as it is (LooksSince). ListenOverflows counts TCP only
 // (net/ipv4/tcp_ipv4.c tcp_v4_syn_recv_sock): a UNIX socket that is full
 // refuses connect(2) itself (net/unix/af_unix.c unix_stream_connect), so for
 // one there are none to count.
@@ -36,8 +37,11 @@ func Weigh(s Socket, samples []Sample, since time.Time) Evidence {
 	e := Evidence{OthersCalm: true, SoleListener: s.SoleListener}
 	var first, last Sample
 	var counted []Sample
+	since = LooksSince(s, samples, since)
 	for _, r := range samples {
 		switch {
+		case r.At.Before(since) && r.ID == s.ID:
+			e.Old++
 		case r.At.Before(since) || r.ID.NetNS != s.ID.NetNS:
 		case r.ID != s.ID:
 			if HalfFull(r.Length, r.Limit) {
@@ -58,6 +62,7 @@ func Weigh(s Socket, samples []Sample, since time.Time) Evidence {
 		}
 	}
 	if e.Samples > 0 {
+		e.Old = 0
 		e.Limit = last.Limit
 		e.Over = last.At.Sub(first.At)
 		e.Drops, e.Overflows = overflowsIn(counted, cmp.Or(first.Uncounted, last.Uncounted))
@@ -121,6 +126,9 @@ func HalfFull(length, limit int) bool { return length > 0 && 2*length >= limit }
 
 // String tells the evidence in words.
 func (e Evidence) String() string {
+	if e.Samples == 0 && e.Old > 0 {
+		return fmt.Sprintf("no look counts yet: what %s found is too old, or from before a raise or a reload", text.Plural(e.Old, "sample", "samples"))
+	}
 	if e.Samples == 0 {
 		return "the kernel was not looked at"
 	}
