@@ -94,7 +94,7 @@ func (h History) raises(f facts.Snapshot, s facts.Socket) (out History) {
 		if !e.ofQueue(f, s) || !e.ended() || e.Action == actionJudge || e.unbegun() || e.lowers() {
 			continue
 		}
-		if e.Action == actionSysctl && (e.Result == Applied || e.Result == Skipped || e.Error == interrupted) {
+		if e.Action == actionSysctl && (e.Result == Applied || e.Result == Skipped || e.cutShort()) {
 			continue
 		}
 		if n := len(plans); n > 0 && plans[n-1].Plan == e.Plan {
@@ -148,7 +148,7 @@ func (h History) relistenFailed(socket, incident string, master facts.Process) s
 	e, _ := h.latest(func(e Event) bool {
 		return e.Action == actionRelisten && e.Socket == socket && e.Incident == incident && e.by(master) && e.ended()
 	})
-	if e.Result != Failed || e.Error == interrupted {
+	if e.Result != Failed || e.cutShort() {
 		return ""
 	}
 	return e.Error
@@ -199,37 +199,4 @@ func (h History) Unfinished() (open []Event) {
 		}
 	}
 	return open
-}
-
-// interrupted is the error of an action that a kill of qwatch kept from taking
-// effect: it says nothing of whether the action is possible.
-const interrupted = "interrupted before it took effect"
-
-// recovered tells how an action that was cut short ended, from what the host
-// shows now. Nothing is done again.
-func recovered(e Event, f facts.Snapshot) Event {
-	e.Time = f.At.UTC()
-	e.Result, e.Error = Failed, interrupted
-	switch e.Action {
-	case actionSysctl:
-		if now, known := f.Sysctl[e.Target]; known {
-			e.Now = &now
-		}
-	case actionRelisten:
-		for _, s := range f.Sockets {
-			if e.about(s) {
-				e.Now = &s.Limit
-			}
-		}
-	default:
-		// That a signal was sent cannot be seen afterwards; a reload that did
-		// happen is safe to have counted, one that did not is tried again by
-		// the policy.
-		e.Error = "interrupted; it is not known whether it took effect"
-	}
-	if e.Now != nil && e.To != nil && *e.Now == *e.To {
-		e.Result, e.Error = Applied, ""
-		e.Why += " (qwatch was interrupted; the host shows that it took effect)"
-	}
-	return e
 }

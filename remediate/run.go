@@ -62,12 +62,17 @@ func (d Acting) Do(ctx context.Context, steps []Step) []Outcome {
 		default:
 			*o = d.Applier.Apply(ctx, s.Action)
 		}
-		if o.Action = s.Action; o.ends() {
+		if o.Action = s.Action; left(ctx, s.Action, *o) {
+			o.Result, o.Err = Started, ErrStopped
+		}
+		if o.ends() {
 			ended[plan] = fmt.Sprintf("%s of %s was %s", s.Action.Describe().Kind, s.Action.Describe().Target, o.Result)
 		}
 		events[i] = eventOf(s.Plan, s.Action, time.Now(), *o)
 	}
-	if unrecorded != nil {
+	// What is still under way has its line already.
+	events = slices.DeleteFunc(events, func(e Event) bool { return e.Result == Started })
+	if unrecorded != nil || len(events) == 0 {
 		return outcomes
 	}
 	if err := d.Trail.Append(events...); err != nil {
@@ -263,6 +268,10 @@ func (r Runner) Finish(ctx context.Context, d Done) Done {
 			d.Err = fmt.Errorf("not done: %s: %w", a, err)
 			break
 		}
+		if o.Result == Started {
+			d.Err = fmt.Errorf("%s: %w", a, o.Err)
+			break
+		}
 		d.Outcomes = append(d.Outcomes, o)
 		if r.Acted(d.Plan, o); o.ends() {
 			break
@@ -272,6 +281,9 @@ func (r Runner) Finish(ctx context.Context, d Done) Done {
 }
 
 func (r Runner) finish(ctx context.Context, p Plan, a Action) (Outcome, error) {
+	if err := ctx.Err(); err != nil { // it would be begun for nothing
+		return Outcome{}, err
+	}
 	unlock, err := r.lock(ctx, func(ctx context.Context) (func(), error) { return r.Trail.Hold(ctx, whose(p, a)) })
 	if err != nil {
 		return Outcome{}, err
@@ -388,46 +400,4 @@ func (r Runner) see(ctx context.Context, open map[*Done]*Trial) (f facts.Snapsho
 		err = fmt.Errorf("what was done could not be judged: %w", err)
 	}
 	return f, samples, err
-}
-
-// Recover brings the actions that a former qwatch began and did not end to an
-// end in the trail, from what the host shows now. told is called for each; the
-// others are still tried where one cannot be recorded.
-func (r Runner) Recover(ctx context.Context, told func(begun, end Event)) error {
-	history, err := r.Trail.History()
-	if err != nil || len(history.Unfinished()) == 0 {
-		return err
-	}
-	// What another qwatch is doing just now is not interrupted.
-	unlock, err := r.lock(ctx, r.Trail.Lock)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	snapshot, err := r.Host.Observe(ctx)
-	if err != nil {
-		return err
-	}
-	if history, err = r.Trail.History(); err != nil {
-		return err
-	}
-	var failed error
-	for _, begun := range history.Unfinished() {
-		if begun.Action == actionReload || begun.Action == actionStart {
-			now, cancel := context.WithTimeout(ctx, 0)
-			unlock, err := r.Trail.Hold(now, held(begun))
-			cancel()
-			if err != nil {
-				continue // another qwatch is still at it
-			}
-			defer unlock()
-		}
-		end := recovered(begun, snapshot)
-		if err := r.Trail.Append(end); err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		told(begun, end)
-	}
-	return failed
 }

@@ -336,7 +336,7 @@ func TestRecoverGoesOn(t *testing.T) {
 	set, raise := past(2*time.Second, "inc-1.1", "sysctl", Started), past(time.Second, "inc-1.2", "relisten", Started)
 	trail := &forgetful{memory: memory{h: History{set, raise}}}
 	told := 0
-	err := Runner{Trail: trail, Host: &watched{fakeHost: newFakeHost()}}.Recover(t.Context(), func(begun, end Event) {
+	err := Runner{Trail: trail, Host: &watched{fakeHost: newFakeHost()}}.Recover(t.Context(), 0, func(begun, end Event) {
 		if told++; begun.Plan != "inc-1.2" || end.Result != Failed {
 			t.Errorf("%+v, %+v", begun, end)
 		}

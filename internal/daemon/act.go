@@ -48,7 +48,7 @@ func logDone(log zerolog.Logger, d remediate.Done) {
 	}
 	log = planLog(d.Plan, log)
 	switch {
-	case errors.Is(d.Err, remediate.ErrOvertaken):
+	case errors.Is(d.Err, remediate.ErrOvertaken), errors.Is(d.Err, remediate.ErrStopped):
 		log.Warn().Msg(d.Err.Error())
 	case d.Err != nil:
 		log.Error().Msg(d.Err.Error())

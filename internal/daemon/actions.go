@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,6 +22,7 @@ type actions struct {
 	raising  bool             // a pass is under way
 	slow     map[string]begun // whose reload or start is under way, by subject
 	trials   map[string]*remediate.Trial
+	recover  time.Time   // when to look for actions that another qwatch has left open, zero for never
 	working  int         // goroutines of which done is to come
 	done     chan func() // what the core does when one has ended
 }
@@ -135,6 +137,9 @@ func (c *core) carriedOut(d remediate.Done, recorded bool) {
 	if oc := c.open[d.Plan.Incident]; oc != nil && !recorded {
 		oc.held = now.Add(max(c.settings.policy.Cooldown, remediate.WatchTime))
 	}
+	if errors.Is(d.Err, remediate.ErrStopped) {
+		return // the next start looks how it ended
+	}
 	later := c.actions.trials[subject(d.Plan)] // of a raise beside the reload
 	if d.ToJudge() && (later == nil || later.Plan.Target <= d.Plan.Target) {
 		c.actions.trials[subject(d.Plan)] = remediate.NewTrial(d.Plan, now)
@@ -220,14 +225,26 @@ func (a *actions) wantWhole(now time.Time) bool {
 	return false
 }
 
+// recoverEvery is how often is looked whether what a former qwatch has left under
+// way has ended.
+const recoverEvery = 5 * time.Second
+
+// leftOpen has what is left under way by another qwatch looked at soon.
+func (c *core) leftOpen(now time.Time) {
+	if a := &c.actions; a.recover.IsZero() && len(a.slow) == 0 && c.view.history.LeftOpen() {
+		a.recover = now.Add(recoverEvery)
+	}
+}
+
 // recoverActions settles the actions that a former qwatch began and did not
 // end. Nothing else is done meanwhile.
 func (c *core) recoverActions(ctx context.Context) {
 	a := &c.actions
-	a.raising = true
+	a.raising, a.recover = true, time.Time{}
+	patience := c.settings.policy.ReloadTimeout
 	a.work(func() func() {
 		runner := remediate.Runner{Trail: a.trail, Host: a.host}
-		if err := runner.Recover(ctx, c.report.recovered); err != nil && ctx.Err() == nil {
+		if err := runner.Recover(ctx, patience, c.report.recovered); err != nil && ctx.Err() == nil {
 			c.report.log.Warn().Err(err).Msg("not looked for interrupted actions")
 		}
 		return func() {

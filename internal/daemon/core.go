@@ -133,6 +133,9 @@ func (c *core) due(ctx context.Context, now time.Time) {
 	if at := c.actions.nextTrial(); !at.IsZero() && !now.Before(at) {
 		c.look(now, false)
 	}
+	if at := c.actions.recover; !at.IsZero() && !now.Before(at) && !c.actions.raising && ctx.Err() == nil {
+		c.recoverActions(ctx)
+	}
 	c.overdue(ctx, now)
 	c.nextStart(ctx)
 }
@@ -158,6 +161,9 @@ func (c *core) idleFor(now time.Time) time.Duration {
 		earlier(now)
 	case asked.IsZero() && c.undecided(now):
 		earlier(c.view.tried.Add(undecidedEvery))
+	}
+	if at := c.actions.recover; !at.IsZero() && !c.actions.raising {
+		earlier(at)
 	}
 	if next := c.actions.nextTrial(); !next.IsZero() && c.view.asked.IsZero() {
 		earlier(next)

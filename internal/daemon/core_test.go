@@ -459,10 +459,14 @@ func TestDuringAReload(t *testing.T) {
 			t.Errorf("stopped after %v", took)
 		}
 		history, err := b.actions.trail.History()
-		if err != nil || len(history.Unfinished()) != 0 {
-			t.Errorf("left unfinished: %v, %v", history.Unfinished(), err)
+		// uWSGI goes on with its reload: that it has failed is not known, and
+		// nothing is judged.
+		open := history.Unfinished()
+		if err != nil || len(open) != 1 || open[0].Action != "reload" || history[len(history)-1].Result != remediate.Started {
+			t.Errorf("left unfinished: %v, %v", open, err)
 		}
-		b.wantMessages("failed: reload", 1)
+		b.wantMessages("failed: reload", 0)
+		b.wantMessages("qwatch was stopped while this was under way", 1)
 	})
 }
 

@@ -188,6 +188,7 @@ func (c *core) see(ctx context.Context, seen observation) {
 			c.report.refresh()
 		}
 		v.history = seen.history
+		c.leftOpen(now)
 	}
 	if seen.snapshot != nil {
 		v.observed = seen.begun

@@ -234,9 +234,13 @@ func (r *report) acted(outcomes []remediate.Outcome) {
 }
 
 func (r *report) recovered(begun, end remediate.Event) {
+	how := string(end.Result)
+	if end.Error != "" {
+		how += ", " + end.Error
+	}
 	r.log.Warn().Str(eventField, systemd.EventActionRecovered).Str("socket", begun.Socket).Str("incident", begun.Incident).
 		Str("plan", begun.Plan).Str("action", string(begun.Action)).Str("result", string(end.Result)).
-		Msgf("a former qwatch was interrupted at %s of %s: %s; it is not done again", begun.Action, begun.Target, end.Result)
+		Msgf("a former qwatch was interrupted at %s of %s: %s; it is not done again", begun.Action, begun.Target, how)
 }
 
 // sentence is a plan as one that stands alone.

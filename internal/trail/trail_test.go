@@ -512,7 +512,7 @@ func TestRecoverLeavesOthersAlone(t *testing.T) {
 	a, b := openTrail(t, path), openTrail(t, path)
 	held := remediate.Acting{Trail: a, Applier: applierFunc(func(context.Context, remediate.Action) remediate.Outcome {
 		recover := remediate.Runner{Trail: b, Host: shows{full().Facts}}
-		if err := recover.Recover(t.Context(), func(_, _ remediate.Event) { t.Error("recovered") }); err != nil {
+		if err := recover.Recover(t.Context(), 0, func(_, _ remediate.Event) { t.Error("recovered") }); err != nil {
 			t.Error(err)
 		}
 		return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: errors.New("no")}
@@ -543,10 +543,12 @@ func TestKilled(t *testing.T) {
 		{"killed at net.core.somaxconn", "sysctl", 2, func(f *facts.Snapshot) { f.Sysctl["net.core.somaxconn"] = 1024 }, remediate.Applied, 1024, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
 		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) {}, remediate.Failed, 128, "interrupted before it took effect", ""},
-		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) { f.Sockets = nil }, remediate.Failed, -1, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) { f.Sockets = nil }, remediate.Failed, -1,
+			"interrupted; it is not known whether it took effect: what it was about is not seen any more", ""},
 		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) { f.Sockets[0].Limit = 1024 }, remediate.Applied, 1024, "",
 			" (qwatch was interrupted; the host shows that it took effect)"},
-		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, remediate.Failed, -1, "interrupted before it took effect", ""},
+		{"killed at relisten", "relisten", 2, func(f *facts.Snapshot) { f.Sockets[0].Limit, f.Sockets[0].ID.Inode = 1024, 5 }, remediate.Failed, -1,
+			"interrupted; it is not known whether it took effect: what it was about is not seen any more", ""},
 		{"killed at reload", "reload", 1, func(f *facts.Snapshot) {}, remediate.Failed, -1, "interrupted; it is not known whether it took effect", ""},
 	}
 	for i, test := range tests {
@@ -576,7 +578,7 @@ func TestKilled(t *testing.T) {
 			var told [][2]remediate.Event
 			all := 0
 			r := remediate.Runner{Trail: trail, Host: shows{snapshot}}
-			if err := r.Recover(t.Context(), func(begun, end remediate.Event) {
+			if err := r.Recover(t.Context(), 0, func(begun, end remediate.Event) {
 				if all++; begun.Action == test.action {
 					told = append(told, [2]remediate.Event{begun, end})
 				}
@@ -644,7 +646,7 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		r := remediate.Runner{Trail: trail, Host: shows{full().Facts}}
-		if err := r.Recover(t.Context(), func(_, _ remediate.Event) {}); err != nil {
+		if err := r.Recover(t.Context(), 0, func(_, _ remediate.Event) {}); err != nil {
 			t.Fatal(err)
 		}
 		if h = history(t, trail); len(h.Unfinished()) > 0 {

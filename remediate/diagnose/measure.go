@@ -9,9 +9,7 @@ import (
 )
 
 const (
-	// clockTick is the unit of /proc/PID/stat: USER_HZ is 100 wherever uWSGI
-	// and Go run.
-	clockTick = 10 * time.Millisecond
+	clockTick = facts.ClockTick
 	// measurable is the least time to draw a rate from.
 	measurable = 2 * time.Second
 )

@@ -63,7 +63,7 @@ func (m measured) dying() bool {
 
 // startOf is when a process was started.
 func (t Moment) startOf(p facts.Process) time.Time {
-	return t.Booted.Add(time.Duration(p.Start) * clockTick)
+	return facts.Snapshot{Booted: t.Booted}.Born(p)
 }
 
 // births are when the living workers were started, the oldest first.

@@ -310,6 +310,15 @@ const (
 	StepContainers Step = "containers"
 )
 
+// ClockTick is the unit of /proc/PID/stat: USER_HZ is 100 wherever uWSGI and Go
+// run.
+const ClockTick = 10 * time.Millisecond
+
+// Born is when a process was started.
+func (f Snapshot) Born(p Process) time.Time {
+	return f.Booted.Add(time.Duration(p.Start) * ClockTick)
+}
+
 // Find returns the socket with this identity.
 func (f Snapshot) Find(id SocketID) (Socket, bool) {
 	for i := range f.Sockets { // a Socket is large to copy
