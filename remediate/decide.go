@@ -44,6 +44,7 @@ var checks = []func(*decision) bool{
 	(*decision).lost,
 	(*decision).elsewhere,
 	(*decision).stranger,
+	(*decision).service,
 	(*decision).unproven,
 	(*decision).paused,
 	(*decision).fruitless,
@@ -117,6 +118,17 @@ func (d *decision) stranger() bool {
 	}
 	d.Advice = advice.Trust(d.Socket)
 	d.say(Refuse, CodeUntrusted, "%s", why)
+	return true
+}
+
+// service ends the plan about a queue where no application answers.
+func (d *decision) service() bool {
+	what := d.Socket.Serves()
+	if what == "" {
+		return false
+	}
+	d.Advice = []string{fmt.Sprintf("find out who connects to %s and does not go on: uWSGI answers one at a time there (ss -tnp, ss -xp)", d.Name)}
+	d.say(Refuse, codeService, "it is no application's queue: uWSGI %d %s; it is neither raised, nor uWSGI reloaded for it", d.Socket.Master.PID, what)
 	return true
 }
 

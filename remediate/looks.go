@@ -112,7 +112,7 @@ func (e Event) ofQueue(f facts.Snapshot, s facts.Socket) bool {
 		return e.Socket == s.Name() && e.by(s.Master)
 	case e.Inode == s.ID.Inode && (e.NetNS == 0 || e.NetNS == s.ID.NetNS):
 		return !e.Time.Before(f.Booted)
-	case e.by(s.Master) && e.Inode < s.ID.Inode && e.Socket != "":
+	case e.by(s.Master) && e.Inode < s.ID.Inode && e.Socket != "" && s.Serves() == "":
 		return !slices.ContainsFunc(f.Sockets, func(o facts.Socket) bool { return o.ID.Inode == e.Inode && o.Master.Same(s.Master) })
 	}
 	return false

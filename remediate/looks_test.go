@@ -193,3 +193,27 @@ func TestSocketsOfOneMaster(t *testing.T) {
 		t.Errorf("%s, %s", plans[0].Code, plans[1].Reason)
 	}
 }
+
+// A full stats socket is no application's: nobody is raised or reloaded for it, and
+// it does not take the place of a socket that is gone.
+func TestStatsSocketIsLeftAlone(t *testing.T) {
+	p, c := defaults(), full()
+	p.Reload = Always
+	services := []facts.Utility{{Address: "/run/stats.sock", Stats: true, At: "stats, /etc/uwsgi/app.ini:4"}}
+	c.Socket.Config.Utilities = &services
+	c.Facts.Sockets[0] = c.Socket
+	if plan := Decide(p, c, nil, now); plan.Verdict != Act {
+		t.Errorf("the application's: %s", plan.Reason)
+	}
+	services[0].Address = "localhost:5000"
+	plan := Decide(p, c, nil, now)
+	if plan.Verdict != Refuse || plan.Code != codeService ||
+		plan.Reason != "it is no application's queue: uWSGI 1234 gives statistics there (stats, /etc/uwsgi/app.ini:4); it is neither raised, nor uWSGI reloaded for it" {
+		t.Errorf("%s %s: %s", plan.Verdict, plan.Code, plan.Reason)
+	}
+	c.Socket.ID.Inode = 900
+	c.Facts.Sockets[0] = c.Socket
+	if s, ok := wholePlan().successor(c.Facts); ok {
+		t.Errorf("%s stands for the socket that was raised", s.Name())
+	}
+}

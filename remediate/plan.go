@@ -29,6 +29,7 @@ const (
 	codeUnseen         Code = "unseen"
 	codeOtherNetNS     Code = "foreign"
 	CodeUntrusted      Code = "untrusted"
+	codeService        Code = "service"
 	codeGarbage        Code = "garbage"
 	CodeUncorroborated Code = "uncorroborated"
 	CodeCooldown       Code = "cooldown"

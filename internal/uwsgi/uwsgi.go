@@ -234,6 +234,13 @@ func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) []uw
 			c.File = o.At[:i]
 		}
 	}
+	if found := uwsgiconf.Services(setting.Options); len(found) > 0 {
+		var utilities []facts.Utility
+		for _, s := range found {
+			utilities = append(utilities, facts.Utility{Address: s.Address, Stats: s.Stats, At: s.Option + ", " + s.At})
+		}
+		c.Utilities = &utilities
+	}
 	if at := flag(setting.Options, "exit-on-reload"); at != "" {
 		c.ends("exit-on-reload (" + at + ")")
 	}

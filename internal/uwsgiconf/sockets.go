@@ -13,10 +13,50 @@ var binds = map[string]bool{
 	"shared-socket": true, "undeferred-shared-socket": true,
 	"http": true, "httprouter": true, "https": true, "https2": true, "http2": true, "http-to-https": true,
 	"fastrouter": true, "rawrouter": true, "sslrouter": true, "sslrouter2": true, "sslrouter-sni": true,
-	"stats": true, "stats-server": true, "http-stats": true, "http-stats-server": true,
-	"emperor-stats": true, "emperor-stats-server": true, "fastrouter-stats": true, "fastrouter-ss": true,
-	"rawrouter-stats": true, "sslrouter-stats": true,
 	"zerg-server": true, "zergpool": true, "zerg-pool": true,
+}
+
+// isStats reports whether an option makes uWSGI give statistics at the address that
+// it names: the stats servers of uWSGI itself, of its emperor (emperor-stats) and of
+// its routers (http-stats, fastrouter-ss, … in plugins/*).
+func isStats(name string) bool {
+	switch name {
+	case "stats", "stats-server", "emperor-stats", "emperor-stats-server":
+		return true
+	}
+	for _, router := range []string{"http", "fastrouter", "rawrouter", "sslrouter", "forkptyrouter", "tuntap-router"} {
+		switch kind, _ := strings.CutPrefix(name, router); kind {
+		case "-stats", "-stats-server", "-ss":
+			return true
+		}
+	}
+	return false
+}
+
+// Service is an address at which a uWSGI listens, and where no application answers.
+type Service struct {
+	Address    string
+	Stats      bool // else it hands out sockets, to the instances of a zerg
+	Option, At string
+}
+
+// Services lists those that a configuration asks for, as Sockets does.
+func Services(options []Option) (found []Service) {
+	for _, o := range options {
+		addresses := o.addresses()
+		if len(addresses) == 0 {
+			continue
+		}
+		switch o.Name {
+		case "zerg-server", "zergpool", "zerg-pool":
+			found = append(found, Service{addresses[0], false, o.Name, o.At})
+		default:
+			if isStats(o.Name) {
+				found = append(found, Service{addresses[0], true, o.Name, o.At})
+			}
+		}
+	}
+	return found
 }
 
 // Sockets lists the addresses that a configuration makes uWSGI listen at, as
@@ -24,32 +64,37 @@ var binds = map[string]bool{
 // them, "fd://3" no address; one that is not known here is left out.
 func Sockets(options []Option) (addresses []string) {
 	for _, o := range options {
-		if !binds[o.Name] || o.Unknown != "" {
-			continue
-		}
-		address, _, _ := strings.Cut(o.Text, ",")
-		address = strings.TrimSpace(address)
-		switch o.Name {
-		case "https2", "http2", "sslrouter2":
-			// addr=…,cert=…
-			for part := range strings.SplitSeq(o.Text, ",") {
-				if a, ok := strings.CutPrefix(strings.TrimSpace(part), "addr="); ok {
-					address = a
-				}
-			}
-		case "zergpool", "zerg-pool": // POOL:ADDRESS,ADDRESS
-			if pool, rest, ok := strings.Cut(o.Text, ":"); ok {
-				addresses = append(addresses, pool)
-				addresses = append(addresses, strings.Split(rest, ",")...)
-			}
-			continue
-		}
-		if address == "" || strings.HasPrefix(address, "=") || strings.HasPrefix(address, "fd://") {
-			continue
-		}
-		addresses = append(addresses, address)
+		addresses = append(addresses, o.addresses()...)
 	}
 	return addresses
+}
+
+// addresses are those at which an option makes uWSGI listen.
+func (o Option) addresses() []string {
+	if !binds[o.Name] && !isStats(o.Name) || o.Unknown != "" {
+		return nil
+	}
+	address, _, _ := strings.Cut(o.Text, ",")
+	address = strings.TrimSpace(address)
+	switch o.Name {
+	case "https2", "http2", "sslrouter2":
+		// addr=…,cert=…
+		for part := range strings.SplitSeq(o.Text, ",") {
+			if a, ok := strings.CutPrefix(strings.TrimSpace(part), "addr="); ok {
+				address = a
+			}
+		}
+	case "zergpool", "zerg-pool": // POOL:ADDRESS,ADDRESS
+		pool, rest, ok := strings.Cut(o.Text, ":")
+		if !ok {
+			return nil
+		}
+		return append([]string{pool}, strings.Split(rest, ",")...)
+	}
+	if address == "" || strings.HasPrefix(address, "=") || strings.HasPrefix(address, "fd://") {
+		return nil
+	}
+	return []string{address}
 }
 
 // Emperors lists the folders in which a configuration looks for vassals.

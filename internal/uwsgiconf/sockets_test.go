@@ -42,6 +42,12 @@ emperor = zmq://tcp://127.0.0.1:1
 	if got := Sockets(s.Options); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
+	// Where applications answer is no service.
+	if got := Services(s.Options); !slices.Equal(got, []Service{
+		{"127.0.0.1:9191", true, "stats", "/etc/app.ini:12"}, {"/run/zerg.sock", false, "zergpool", "/etc/app.ini:13"},
+	}) {
+		t.Errorf("services: %+v", got)
+	}
 	if got := Emperors(s.Options); !slices.Equal(got, []string{"/etc/vassals", "/etc/uwsgi/vassals"}) {
 		t.Errorf("emperors: %q", got)
 	}

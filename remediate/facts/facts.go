@@ -145,6 +145,9 @@ type Config struct {
 	Orders Orders
 	// File is the first file of it, "" where there is none or none is known.
 	File string
+	// Utilities are the addresses at which it listens for something else than
+	// requests, as far as its configuration was read; nil where there is none.
+	Utilities *[]Utility
 }
 
 // Unread says what of the configuration could not be seen, "" where all was.
