@@ -136,6 +136,8 @@ func (d *decision) unproven() bool {
 	switch {
 	case d.c.Evidence.Corroborates():
 		return false
+	case d.asked() && d.c.Evidence.Samples == 0:
+		d.say(Wait, CodeUncorroborated, "whether the queue is full is not known: %s", d.c.Evidence)
 	case d.asked():
 		d.say(Nothing, codeNotFull, "the queue is not full: %s", d.c.Evidence)
 	case d.c.Incident.Peak == 0:
