@@ -144,6 +144,8 @@ func (d *decision) unproven() bool {
 		d.say(Refuse, codeGarbage, "the log's numbers cannot be true, and the kernel does not show a full queue: %s", d.c.Evidence)
 	case d.policy.Corroborate:
 		d.say(Wait, CodeUncorroborated, "the kernel does not show what the log says: %s", d.c.Evidence)
+	case d.c.Incident.Limit > 0 && d.c.Incident.Limit != d.Socket.Limit:
+		d.say(Wait, CodeUncorroborated, "the newest record is of a limit of %d, which is %d by now, and the kernel does not show a full queue: %s", d.c.Incident.Limit, d.Socket.Limit, d.c.Evidence)
 	case d.history.looksCount(d.facts, d.Socket, d.now).After(d.c.Incident.Last):
 		d.say(Wait, CodeUncorroborated, "no record is newer than the last raise or reload, and the kernel does not show a full queue: %s", d.c.Evidence)
 	default:

@@ -83,7 +83,11 @@ func TestRecordsOfBefore(t *testing.T) {
 	if plan := Decide(p, c, h, now); plan.Code != CodeUncorroborated || plan.Reason != "no record is newer than the last raise or reload, and the kernel does not show a full queue: 0 of 9 samples over 0s found the queue full (longest 0, limit 128), whether it overflowed is not known: it was not looked at" {
 		t.Errorf("%s: %s", plan.Code, plan.Reason)
 	}
-	c.Incident.Last = now
+	c.Incident.Last, c.Incident.Limit = now, 100
+	if plan := Decide(p, c, h, now); plan.Code != CodeUncorroborated || plan.Reason != "the newest record is of a limit of 100, which is 128 by now, and the kernel does not show a full queue: 0 of 9 samples over 0s found the queue full (longest 0, limit 128), whether it overflowed is not known: it was not looked at" {
+		t.Errorf("%s: %s", plan.Code, plan.Reason)
+	}
+	c.Incident.Limit = 128
 	if plan := Decide(p, c, h, now); plan.Verdict != Act {
 		t.Errorf("%s: %s", plan.Code, plan.Reason)
 	}
@@ -137,6 +141,38 @@ func TestOwnRestarts(t *testing.T) {
 			t.Errorf("%s: %s: %q", test.name, d.Kind, d.Reasons)
 		} else if test.kind == diagnose.Burst && d.Doubt != "" {
 			t.Errorf("%s: %s", test.name, d.Doubt)
+		}
+	}
+}
+
+// The workers of a uWSGI that qwatch has started may take a while to come.
+func TestOwnStart(t *testing.T) {
+	c := full()
+	c.Facts.Booted = now.Add(-time.Hour)
+	c.Socket.Master.Start = 360000 - 3000 // 30 s ago
+	begun := past(31*time.Second, "start-1.1", actionStart, Started)
+	begun.Target = "app.service"
+	up := begun
+	up.Time, up.Result = now.Add(-29*time.Second), Applied
+	for _, workers := range []int{0, 2} {
+		for _, h := range []History{nil, {begun, up}} {
+			c.Socket.Workers = nil
+			for i := range workers {
+				c.Socket.Workers = append(c.Socket.Workers, facts.Worker{Process: facts.Process{PID: 20 + i, Start: 360000 - 200}, State: 'R'})
+			}
+			c.Facts.Sockets[0] = c.Socket
+			l := Looks{Policy: defaults(), Facts: c.Facts, Record: &diagnose.Record{}, History: h, Now: now}
+			for ago := 14 * time.Second; ago >= 0; ago -= 500 * time.Millisecond {
+				l.Record.AddSamples([]facts.Sample{{ID: c.Socket.ID, At: now.Add(-ago), Length: 129, Limit: 128}}, now)
+			}
+			l.Record.AddMark(matcher.Mark{Kind: matcher.MarkReloaded, Unit: "app.service"}, now.Add(-2*time.Second))
+			want := diagnose.Respawn
+			if h != nil {
+				want = diagnose.Burst
+			}
+			if d := l.Diagnose(c.Socket, false); d.Kind != want {
+				t.Errorf("%d workers, %d events: %s: %q", workers, len(h), d.Kind, d.Reasons)
+			}
 		}
 	}
 }

@@ -46,6 +46,16 @@ func (in Input) without() Input {
 	return in
 }
 
+// loading is how long the workers of a uWSGI may take to come after its start.
+const loading = 2 * time.Minute
+
+// ours reports whether what became of the workers at that moment is qwatch's own
+// doing: it had them restarted then, or has started their uWSGI not long before.
+func (m measured) ours(t time.Time) bool {
+	born := m.Now.startOf(m.socket.Master)
+	return m.Acts.caused(t) || m.Acts.caused(born) && t.Sub(born) < loading
+}
+
 // restarting reports whether a restart of qwatch's own is under way.
 func (m measured) restarting() bool { return m.Acts.caused(m.Now.At) }
 

@@ -29,7 +29,7 @@ func (m measured) respawning() string {
 		return "" // those that harakiri replaces were stuck, and are not the reason
 	}
 	births := m.births()
-	fresh := slices.DeleteFunc(slices.Clone(births), func(t time.Time) bool { return m.Now.At.Sub(t) >= young || m.Acts.caused(t) })
+	fresh := slices.DeleteFunc(slices.Clone(births), func(t time.Time) bool { return m.Now.At.Sub(t) >= young || m.ours(t) })
 	newest := births[len(births)-1]
 	replaced := len(fresh) == len(births) && newest.Sub(births[0]) <= together
 	if !replaced && !(2*len(fresh) > len(births) && m.dying()) || m.onceEmptied(newest) {
@@ -47,6 +47,7 @@ func (m measured) noWorkerYet() string {
 		return then.Socket.Master.Same(m.socket.Master) && !every(then.Socket.Workers, facts.Worker.Dead)
 	}
 	switch {
+	case m.ours(m.Now.At):
 	case m.reloaded() || slices.ContainsFunc(m.Earlier, hadSome):
 		return "uWSGI is reloading, and no worker is there yet"
 	case !m.Now.Booted.IsZero() && m.Now.At.Sub(m.Now.startOf(m.socket.Master)) < young:
