@@ -3,6 +3,8 @@ package remediate
 import (
 	"testing"
 	"time"
+
+	"qwatch/remediate/facts"
 )
 
 func TestOvertaken(t *testing.T) {
@@ -93,10 +95,10 @@ func TestRaiseBeforeStaleReload(t *testing.T) {
 	s := full().Socket
 	raised := changed(2*time.Second, "inc-1.1", "relisten", s.Name(), 128, 1024)
 	stale := past(time.Second, "inc-1.1", "reload", Stale)
-	if e, ok := (History{raised, stale}).raises(s).last(); !ok || e.Action != actionRelisten {
+	if e, ok := (History{raised, stale}).raises(facts.Snapshot{}, s).last(); !ok || e.Action != actionRelisten {
 		t.Errorf("%+v", e)
 	}
-	if _, ok := (History{stale}).raises(s).last(); ok {
+	if _, ok := (History{stale}).raises(facts.Snapshot{}, s).last(); ok {
 		t.Error("a reload alone that was stale is a raise")
 	}
 }
