@@ -94,6 +94,7 @@ type settings struct {
 	MaxWait   string // "": 1h, for a flood that holds its connections looks like any overload
 	Policy    string // one more line of [policy]
 	Reload    string // when; "": never
+	How       string // to reload; "": auto
 	Metrics   string
 	SysctlDir string   // "": /etc/sysctl.d
 	Stats     []string // addresses of stats servers
@@ -131,6 +132,7 @@ max_wait = "{{or .MaxWait "1h"}}"
 file = "{{or .SysctlDir "/etc/sysctl.d"}}/90-qwatch.conf"
 [policy.reload]
 when = "{{or .Reload "never"}}"
+how = "{{or .How "auto"}}"
 timeout = "30s"
 [metrics]
 listen = "{{.Metrics}}"
