@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -55,30 +57,56 @@ func ListenOverflows() (int, error) {
 // Send-Q of a listening socket). addr is "127.0.0.1:80", "[::1]:80", a path, or
 // "@name" for an abstract UNIX socket.
 func Queue(addr string) (length, limit int, err error) {
-	args, column := []string{"-H", "-ltn"}, 3
+	all, err := listeners(addr, "n")
+	if err == nil && len(all) != 1 {
+		err = fmt.Errorf("%d sockets listen on %s, want one", len(all), addr)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return all[0].Length, all[0].Limit, nil
+}
+
+// Listener is a socket that listens. PIDs are those who hold it, in ascending
+// order, as far as this process may see.
+type Listener struct {
+	Length, Limit int
+	PIDs          []int
+}
+
+var holder = regexp.MustCompile(`\bpid=(\d+)`)
+
+// Listeners are the sockets that listen on addr: several with SO_REUSEPORT, all
+// where addr is "".
+func Listeners(addr string) ([]Listener, error) { return listeners(addr, "np") }
+
+func listeners(addr, flags string) (found []Listener, err error) {
+	args, column := []string{"-H", "-lt" + flags}, 3
 	if isUNIX(addr) {
-		args, column = []string{"-H", "-lxn"}, 4 // Netid stands first
+		args, column = []string{"-H", "-lx" + flags}, 4 // Netid stands first
 	}
 	out, err := exec.Command("ss", args...).Output()
 	if err != nil {
-		return 0, 0, fmt.Errorf("ss %v: %w", args, err)
+		return nil, fmt.Errorf("ss %v: %w", args, err)
 	}
 	shown := strings.ReplaceAll(addr, "\x00", "@") // as ss shows a NUL in an abstract name
-	found := 0
 	for line := range strings.Lines(string(out)) {
 		f := strings.Fields(line)
-		if len(f) <= column || f[column] != shown {
+		if len(f) <= column || addr != "" && f[column] != shown {
 			continue
 		}
-		found++
-		if _, err := fmt.Sscan(f[column-2]+" "+f[column-1], &length, &limit); err != nil {
-			return 0, 0, fmt.Errorf("ss: %q: %w", line, err)
+		var l Listener
+		if _, err := fmt.Sscan(f[column-2]+" "+f[column-1], &l.Length, &l.Limit); err != nil {
+			return nil, fmt.Errorf("ss: %q: %w", line, err)
 		}
+		for _, m := range holder.FindAllStringSubmatch(line, -1) {
+			pid, _ := strconv.Atoi(m[1])
+			l.PIDs = append(l.PIDs, pid)
+		}
+		slices.Sort(l.PIDs)
+		found = append(found, l)
 	}
-	if found != 1 {
-		return 0, 0, fmt.Errorf("%d sockets listen on %s, want one", found, addr)
-	}
-	return length, limit, nil
+	return found, nil
 }
 
 func isUNIX(addr string) bool { return strings.HasPrefix(addr, "/") || strings.HasPrefix(addr, "@") }

@@ -20,8 +20,10 @@ import (
 	"time"
 )
 
+// SleepApp is the source of the WSGI app that runs where no other is given.
+//
 //go:embed app.py
-var sleepApp string
+var SleepApp string
 
 // Options say which uWSGI to start. Their zero values are useful.
 type Options struct {
@@ -76,7 +78,7 @@ func StartUWSGI(ctx context.Context, o Options) (_ *UWSGI, err error) {
 		o.Workers = 2
 	}
 	if o.App == "" {
-		o.App = sleepApp
+		o.App = SleepApp
 	}
 	u := &UWSGI{Address: o.Address, LogFile: o.LogFile, done: make(chan struct{})}
 	if strings.HasSuffix(o.Address, ":0") {
