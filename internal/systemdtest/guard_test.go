@@ -81,19 +81,19 @@ func (g guarded) limit() int {
 func TestGuards(t *testing.T) {
 	t.Parallel()
 	m := boot(t, env(t, "QWATCH_TEST_ROOT"))
-	m.share(env(t, "QWATCH_TEST_DEB"), "qwatch.deb")
-	m.shareSelf()
+	m.Share(env(t, "QWATCH_TEST_DEB"), "qwatch.deb")
+	m.ShareSelf("flood")
 	m.copyTestdata()
-	m.scene("applications", func() { m.startGuarded() })
-	m.scene("audit", func() {
+	m.Scene("applications", func() { m.startGuarded() })
+	m.Scene("audit", func() {
 		m.guardsPlanned(func(g guarded) bool { return !g.dark })
-		m.eventuallySays("journalctl -u qwatch-audit -o cat", "which the drop-in audit-reads-all.conf gives to qwatch-audit.service", 10*time.Second)
+		m.EventuallySays("journalctl -u qwatch-audit -o cat", "which the drop-in audit-reads-all.conf gives to qwatch-audit.service", 10*time.Second)
 	})
-	m.scene("audit that reads all", func() {
-		m.sh("install -D -m 644 -t /etc/systemd/system/qwatch-audit.service.d /usr/share/doc/qwatch/examples/audit-reads-all.conf; systemctl daemon-reload")
+	m.Scene("audit that reads all", func() {
+		m.Sh("install -D -m 644 -t /etc/systemd/system/qwatch-audit.service.d /usr/share/doc/qwatch/examples/audit-reads-all.conf; systemctl daemon-reload")
 		m.guardsPlanned(func(guarded) bool { return true })
 	})
-	m.scene("acting", func() { m.guardsHold() })
+	m.Scene("acting", func() { m.guardsHold() })
 }
 
 func (m *machine) startGuarded() {
@@ -118,7 +118,7 @@ func (m *machine) startGuarded() {
 			g.file(), small, socket, g.ini)
 		units = append(units, g.unit)
 	}
-	m.sh(script + `chmod 600 ` + guardDir + `rooted.ini
+	m.Sh(script + `chmod 600 ` + guardDir + `rooted.ini
 		dpkg -i /mnt/qwatch.deb >/dev/null
 		cp /mnt/guard.toml /etc/qwatch/qwatch.toml
 		systemctl daemon-reload
@@ -127,43 +127,43 @@ func (m *machine) startGuarded() {
 		m.answers(g)
 		m.limit(g.addr(), g.limit())
 		if g.after != "" {
-			m.sh(g.after)
+			m.Sh(g.after)
 		}
 	}
 }
 
 // answers waits until a request is answered.
 func (m *machine) answers(g guarded) {
-	m.t.Helper()
-	m.eventuallySays(fmt.Sprintf(`bash -c 'exec 3<>/dev/tcp/127.0.0.1/%d && printf "GET / HTTP/1.0\r\n\r\n" >&3 && timeout 10 cat <&3'`, g.port), "200 OK", 30*time.Second)
+	m.T.Helper()
+	m.EventuallySays(fmt.Sprintf(`bash -c 'exec 3<>/dev/tcp/127.0.0.1/%d && printf "GET / HTTP/1.0\r\n\r\n" >&3 && timeout 10 cat <&3'`, g.port), "200 OK", 30*time.Second)
 }
 
 // processes are the application's master and its workers.
 func (m *machine) processes(g guarded) (master, workers string) {
-	m.t.Helper()
-	master = m.sh("systemctl show -p MainPID --value " + g.unit)
+	m.T.Helper()
+	master = m.Sh("systemctl show -p MainPID --value " + g.unit)
 	if g.vassal != "" {
-		master = m.sh("pgrep -P " + master + " -f ' " + g.vassal + ".ini'")
+		master = m.Sh("pgrep -P " + master + " -f ' " + g.vassal + ".ini'")
 	}
-	workers = m.sh("pgrep -P " + master + " | xargs")
+	workers = m.Sh("pgrep -P " + master + " | xargs")
 	return master, workers
 }
 
 // floodAll fills all queues at once; the returned function ends that.
 func (m *machine) floodAll() (stop func()) {
-	m.t.Helper()
+	m.T.Helper()
 	for _, g := range guards {
 		m.flood(g.addr())
 	}
-	return func() { m.sh("systemctl stop 'flood-*'") }
+	return func() { m.Sh("systemctl stop 'flood-*'") }
 }
 
 // planOf waits for the newest plan of a unit of qwatch's about a socket.
 func (m *machine) planOf(unit string, g guarded) (plan string) {
-	m.t.Helper()
+	m.T.Helper()
 	script := "journalctl -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value " + unit + ") QWATCH_SOCKET=" + g.addr() + " | grep ^plan: | tail -n 1"
-	m.eventually(unit+" has a plan for "+g.unit, time.Minute, func() (bool, string) {
-		plan, _ = m.try(script)
+	m.Eventually(unit+" has a plan for "+g.unit, time.Minute, func() (bool, string) {
+		plan, _ = m.Try(script)
 		return strings.Contains(plan, "raise it to 1024"), plan
 	})
 	return plan
@@ -172,26 +172,26 @@ func (m *machine) planOf(unit string, g guarded) (plan string) {
 // guardsPlanned: the audit service sees each full queue and its unit, and plans
 // for each what the acting one would do, or says what it could not see.
 func (m *machine) guardsPlanned(seen func(guarded) bool) {
-	m.sh("systemctl restart qwatch-audit")
+	m.Sh("systemctl restart qwatch-audit")
 	stop := m.floodAll()
 	for _, g := range guards {
 		plan, want := m.planOf("qwatch-audit", g), "; no reload: "+sightless
 		if seen(g) {
 			want = g.refused
 		}
-		m.is(strings.Contains(plan, want) && (want != "" || !strings.Contains(plan, "no reload")), "its plan tells why there is no reload: "+want, plan)
+		m.Is(strings.Contains(plan, want) && (want != "" || !strings.Contains(plan, "no reload")), "its plan tells why there is no reload: "+want, plan)
 	}
 	stop()
 	units, text := m.sockets("qwatch status --json")
 	for _, g := range guards {
-		m.is(units[g.addr()] == strings.TrimSuffix(g.unit, ".service")+".service", g.addr()+" is "+g.unit+"'s", text)
+		m.Is(units[g.addr()] == strings.TrimSuffix(g.unit, ".service")+".service", g.addr()+" is "+g.unit+"'s", text)
 		m.limit(g.addr(), g.limit())
 	}
-	said := m.sh("journalctl -u qwatch-audit -o cat")
+	said := m.Sh("journalctl -u qwatch-audit -o cat")
 	for _, never := range []string{"no uWSGI listens on", "was not found", "is none that", "gone"} {
-		m.is(!strings.Contains(strings.ReplaceAll(said, guardDir+"gone.ini", ""), never), "what it could not see it does not call absent: "+never, said)
+		m.Is(!strings.Contains(strings.ReplaceAll(said, guardDir+"gone.ini", ""), never), "what it could not see it does not call absent: "+never, said)
 	}
-	m.t.Log(said)
+	m.T.Log(said)
 }
 
 // guardsHold: the acting service raises all, and reloads those that it knows to
@@ -203,17 +203,17 @@ func (m *machine) guardsHold() {
 		master, workers := m.processes(g)
 		before[g.port] = of{master, workers}
 	}
-	m.sh("systemctl disable -q --now qwatch-audit; systemctl enable -q --now qwatch")
+	m.Sh("systemctl disable -q --now qwatch-audit; systemctl enable -q --now qwatch")
 	stop := m.floodAll()
 	for _, g := range guards {
 		plan := m.planOf("qwatch", g)
 		m.event(systemd.EventRaiseApplied, g.addr(), "QWATCH_ACTION=relisten")
 		m.limit(g.addr(), raised)
 		if g.refused != "" {
-			m.is(strings.Contains(plan, "; no reload: ") && strings.Contains(plan, g.refused), "its plan tells why there is no reload: "+g.refused, plan)
+			m.Is(strings.Contains(plan, "; no reload: ") && strings.Contains(plan, g.refused), "its plan tells why there is no reload: "+g.refused, plan)
 			continue
 		}
-		m.is(!strings.Contains(plan, "no reload"), "its plan has a reload", plan)
+		m.Is(!strings.Contains(plan, "no reload"), "its plan has a reload", plan)
 		m.event(systemd.EventRaiseApplied, g.addr(), "QWATCH_ACTION=reload")
 	}
 	stop()
@@ -222,10 +222,10 @@ func (m *machine) guardsHold() {
 		m.state(g.unit, "active")
 		master, workers := m.processes(g)
 		was := before[g.port]
-		m.is(master == was.master, g.unit+" has the same master", was.master+" "+master)
-		m.is((workers == was.workers) == (g.refused != ""), g.unit+" has the workers of before, or others after a reload", was.workers+" then "+workers)
-		reloads, _ := m.try("grep '\"reload\"' " + audit + " | grep -c '" + g.addr() + "\"'")
-		m.is((reloads == "0") == (g.refused != ""), "the trail of "+g.unit+" tells of a reload only where there was one", reloads)
+		m.Is(master == was.master, g.unit+" has the same master", was.master+" "+master)
+		m.Is((workers == was.workers) == (g.refused != ""), g.unit+" has the workers of before, or others after a reload", was.workers+" then "+workers)
+		reloads, _ := m.Try("grep '\"reload\"' " + audit + " | grep -c '" + g.addr() + "\"'")
+		m.Is((reloads == "0") == (g.refused != ""), "the trail of "+g.unit+" tells of a reload only where there was one", reloads)
 	}
-	m.t.Log(m.sh("journalctl -u qwatch -o cat"))
+	m.T.Log(m.Sh("journalctl -u qwatch -o cat"))
 }

@@ -17,22 +17,22 @@ import (
 func TestTrust(t *testing.T) {
 	t.Parallel()
 	m := boot(t, env(t, "QWATCH_TEST_ROOT"))
-	m.share(env(t, "QWATCH_TEST_DEB"), "qwatch.deb")
+	m.Share(env(t, "QWATCH_TEST_DEB"), "qwatch.deb")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.share(self, "flood")
+	m.Share(self, "flood")
 	m.copyTestdata()
-	m.scene("applications", func() { m.startStrangers() })
-	m.scene("install", func() {
-		m.sh("dpkg -i /mnt/qwatch.deb && cp /mnt/qwatch.toml /etc/qwatch/qwatch.toml && systemctl -q enable --now qwatch")
+	m.Scene("applications", func() { m.startStrangers() })
+	m.Scene("install", func() {
+		m.Sh("dpkg -i /mnt/qwatch.deb && cp /mnt/qwatch.toml /etc/qwatch/qwatch.toml && systemctl -q enable --now qwatch")
 		m.state("qwatch", "active")
 	})
-	m.scene("whom to act on", func() { m.actOnServices() })
-	m.scene("a named user", func() { m.nameUser() })
-	m.scene("a start that was refused", func() { m.refusedStart() })
-	m.scene("a forged unit", func() { m.forgedUnit() })
+	m.Scene("whom to act on", func() { m.actOnServices() })
+	m.Scene("a named user", func() { m.nameUser() })
+	m.Scene("a start that was refused", func() { m.refusedStart() })
+	m.Scene("a forged unit", func() { m.forgedUnit() })
 }
 
 // The trusted one is a service of a system user, and one of a login user who
@@ -46,7 +46,7 @@ const (
 )
 
 func (m *machine) startStrangers() {
-	m.sh(`set -e
+	m.Sh(`set -e
 		echo 'net.core.somaxconn = 128' >/etc/sysctl.d/10-low.conf
 		sysctl -q -p /etc/sysctl.d/10-low.conf
 		useradd -r app; useradd -u 1001 alice
@@ -67,7 +67,7 @@ func (m *machine) startStrangers() {
 		systemctl start web-file@5021 web-file@5022 web-file@5024
 		systemd-run -q --scope -p KillSignal=SIGQUIT --slice user-1001.slice --uid alice $(sed -n 's/^ExecStart=//p' /mnt/web-file@.service | sed s/%i/5023/g) >/dev/null 2>&1 </dev/null &`)
 	for _, addr := range []string{serviceOfApp, serviceOfAlice, ownOfAlice, onlyCalledSo} {
-		m.eventuallySays("ss -H -ltn 'src "+addr+"'", addr, 20*time.Second)
+		m.EventuallySays("ss -H -ltn 'src "+addr+"'", addr, 20*time.Second)
 		m.limit(addr, small)
 	}
 }
@@ -80,22 +80,22 @@ func (m *machine) actOnServices() {
 			Advice  []string
 		}
 	}
-	out, _ := m.try("qwatch doctor --json")
+	out, _ := m.Try("qwatch doctor --json")
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
-		m.t.Fatalf("%v: %s", err, out)
+		m.T.Fatalf("%v: %s", err, out)
 	}
 	trusted := map[string]bool{}
 	for _, s := range report.Sockets {
-		m.is(s.Trusted != nil, s.Socket+" is known", fmt.Sprint(s))
+		m.Is(s.Trusted != nil, s.Socket+" is known", fmt.Sprint(s))
 		trusted[s.Socket] = s.Trusted != nil && *s.Trusted
 	}
 	want := map[string]bool{serviceOfApp: true, serviceOfAlice: true, ownOfAlice: false, onlyCalledSo: false}
 	for addr, yes := range want {
 		got, seen := trusted[addr]
-		m.is(seen && got == yes, fmt.Sprintf("doctor says of %s trusted %v", addr, yes), out)
+		m.Is(seen && got == yes, fmt.Sprintf("doctor says of %s trusted %v", addr, yes), out)
 	}
-	m.says("qwatch doctor; true", "only its name (comm) says that it is a uWSGI, it executes /usr/local/bin/other")
-	m.says("qwatch doctor; true", `it is uid 1001 (alice)'s own process (run-`)
+	m.Says("qwatch doctor; true", "only its name (comm) says that it is a uWSGI, it executes /usr/local/bin/other")
+	m.Says("qwatch doctor; true", `it is uid 1001 (alice)'s own process (run-`)
 	for _, addr := range []string{ownOfAlice, serviceOfApp, serviceOfAlice} {
 		defer m.flood(addr)()
 	}
@@ -104,19 +104,19 @@ func (m *machine) actOnServices() {
 		m.limit(addr, raised)
 	}
 	refused := m.event(systemd.EventPlanRefused, ownOfAlice)
-	m.is(strings.Contains(fmt.Sprint(refused["MESSAGE"]), `[probe] users = ["alice"] trusts it`), "it names the key", fmt.Sprint(refused))
+	m.Is(strings.Contains(fmt.Sprint(refused["MESSAGE"]), `[probe] users = ["alice"] trusts it`), "it names the key", fmt.Sprint(refused))
 	m.limit(ownOfAlice, small)
 }
 
 func (m *machine) nameUser() {
-	m.sh(`sed -i 's/^interval.*/&\nusers = ["alice"]/' /etc/qwatch/qwatch.toml; systemctl reload qwatch`)
+	m.Sh(`sed -i 's/^interval.*/&\nusers = ["alice"]/' /etc/qwatch/qwatch.toml; systemctl reload qwatch`)
 	defer m.flood(ownOfAlice)()
 	m.event(systemd.EventRaiseApplied, ownOfAlice, "QWATCH_ACTION=relisten")
 	m.limit(ownOfAlice, raised)
 }
 
 func (m *machine) refusedStart() {
-	m.sh(`printf '[uwsgi]\nplugin = python3\nmaster = true\nhttp-socket = 127.0.0.1:5031\nlisten = 3000\nwsgi-file = /srv/app/app.py\n' >/etc/uwsgi/slow.ini
+	m.Sh(`printf '[uwsgi]\nplugin = python3\nmaster = true\nhttp-socket = 127.0.0.1:5031\nlisten = 3000\nwsgi-file = /srv/app/app.py\n' >/etc/uwsgi/slow.ini
 	printf '[uwsgi]\nplugin = python3\nmaster = true\nhttp-socket = 127.0.0.1:5032\nlisten = 4000\nwsgi-file = /srv/app/app.py\n' >/etc/uwsgi/still.ini
 	for n in slow still; do
 		printf '[Service]\nUser=app\nKillSignal=SIGQUIT\nExecStart=/usr/bin/uwsgi-core --ini /etc/uwsgi/%s.ini\n' $n >/etc/systemd/system/web-$n.service
@@ -124,7 +124,7 @@ func (m *machine) refusedStart() {
 	systemctl daemon-reload; systemctl start web-slow`)
 	m.event(systemd.EventStartRefused, "")
 	// Active it is also for a moment before it fails.
-	m.eventuallySays("ss -H -ltn 'src 127.0.0.1:5031'", " 3000 ", 40*time.Second)
+	m.EventuallySays("ss -H -ltn 'src 127.0.0.1:5031'", " 3000 ", 40*time.Second)
 	m.state("web-slow", "active")
 	m.somaxconn(3000)
 }
@@ -132,8 +132,8 @@ func (m *machine) refusedStart() {
 // forgedUnit has a stranger say, in a log that is followed, that a unit did not
 // come up which its administrator has never started.
 func (m *machine) forgedUnit() {
-	m.sh(`setpriv --reuid 1001 --clear-groups sh -c 'echo "{\"_SYSTEMD_UNIT\":\"web-still.service\",\"_PID\":\"1\",\"MESSAGE\":\"Listen queue size is greater than the system max net.core.somaxconn (3000).\"}" >>/var/log/uwsgi/app/web-5023.log'`)
-	m.eventuallySays("journalctl -u qwatch -o cat QWATCH_EVENT="+systemd.EventStartRefused, "the line names no systemd unit", 40*time.Second)
+	m.Sh(`setpriv --reuid 1001 --clear-groups sh -c 'echo "{\"_SYSTEMD_UNIT\":\"web-still.service\",\"_PID\":\"1\",\"MESSAGE\":\"Listen queue size is greater than the system max net.core.somaxconn (3000).\"}" >>/var/log/uwsgi/app/web-5023.log'`)
+	m.EventuallySays("journalctl -u qwatch -o cat QWATCH_EVENT="+systemd.EventStartRefused, "the line names no systemd unit", 40*time.Second)
 	m.state("web-still", "inactive")
 	m.somaxconn(3000)
 }

@@ -1,6 +1,6 @@
-//go:build systemdtest
-
-package systemdtest
+// Package container boots a Debian with a systemd of its own, for tests that need
+// one. What a test says of it goes to the test's log as assertions.
+package container
 
 import (
 	"bytes"
@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// machine is a container with its own systemd, journald, D-Bus and network.
-type machine struct {
-	t      *testing.T   // of the scene that runs
+// Machine is a container with its own systemd, journald, D-Bus and network.
+type Machine struct {
+	T      *testing.T   // of the scene that runs
 	dir    string       // its root file system and console
-	shared string       // a directory of the host's, /mnt inside
+	Shared string       // a directory of the host's, /mnt inside
 	shell  *exec.Cmd    // that runs systemd-nspawn
 	ended  <-chan error // of shell
 	leader string       // pid of its systemd, seen from outside
@@ -41,12 +41,12 @@ systemd-nspawn --quiet --register=no --keep-unit --private-network \
 echo $$ >"$above/cgroup.procs"
 find "$above/qwatch-test-$$" -depth -type d -exec rmdir {} +`
 
-// boot boots a copy of the root file system at base.
-func boot(t *testing.T, base string) *machine {
+// Boot boots a copy of the root file system at base.
+func Boot(t *testing.T, base string) *Machine {
 	t.Helper()
 	dir := t.TempDir()
-	m := &machine{t: t, dir: dir, shared: filepath.Join(dir, "shared")}
-	if err := os.Mkdir(m.shared, 0o755); err != nil {
+	m := &Machine{T: t, dir: dir, Shared: filepath.Join(dir, "shared")}
+	if err := os.Mkdir(m.Shared, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("cp", "-a", "--reflink=auto", base, filepath.Join(dir, "root")).CombinedOutput(); err != nil {
@@ -71,11 +71,11 @@ func boot(t *testing.T, base string) *machine {
 }
 
 // start boots the container.
-func (m *machine) start() {
-	m.t.Helper()
-	m.shell = exec.Command("unshare", "-m", "sh", "-c", enter, "enter", m.shared, filepath.Join(m.dir, "root"), filepath.Join(m.dir, "console"))
+func (m *Machine) start() {
+	m.T.Helper()
+	m.shell = exec.Command("unshare", "-m", "sh", "-c", enter, "enter", m.Shared, filepath.Join(m.dir, "root"), filepath.Join(m.dir, "console"))
 	if err := m.shell.Start(); err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	m.ended = ended
@@ -84,9 +84,9 @@ func (m *machine) start() {
 }
 
 // wait waits until the system is up.
-func (m *machine) wait() {
-	m.t.Helper()
-	m.eventually("the container has booted", time.Minute, func() (bool, string) {
+func (m *Machine) wait() {
+	m.T.Helper()
+	m.Eventually("the container has booted", time.Minute, func() (bool, string) {
 		// The shell's child is systemd-nspawn, and its child the container's systemd.
 		pid := fmt.Sprint(m.shell.Process.Pid)
 		for range 2 {
@@ -97,27 +97,30 @@ func (m *machine) wait() {
 			pid = strings.Fields(string(children))[0]
 		}
 		m.leader = pid
-		out, err := m.try("systemctl is-system-running")
+		out, err := m.Try("systemctl is-system-running")
 		return err == nil || strings.Contains(out, "degraded"), out
 	})
 }
 
-// reboot boots the container again. Its files stay. With --keep-unit
+// Reboot boots the container again. Its files stay. With --keep-unit
 // systemd-nspawn ends, for its own service manager to start it again.
-func (m *machine) reboot() {
-	m.t.Helper()
-	m.try("systemctl reboot")
+func (m *Machine) Reboot() {
+	m.T.Helper()
+	m.Try("systemctl reboot")
 	select {
 	case <-m.ended:
 	case <-time.After(time.Minute):
-		m.t.Fatal("the container does not end")
+		m.T.Fatal("the container does not end")
 	}
 	m.start()
 }
 
-// try runs a shell script inside, with what it says on both streams.
-func (m *machine) try(script string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+// Try runs a shell script inside, with what it says on both streams.
+func (m *Machine) Try(script string) (string, error) { return m.Within(time.Minute, script) }
+
+// Within is Try for what may take longer, or shall not.
+func (m *Machine) Within(most time.Duration, script string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", m.leader, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w",
 		"env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "TERM=dumb", "SYSTEMD_PAGER=", "DEBIAN_FRONTEND=noninteractive",
@@ -126,68 +129,90 @@ func (m *machine) try(script string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// sh runs a script that must succeed.
-func (m *machine) sh(script string) string {
-	m.t.Helper()
-	out, err := m.try(script)
+// Sh runs a script that must succeed.
+func (m *Machine) Sh(script string) string {
+	m.T.Helper()
+	out, err := m.Try(script)
 	if err != nil {
-		m.t.Fatalf("%s: %v\n%s", script, err, out)
+		m.T.Fatalf("%s: %v\n%s", script, err, out)
 	}
 	return out
 }
 
-// is prints an assertion and whether it holds.
-func (m *machine) is(holds bool, what, got string) {
-	m.t.Helper()
+// Share puts a copy of a host's file into /mnt.
+func (m *Machine) Share(path, name string) {
+	m.T.Helper()
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(m.Shared, name), b, 0o755)
+	}
+	if err != nil {
+		m.T.Fatal(err)
+	}
+}
+
+// ShareSelf puts this program into /mnt, to run inside as well.
+func (m *Machine) ShareSelf(name string) {
+	m.T.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	m.Share(self, name)
+}
+
+// Is prints an assertion and whether it holds.
+func (m *Machine) Is(holds bool, what, got string) {
+	m.T.Helper()
 	if !holds {
-		m.t.Errorf("NOT SO: %s\n%s", what, got)
+		m.T.Errorf("NOT SO: %s\n%s", what, got)
 		return
 	}
-	m.t.Logf("so: %s", what)
+	m.T.Logf("so: %s", what)
 }
 
-// says asserts that the output of a script, which may fail, holds a text.
-func (m *machine) says(script, text string) {
-	m.t.Helper()
-	out, _ := m.try(script)
-	m.is(strings.Contains(out, text), fmt.Sprintf("%s: %s", oneLine(script), text), out)
+// Says asserts that the output of a script, which may fail, holds a text.
+func (m *Machine) Says(script, text string) {
+	m.T.Helper()
+	out, _ := m.Try(script)
+	m.Is(strings.Contains(out, text), fmt.Sprintf("%s: %s", oneLine(script), text), out)
 }
 
-// eventually waits for something to become true and prints it as an assertion.
-func (m *machine) eventually(what string, within time.Duration, ok func() (bool, string)) {
-	m.t.Helper()
+// Eventually waits for something to become true and prints it as an assertion.
+func (m *Machine) Eventually(what string, within time.Duration, ok func() (bool, string)) {
+	m.T.Helper()
 	began := time.Now()
 	for {
 		holds, got := ok()
 		if holds {
-			m.t.Logf("so after %.1f s: %s", time.Since(began).Seconds(), what)
+			m.T.Logf("so after %.1f s: %s", time.Since(began).Seconds(), what)
 			return
 		}
 		if time.Since(began) > within {
-			log, _ := m.try("journalctl --no-pager -o short-precise -n 40")
-			m.t.Fatalf("NOT SO within %v: %s\n%s\n\n%s", within, what, got, log)
+			log, _ := m.Try("journalctl --no-pager -o short-precise -n 40")
+			m.T.Fatalf("NOT SO within %v: %s\n%s\n\n%s", within, what, got, log)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 }
 
-// eventuallySays waits until the output of a script holds a text.
-func (m *machine) eventuallySays(script, text string, within time.Duration) {
-	m.t.Helper()
-	m.eventually(fmt.Sprintf("%s: %s", oneLine(script), text), within, func() (bool, string) {
-		out, _ := m.try(script)
+// EventuallySays waits until the output of a script holds a text.
+func (m *Machine) EventuallySays(script, text string, within time.Duration) {
+	m.T.Helper()
+	m.Eventually(fmt.Sprintf("%s: %s", oneLine(script), text), within, func() (bool, string) {
+		out, _ := m.Try(script)
 		return strings.Contains(out, text), out
 	})
 }
 
-// scene runs a part; the parts after a failed one would only fail as well.
-func (m *machine) scene(name string, play func()) {
-	outer := m.t
+// Scene runs a part; the parts after a failed one would only fail as well.
+func (m *Machine) Scene(name string, play func()) {
+	outer := m.T
 	ok := outer.Run(name, func(t *testing.T) {
-		m.t = t
+		m.T = t
 		play()
 	})
-	m.t = outer
+	m.T = outer
 	if !ok {
 		outer.FailNow()
 	}
