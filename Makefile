@@ -5,6 +5,7 @@
 # make lint   gofmt, go vet, staticcheck
 # make package       builds dist/qwatch_VERSION_ARCH.deb and .rpm
 # make test-systemd  tests the package on a booted systemd, in a container
+# make reload-test   reloads uWSGI in many modes, with clients at work (FULL=1: all of them)
 # make bench  measures, with ratios against other tools (BENCH="-short -only scan")
 # make fuzz   fuzzes every parser of foreign bytes, a minute each (FUZZTIME=10s)
 
@@ -13,7 +14,7 @@ export CGO_ENABLED = 0
 
 UWSGI = uwsgi=uwsgi-core,uwsgi-plugin-python3
 
-.PHONY: build demo test race lint bench fuzz package test-systemd
+.PHONY: build demo test race lint bench fuzz package test-systemd reload-test
 
 # Plain HTTP over loopback and a UNIX socket needs no HTTP/2.
 TAGS = nethttpomithttp2
@@ -38,7 +39,7 @@ race:
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" || { echo 'lint: gofmt would change these files' >&2; false; }
 	go vet ./...
-	go vet -tags systemdtest ./...
+	go vet -tags systemdtest,reloadtest ./...
 	@! git grep -nE '\b[tbf]\.Skip(f|Now)?\(' -- '*_test.go' || { echo 'lint: only testbed.Needs skips a test, so that CI can forbid it' >&2; false; }
 	go tool -modfile=tools/go.mod staticcheck ./...
 
@@ -64,3 +65,7 @@ package:
 test-systemd: package
 	@VERSION='$(VERSION)' scripts/package-check
 	@scripts/test-systemd
+
+reload-test:
+	@scripts/need $(TOOLS)
+	@scripts/reload-test

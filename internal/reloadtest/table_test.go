@@ -1,0 +1,118 @@
+//go:build reloadtest
+
+package reloadtest
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+)
+
+const (
+	document = "../../docs/reload.md"
+	begin    = "<!-- reload-test writes from here -->\n"
+	end      = "<!-- to here -->\n"
+	// writeEnv has the table written, by a run of every mode.
+	writeEnv = "WRITE"
+)
+
+// table gathers the rows.
+type table struct {
+	mu   sync.Mutex
+	rows map[string]row
+}
+
+// row is one of the table: what must be as the document has it, and the figure.
+type row struct {
+	outcome string
+	longest string
+}
+
+const head = "| mode | the reload | the request in flight | other apps | judged | longest without an answer |\n|--|--|--|--|--|--|\n"
+
+func (r row) line(m mode) string {
+	return "| " + m.title() + " | " + r.outcome + " | " + r.longest + " |\n"
+}
+
+func (m mode) title() string {
+	if m.says == "" {
+		return m.name
+	}
+	return m.name + ": " + m.says
+}
+
+// add checks a scene and keeps its row.
+func (tab *table) add(t *testing.T, m mode, r result) {
+	t.Helper()
+	r.check(t, m)
+	if t.Failed() {
+		r.logs(t)
+	}
+	tab.mu.Lock()
+	defer tab.mu.Unlock()
+	if tab.rows == nil {
+		tab.rows = map[string]row{}
+	}
+	tab.rows[m.name] = r.row(m)
+}
+
+func (r result) row(m mode) row {
+	outcome := []string{"refused: " + m.want.refused, r.slow(), "none", "–"}
+	if e, ok := r.final("reload"); ok {
+		outcome[0] = "`" + e.Way + "`"
+		if m.want.broken {
+			outcome[0] += ", " + e.Result
+		}
+	}
+	if len(m.others) > 0 {
+		outcome[2] = "untouched"
+		for addr, pids := range r.Others[0] {
+			if fmt.Sprint(pids) != fmt.Sprint(r.Others[1][addr]) {
+				outcome[2] = "touched"
+			}
+		}
+	}
+	if j, ok := r.final("judge"); ok {
+		outcome[3] = j.Result
+	}
+	gap, _ := r.Answers.Longest(r.Ended)
+	return row{strings.Join(outcome, " | "), fmt.Sprintf("%.0f s", gap.Seconds())}
+}
+
+// compare holds the document to what was seen, or writes it.
+func (tab *table) compare(t *testing.T) {
+	text, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := bytes.Cut(text, []byte(begin))
+	old, after, ok2 := bytes.Cut(rest, []byte(end))
+	if !ok || !ok2 {
+		t.Fatalf("%s has no markers %q and %q", document, begin, end)
+	}
+	if os.Getenv(writeEnv) != "" {
+		if !full || t.Failed() {
+			t.Fatalf("%s is written by a run of every mode (FULL=1) that passes", document)
+		}
+		var b bytes.Buffer
+		b.Write(before)
+		b.WriteString(begin + head)
+		for _, m := range everything() {
+			b.WriteString(tab.rows[m.name].line(m))
+		}
+		b.WriteString(end)
+		b.Write(after)
+		if err := os.WriteFile(document, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	for _, m := range everything() {
+		if r, seen := tab.rows[m.name]; seen && !bytes.Contains(old, []byte("| "+m.title()+" | "+r.outcome+" | ")) {
+			t.Errorf("%s has not what was seen: %s(make reload-test FULL=1 WRITE=1 writes it)", document, r.line(m))
+		}
+	}
+}
