@@ -196,7 +196,7 @@ func several() []mode {
 		{
 			name: "zerg", says: "two in a pool",
 			files: map[string]string{
-				"pool.ini": "[uwsgi]\nplugin = zergpool\nmaster = true\nlisten = 128\nzergpool = /srv/run/pool.sock:" + shop + "\nlogto = /srv/log/pool.log\n",
+				"pool.ini": "[uwsgi]\nplugin = zergpool\nmaster = true\nlisten = 128\nuid = www-data\ngid = www-data\nzergpool = /srv/run/pool.sock:" + shop + "\nlogto = /srv/log/pool.log\n",
 				shopINI:    pool("shop"), "blog/blog.ini": pool("blog"),
 			},
 			start: []string{"uwsgi --ini /srv/pool.ini", "sh -c 'sleep 1; exec uwsgi --ini /srv/shop/shop.ini'", "sh -c 'sleep 1; exec uwsgi --ini /srv/blog/blog.ini'"},

@@ -176,18 +176,21 @@ listen = ""
 	}
 	ended := make(chan struct{})
 	go func() { cmd.Wait(); close(ended) }()
-	ready := func() bool {
+	said := ""
+	err = testbed.Until(ctx, 20*time.Second, "qwatch is ready", func() bool {
 		text, _ := os.ReadFile(logFile)
-		return bytes.Contains(text, []byte("is ready"))
-	}
-	return testbed.Until(ctx, 20*time.Second, "qwatch is ready", func() bool {
+		said = string(text)
 		select {
 		case <-ended:
 			return true
 		default:
-			return ready()
+			return strings.Contains(said, "is ready")
 		}
 	})
+	if err == nil && !strings.Contains(said, "is ready") {
+		err = fmt.Errorf("qwatch has ended: %s", said)
+	}
+	return err
 }
 
 // load sends the clients, until qwatch has judged and a while longer.
@@ -269,12 +272,16 @@ func (r *result) collect(m mode) {
 	for _, name := range append(names, more...) {
 		text, _ := os.ReadFile(name)
 		r.Cuts += strings.Count(string(text), "NO MERCY")
+		var words strings.Builder
 		for line := range strings.Lines(string(text)) {
 			if slices.ContainsFunc(orders, func(words string) bool { return strings.Contains(line, words) }) {
 				r.Ordered = append(r.Ordered, filepath.Base(name)+": "+strings.TrimSpace(line))
 			}
+			if !strings.HasPrefix(line, "[pid: ") { // a request
+				words.WriteString(line)
+			}
 		}
-		r.Logs[name] = string(text[max(0, len(text)-4000):])
+		r.Logs[name] = words.String()[max(0, words.Len()-6000):]
 	}
 	text, _ := os.ReadFile(logFile)
 	r.Logs[logFile] = string(text[max(0, len(text)-12000):])
