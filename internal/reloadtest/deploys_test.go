@@ -28,6 +28,19 @@ var brokenDeploys = []broken{
 	{name: "an import that crashes after 8 s, lazy-apps", lines: []string{"lazy-apps = true"}, deploy: `sed -i '1i import os, time; time.sleep(8); os.abort()' shop/app.py`, why: "/srv/shop/app.py"},
 }
 
+// goodDeploys are those after which people are served as before.
+func goodDeploys() []mode {
+	untouched := with("a newer app", refused("/srv/shop/app.py"))
+	untouched.deploy = "touch shop/app.py"
+	allowed := untouched
+	allowed.name += ", deploy = true"
+	allowed.policy, allowed.want = "deploy = true", by("hup")
+	loaded := with("a newer app, loaded by a reload", by("hup"), "pidfile = /srv/run/shop.pid")
+	loaded.says = ""
+	loaded.deploy = "touch shop/app.py; sleep 3; kill -HUP $(cat run/shop.pid)"
+	return []mode{untouched, allowed, loaded}
+}
+
 // deploys are the broken ones, each looked at first, and passed by where that is
 // allowed. Passed by, nothing may be called applied or fixed that is not.
 func deploys() (all []mode) {

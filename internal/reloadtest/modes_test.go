@@ -77,7 +77,7 @@ func with(name string, w want, lines ...string) mode {
 
 // everything is each mode once, with what need not be said filled in.
 func everything() []mode {
-	all := slices.Concat(inOne(), several(), chosen(), deploys(), units())
+	all := slices.Concat(inOne(), several(), chosen(), units(), goodDeploys(), deploys())
 	for i := range all {
 		m := &all[i]
 		m.address = or(m.address, shop)
@@ -257,7 +257,7 @@ func units() []mode {
 		return fmt.Sprintf("#!/bin/sh\nexec /usr/bin/uwsgi --ini /srv/%s/%s.ini\n", name, name)
 	}
 	program := func(name string) string {
-		return fmt.Sprintf("[program:%s]\ncommand=/usr/bin/uwsgi --ini /srv/%s/%s.ini --die-on-term\nautostart=true\nautorestart=true\nstopsignal=QUIT\n", name, name, name)
+		return fmt.Sprintf("[program:%s]\ncommand=/usr/bin/uwsgi --ini /srv/%s/%s.ini --die-on-term\nautostart=true\nautorestart=true\n", name, name, name)
 	}
 	vassals := map[string]string{"vassals/shop.ini": ini("shop"), "vassals/blog.ini": ini("blog")}
 	emperor := "ExecStart=/usr/bin/uwsgi --emperor /srv/vassals --logto /srv/log/emperor.log"

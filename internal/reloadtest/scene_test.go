@@ -79,8 +79,11 @@ func play(m mode) (r result) {
 				return testbed.Ask(ctx, addr, "/?ms=1", 5*time.Second) == testbed.OK
 			}))
 		}
-		time.Sleep(time.Until(began.Add(grown / 3)))
-		testbed.Check(shell(m.deploy))
+		if m.deploy != "" {
+			time.Sleep(time.Until(began.Add(grown / 3)))
+			testbed.Check(shell(m.deploy))
+			began = time.Now() // it may have made new workers
+		}
 		time.Sleep(time.Until(began.Add(grown)))
 		r.look(m, 0)
 		testbed.Check(watch(ctx, m))
