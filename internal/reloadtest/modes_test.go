@@ -125,9 +125,21 @@ func swiftly(way string, longest time.Duration) want {
 	return want{way: way, slow: kept, longest: longest}
 }
 
+// asyncApp is testbed's app for an --async loop: what it waits is others' time.
+const asyncApp = `import uwsgi
+
+def application(environ, start_response):
+    uwsgi.async_sleep(int(environ["QUERY_STRING"][3:]) / 1000)
+    uwsgi.suspend()
+    start_response("200 OK", [("Content-Length", "3")])
+    return [b"ok\n"]
+`
+
 // inOne are the modes of one uWSGI, as qwatch itself chooses the way.
 func inOne() []mode {
 	quick := func(m mode) mode { m.quick = true; return m }
+	ugreen := with("async", want{way: "hup", slow: cut}, "plugin = python3,ugreen", "ugreen = true", "async = 20")
+	ugreen.files["shop/app.py"] = asyncApp
 	return []mode{
 		quick(with("plain", by("hup"))),
 		{
@@ -140,6 +152,7 @@ func inOne() []mode {
 		with("lazy-apps", by("hup"), "lazy-apps = true"),
 		with("threads", by("hup"), "threads = 4"),
 		quick(with("chain", swiftly("chain", 2*time.Second), "lazy-apps = true", "master-fifo = /srv/run/shop.fifo")),
+		with("cheaper", by("hup"), "processes = 4", "cheaper = 1"),
 		with("cheaper and busyness", by("hup"), "plugin = python3,cheaper_busyness", "processes = 6", "cheaper = 2", "cheaper-algo = busyness", "cheaper-overload = 5"),
 		with("max-requests", by("hup"), "max-requests = 300"),
 		with("harakiri", want{way: "hup", slow: cut}, "harakiri = 10"),
@@ -151,11 +164,12 @@ func inOne() []mode {
 			files: map[string]string{shopINI: ini("shop", "plugin = python3,http", "http-socket =", "http = "+shop)},
 			want:  refused("gateway"),
 		}),
-		quick(mode{
+		{
 			name: "UNIX", says: "`http-socket = /srv/run/shop.sock`", address: "/srv/run/shop.sock",
 			files: map[string]string{shopINI: ini("shop", "http-socket = /srv/run/shop.sock")},
 			want:  by("hup"),
-		}),
+		},
+		ugreen,
 		with("daemonize", by("hup"), "daemonize = /srv/log/shop.log", "logto =", "pidfile = /srv/run/shop.pid"),
 		with("exit-on-reload", refused("exit-on-reload"), "exit-on-reload = true"),
 		{
@@ -170,6 +184,9 @@ func inOne() []mode {
 func several() []mode {
 	vassals := map[string]string{"vassals/shop.ini": ini("shop"), "vassals/blog.ini": ini("blog")}
 	tyrant := map[string]string{"vassals/shop.ini": ini("shop", "uid =", "gid ="), "vassals/blog.ini": ini("blog", "uid =", "gid =")}
+	onDemand := map[string]string{
+		"vassals/shop.ini": ini("shop", "http-socket = fd://0"), "vassals/shop.ini.socket": shop, "vassals/blog.ini": ini("blog"),
+	}
 	subscriber := ini("shop", "http-socket =", "socket = 127.0.0.1:5001", "subscribe-to = 127.0.0.1:5700:testbed")
 	pool := func(name string) string {
 		return ini(name, "http-socket =", "listen =", "protocol = http", "zerg = /srv/run/pool.sock")
@@ -183,6 +200,11 @@ func several() []mode {
 			name: "tyrant", says: "`emperor-tyrant`", files: tyrant, before: "chown www-data:www-data vassals/*",
 			start:  []string{"uwsgi --emperor /srv/vassals --emperor-tyrant --logto /srv/log/emperor.log"},
 			others: []string{blog}, want: by("hup"),
+		},
+		{
+			name: "emperor, on demand", says: "the emperor holds the socket", files: onDemand,
+			start:  []string{"uwsgi --emperor /srv/vassals --emperor-on-demand-extension .socket --listen 128 --logto /srv/log/emperor.log"},
+			others: []string{blog}, masters: 2, want: refused("emperor"),
 		},
 		{
 			name: "subscribe-to", says: "a router of its own before it", queue: "127.0.0.1:5001",

@@ -130,6 +130,9 @@ func (tab *table) compare(t *testing.T) {
 		}
 		return
 	}
+	if rows := strings.Count(string(old), "\n") - strings.Count(head, "\n"); rows != len(everything()) {
+		t.Errorf("%s has %d modes, and there are %d (make reload-test FULL=1 WRITE=1 writes it)", document, rows, len(everything()))
+	}
 	for _, m := range everything() {
 		if r, seen := tab.rows[m.name]; seen && !r.in(string(old), m) {
 			t.Errorf("%s has not what was seen: %s(make reload-test FULL=1 WRITE=1 writes it)", document, r.line(m))

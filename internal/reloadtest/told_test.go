@@ -20,6 +20,7 @@ type want struct {
 	slow    string        // kept, cut; "": either
 	longest time.Duration // without an answer at the most; 0: as long as the slow request lasts
 	broken  bool          // what is reloaded does not serve as before
+	heals   bool          // but does later, and then is called applied
 }
 
 const (
@@ -140,6 +141,9 @@ func (r result) checkReloaded(t *testing.T, m mode, e event, reloaded bool) {
 	gap, _ := r.Answers.Longest(r.Ended)
 	if most := m.want.longest; !m.want.broken && most > 0 && gap > most {
 		t.Errorf("nobody had an answer for %.1f s, want at most %s", gap.Seconds(), most)
+	}
+	if m.want.heals && e.Result != "applied" {
+		t.Errorf("the reload's last word is %q, want applied: clients were served again", e.Result)
 	}
 	if m.want.broken {
 		return
