@@ -125,12 +125,18 @@ func swiftly(way string, longest time.Duration) want {
 	return want{way: way, slow: kept, longest: longest}
 }
 
-// asyncApp is testbed's app for an --async loop: what it waits is others' time.
-const asyncApp = `import uwsgi
+// asyncApp is testbed's app for an --async loop: others are served while one
+// waits, if for whole seconds.
+const asyncApp = `import time
+import uwsgi
 
 def application(environ, start_response):
-    uwsgi.async_sleep(int(environ["QUERY_STRING"][3:]) / 1000)
-    uwsgi.suspend()
+    ms = int(environ["QUERY_STRING"][3:])
+    if ms < 1000:
+        time.sleep(ms / 1000)
+    else:
+        uwsgi.async_sleep(ms // 1000)
+        uwsgi.suspend()
     start_response("200 OK", [("Content-Length", "3")])
     return [b"ok\n"]
 `
