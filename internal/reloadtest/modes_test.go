@@ -210,7 +210,7 @@ func several() []mode {
 		{
 			name: "emperor, on demand", says: "the emperor holds the socket", files: onDemand,
 			start:  []string{"uwsgi --emperor /srv/vassals --emperor-on-demand-extension .socket --listen 128 --logto /srv/log/emperor.log"},
-			others: []string{blog}, masters: 2, want: refused("emperor"),
+			others: []string{blog}, masters: 2, want: by("hup"),
 		},
 		{
 			name: "subscribe-to", says: "a router of its own before it", queue: "127.0.0.1:5001",
