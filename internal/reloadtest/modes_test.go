@@ -168,7 +168,7 @@ func inOne() []mode {
 		quick(mode{
 			name: "http", says: "`http = " + shop + "`", queue: "*",
 			files: map[string]string{shopINI: ini("shop", "plugin = python3,http", "http-socket =", "http = "+shop)},
-			want:  refused("gateway"),
+			want:  refused("router"),
 		}),
 		{
 			name: "UNIX", says: "`http-socket = /srv/run/shop.sock`", address: "/srv/run/shop.sock",
