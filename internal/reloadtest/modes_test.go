@@ -228,7 +228,7 @@ func several() []mode {
 				shopINI:    pool("shop"), "blog/blog.ini": pool("blog"),
 			},
 			start: []string{"uwsgi --ini /srv/pool.ini", "sh -c 'sleep 1; exec uwsgi --ini /srv/shop/shop.ini'", "sh -c 'sleep 1; exec uwsgi --ini /srv/blog/blog.ini'"},
-			want:  refused("zerg"),
+			want:  refused("not the only one that holds the socket"),
 		},
 	}
 }
