@@ -4,7 +4,9 @@ package reloadtest
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -107,11 +109,17 @@ func or(s, otherwise string) string {
 	return s
 }
 
+// rounds is how often the mode is played: with FULL, a broken deploy ten times,
+// or as often as ROUNDS says.
 func (m mode) rounds() int {
-	if m.repeat && full {
-		return 10
+	if !m.repeat || !full {
+		return 1
 	}
-	return 1
+	n, err := strconv.Atoi(or(os.Getenv("ROUNDS"), "10"))
+	if err != nil {
+		panic(err)
+	}
+	return n
 }
 
 // as by, the usual one: a reload that keeps the slow request, and that nobody
