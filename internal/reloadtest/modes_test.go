@@ -23,6 +23,7 @@ type mode struct {
 	before  string            // a shell script, before anything starts
 	start   []string          // commands that stay
 	deploy  string            // a shell script, when the applications have run for some seconds
+	late    bool              // qwatch starts after the deploy
 	policy  string            // lines of [policy.reload]
 	stop    string            // a shell script that ends what the scene has started in a container
 	others  []string          // addresses of the neighbours, which nothing may happen to
@@ -282,7 +283,7 @@ func service(name string, w want, files map[string]string, lines ...string) mode
 	}
 	return mode{
 		name: name, files: all, systemd: true, want: w,
-		before: "systemctl daemon-reload; systemctl start shop", stop: "systemctl stop shop; rm /etc/systemd/system/shop.service; systemctl daemon-reload",
+		before: "systemctl daemon-reload; systemctl start shop", stop: "systemctl kill -s KILL shop; systemctl stop shop; rm /etc/systemd/system/shop.service; systemctl daemon-reload",
 	}
 }
 

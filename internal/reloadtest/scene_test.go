@@ -64,7 +64,7 @@ type event struct {
 	Late            bool
 }
 
-// play runs one scene: the applications, the deploy, qwatch, the clients.
+// play runs one scene: the applications, qwatch, the deploy, the clients.
 func play(m mode) (r result) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -79,14 +79,19 @@ func play(m mode) (r result) {
 				return testbed.Ask(ctx, addr, "/?ms=1", 5*time.Second) == testbed.OK
 			}))
 		}
+		if !m.late {
+			testbed.Check(watch(ctx, m))
+		}
 		if m.deploy != "" {
 			time.Sleep(time.Until(began.Add(grown / 3)))
 			testbed.Check(shell(m.deploy))
 			began = time.Now() // it may have made new workers
 		}
 		time.Sleep(time.Until(began.Add(grown)))
+		if m.late {
+			testbed.Check(watch(ctx, m))
+		}
 		r.look(m, 0)
-		testbed.Check(watch(ctx, m))
 		r.load(ctx, m)
 		r.look(m, 1)
 	})
