@@ -15,10 +15,7 @@ type broken struct {
 	quick   bool
 }
 
-const (
-	app  = "/srv/shop/app.py"
-	conf = "/srv/shop/shop.ini"
-)
+const app = "/srv/shop/app.py"
 
 // brokenDeploys are those that end a site, or leave it with errors.
 var brokenDeploys = []broken{
@@ -27,7 +24,7 @@ var brokenDeploys = []broken{
 	{name: "syntax error, lazy-apps", lines: []string{"lazy-apps = true"}, deploy: "echo 'def application(:' >shop/app.py", younger: app},
 	{name: "missing file", deploy: "rm shop/app.py", younger: app, refused: app},
 	{name: "another port", deploy: "sed -i 's/:5000/:5009/' shop/shop.ini", younger: "no socket 127.0.0.1:5000", refused: "no socket 127.0.0.1:5000"},
-	{name: "another protocol", deploy: "sed -i 's/^http-socket/socket/' shop/shop.ini", younger: conf, refused: "protocol"},
+	{name: "another protocol", deploy: "sed -i 's/^http-socket/socket/' shop/shop.ini", younger: "started with http-socket", refused: "started with http-socket"},
 	{name: "fewer processes", deploy: "sed -i 's/^processes.*/processes = 1/' shop/shop.ini", younger: "1 process", refused: "1 process"},
 	{name: "an import of 30 s", deploy: `sed -i '1i import time; time.sleep(30)' shop/app.py`, younger: app, heals: true},
 	{name: "an import that fails after 8 s", deploy: `sed -i '1i import time; time.sleep(8); raise RuntimeError("no database")' shop/app.py`, younger: app},
