@@ -73,7 +73,9 @@ func ini(name string, lines ...string) string {
 func with(name string, w want, lines ...string) mode {
 	var says []string
 	for _, line := range lines {
-		says = append(says, "`"+line+"`")
+		if key, value, _ := strings.Cut(line, " ="); value != "" && key != "plugin" && key != "pidfile" {
+			says = append(says, "`"+line+"`")
+		}
 	}
 	return mode{name: name, says: strings.Join(says, ", "), files: map[string]string{shopINI: ini("shop", lines...)}, want: w}
 }
