@@ -52,6 +52,7 @@ type Relisten struct {
 type Reload struct {
 	Socket  facts.Socket
 	Way     Way
+	Deploy  bool // also where it brings files that are younger than the uWSGI
 	Timeout time.Duration
 	Why     string
 }

@@ -274,7 +274,7 @@ func (d *decision) raise() Plan {
 		if noRelisten != "" {
 			why = "the socket cannot be raised in place: " + noRelisten
 		}
-		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Timeout: p.ReloadTimeout, Why: why + p.noChain(s) + unseenSharers(s)})
+		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Deploy: p.ReloadDeploy, Timeout: p.ReloadTimeout, Why: why + p.noChain(s) + unseenSharers(s)})
 	} else if p.Reload == Always {
 		reason += "; no reload: " + noReload
 	}
@@ -308,6 +308,7 @@ func (d *decision) whyNoRelisten(failed string) string {
 // up in between.
 func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int], way Way, noWay string) string {
 	p, master, harm := d.policy, s.Master, s.WhyNoReload(somaxconn)
+	deploy := s.WhyNoDeploy(p.ReloadDeploy, way.Kind == WayChain)
 	last, reloaded := d.history.lastReload(master)
 	reloads := d.history.reloads()
 	all := reloads.recent(d.now, func(Event) bool { return true })
@@ -325,6 +326,8 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int], way Wa
 		return fmt.Sprintf("uWSGI %d has no workers: the end of a reload could not be seen", master.PID)
 	case noWay != "":
 		return noWay
+	case deploy != "":
+		return deploy
 	case reloaded && last.Result == Started && within(last.Time, d.now, p.ReloadTimeout):
 		return fmt.Sprintf("a reload of %s is under way", master)
 	case reloaded && within(last.Time, d.now, p.ReloadCooldown):

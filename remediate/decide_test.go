@@ -33,6 +33,16 @@ func defaults() Policy {
 }
 
 // full is the case of one uWSGI whose queue overflows.
+// nothingNew is what a reload brings where nobody has changed anything.
+func nothingNew() facts.Deploy {
+	since := facts.Known(now.Add(-time.Hour))
+	old := now.Add(-2 * time.Hour)
+	return facts.Deploy{
+		Since: since, Loaded: since, Lost: facts.Absent[string](), Program: facts.Absent[facts.File](),
+		Config: facts.Known(facts.File{Path: "/etc/uwsgi/app.ini", At: old}), Source: facts.Known(facts.File{Path: "/srv/shop/app.py", At: old}),
+	}
+}
+
 func full() Case {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
@@ -47,6 +57,7 @@ func full() Case {
 			Service:  facts.Known(facts.Service{MainPID: 1234, CanReload: true}),
 			NoSignal: facts.Absent[string](), Sharers: facts.Absent[string](),
 		},
+		Deploy: nothingNew(),
 	}
 	return Case{
 		Incident: matcher.Incident{ID: "inc-1", Socket: s.Address, Hits: 3, Peak: 129, Limit: 128},

@@ -40,6 +40,7 @@ type Policy struct {
 
 	Reload         When
 	ReloadHow      How
+	ReloadDeploy   bool          // also where it brings files that are younger than the uWSGI
 	ReloadTimeout  time.Duration // more than 0
 	ReloadCooldown time.Duration // between two reloads of one uWSGI; 0 is none
 	ReloadsPerHour int           // on this host; 0 is none at all

@@ -18,8 +18,9 @@ func TestLayers(t *testing.T) {
 	may := map[string][]string{
 		"cmd/qwatch":         {"internal/apply", "internal/bounded", "internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
 		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer", "tailer/file", "tailer/journal"},
-		"internal/host":      {"internal/bounded", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate/facts", "systemd"},
-		"internal/apply":     {"internal/bounded", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate", "remediate/facts"},
+		"internal/deploy":    {"internal/bounded", "internal/kernel", "internal/text", "internal/uwsgi", "internal/uwsgiconf", "remediate/facts"},
+		"internal/host":      {"internal/bounded", "internal/deploy", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate/facts", "systemd"},
+		"internal/apply":     {"internal/bounded", "internal/deploy", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate", "remediate/facts"},
 		"internal/uwsgi":     {"internal/kernel", "internal/text", "internal/uwsgiconf", "remediate/facts"},
 		"internal/kernel":    {"internal/bounded"},
 		"internal/bounded":   {},
@@ -63,7 +64,7 @@ func TestLayers(t *testing.T) {
 		"systemd":          "the io/fs that it is given, which is bounded.FS",
 		"tailer/bulk":      "what the user of a scan names, with his own rights: FIFOs and devices too",
 	}
-	looks := []string{"internal/host", "internal/kernel", "internal/lookup", "internal/uwsgi"}
+	looks := []string{"internal/deploy", "internal/host", "internal/kernel", "internal/lookup", "internal/uwsgi"}
 	writes := regexp.MustCompile(`os\.(?:Create|WriteFile|Mkdir|Remove|Rename|Chmod|Chown|Chtimes|Truncate|Link|Symlink)|unix\.(?:Mkdir|Mknod|Mkfifo|Unlink|Rename|Link|Symlink|Write|Pwrite|Futimes|Fchmod|Fchown|Prctl|Mount)`)
 	system := regexp.MustCompile(`^(?:os|net|syscall)(?:$|/)|^golang\.org/x/sys/`)
 	seen := 0

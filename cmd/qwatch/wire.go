@@ -112,6 +112,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 		AssumeRights: cfg.Policy.AssumeRights,
 		ReloadPath:   cfg.Policy.ReloadHow.Path,
 		Patience:     o.patience,
+		Deploys:      cfg.Policy.Reload == remediate.Always,
 	}
 	for _, src := range cfg.Sources {
 		if src.Stats != "" && !slices.Contains(options.Stats, src.Stats) {

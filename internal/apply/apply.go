@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/deploy"
 	"qwatch/internal/kernel"
 	"qwatch/internal/lookup"
 	"qwatch/internal/uwsgi"
@@ -39,7 +40,9 @@ type Applier struct {
 
 	// What may lie on a file system that does not answer.
 	configs lookup.Table[uwsgi.Process, facts.Config]
+	deploys lookup.Table[uwsgi.Process, facts.Deploy]
 	opened  lookup.Table[openFile, bool]
+	memory  deploy.Memory // of masters, as the plans know them
 	watched lookup.Table[watchedFile, facts.Fact[facts.Trigger]]
 }
 
@@ -58,6 +61,8 @@ type openFile struct {
 const (
 	// fileDeadline is how long files may take to be read.
 	fileDeadline = time.Second
+	// deployDeadline is how long all files of an application may take.
+	deployDeadline = 5 * time.Second
 	// maxHanging is how many reads may hang at a time, each with a thread.
 	maxHanging = 8
 )
@@ -67,7 +72,7 @@ const (
 // no systemd runs.
 func New(processes []string, u Units) *Applier {
 	slots := lookup.NewSlots(maxHanging, maxHanging)
-	return &Applier{
+	a := &Applier{
 		processes: processes, units: u,
 		configs: lookup.Table[uwsgi.Process, facts.Config]{Deadline: fileDeadline, Slots: slots,
 			Ask: func(_ context.Context, master uwsgi.Process) (facts.Config, error) {
@@ -82,6 +87,11 @@ func New(processes []string, u Units) *Applier {
 				return uwsgi.Running(f.master, processes, f.path).Orders.Asked, nil
 			}},
 	}
+	a.deploys = lookup.Table[uwsgi.Process, facts.Deploy]{Deadline: deployDeadline, Slots: slots,
+		Ask: func(_ context.Context, master uwsgi.Process) (facts.Deploy, error) {
+			return deploy.Look(master, processes, &a.memory), nil
+		}}
+	return a
 }
 
 // Apply changes the host by one action. It answers remediate.Stale and changes

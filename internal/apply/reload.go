@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"qwatch/internal/deploy"
 	"qwatch/internal/kernel"
 	"qwatch/internal/text"
 	"qwatch/internal/uwsgi"
@@ -42,6 +43,9 @@ func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outc
 	}
 	defer unix.Close(master)
 	if err := a.mayReload(ctx, s); err != nil {
+		return failure(-1, err)
+	}
+	if err := a.mayDeploy(ctx, r); err != nil {
 		return failure(-1, err)
 	}
 	if err := a.grown(ctx, r); err != nil {
@@ -103,6 +107,27 @@ func (a *Applier) mayReload(ctx context.Context, s facts.Socket) error {
 	}
 	if why := s.WhyNoReload(somaxconn); why != "" {
 		return fmt.Errorf("uWSGI %d is not reloaded: %s", pid, why)
+	}
+	return nil
+}
+
+// mayDeploy refuses where the reload would bring what the plan does not know of.
+func (a *Applier) mayDeploy(ctx context.Context, r remediate.Reload) error {
+	s := r.Socket
+	ctx, cancel := context.WithTimeout(ctx, deployDeadline)
+	defer cancel()
+	master := uwsgi.ProcessOf(s.Master)
+	a.memory.Learn(master, s.Deploy)
+	d, err := a.deploys.One(ctx, master)
+	if err != nil {
+		d = deploy.Unseen(err)
+	}
+	if d.Image != 0 && s.Deploy.Image != 0 && d.Image != s.Deploy.Image {
+		return fmt.Errorf("uWSGI %d was reloaded: %w", s.Master.PID, errGone)
+	}
+	s.Deploy = d
+	if why := s.WhyNoDeploy(r.Deploy, r.Way.Kind == remediate.WayChain); why != "" {
+		return fmt.Errorf("uWSGI %d is not reloaded: %s", s.Master.PID, why)
 	}
 	return nil
 }

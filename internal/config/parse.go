@@ -135,6 +135,7 @@ func (p *parser) config(c *Config) {
 
 	word(p, "policy.reload.when", &c.Policy.Reload, remediate.Needed, remediate.Always, remediate.Never)
 	p.how("policy.reload.how", &c.Policy.ReloadHow)
+	p.bool("policy.reload.deploy", &c.Policy.ReloadDeploy)
 	p.duration("policy.reload.timeout", &c.Policy.ReloadTimeout, 1, "a reload needs some time")
 	p.duration("policy.reload.cooldown", &c.Policy.ReloadCooldown, 0, `"0s" is none`)
 	p.integer("policy.reload.max_per_hour", &c.Policy.ReloadsPerHour, 0, math.MaxInt32, "0 allows none")

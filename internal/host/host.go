@@ -14,7 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"qwatch/internal/deploy"
 	"qwatch/internal/kernel"
+	"qwatch/internal/uwsgi"
 	"qwatch/remediate/facts"
 	"qwatch/systemd"
 )
@@ -43,6 +45,8 @@ type Options struct {
 	Services Services
 	// ReloadPath is the file that policy.reload.how names, "" for none.
 	ReloadPath string
+	// Deploys looks at what a reload of each master would bring.
+	Deploys bool
 	// Patience is how long one Observe or Sample waits, in all, for what may
 	// never answer: stats servers, systemd, files; for the threads of all workers
 	// it is 300 ms at least. What has not answered by then is unknown, and waited
@@ -78,7 +82,10 @@ type Host struct {
 	mu     sync.Mutex
 	netns  []*kernel.NetNS
 	own    *kernel.NetNS // qwatch's own, and the first of netns
-	walked walk          // the last walk over /proc
+	memory deploy.Memory // of masters, while Options.Deploys
+	// reloadable are the masters of the last Observe that may be reloaded.
+	reloadable []uwsgi.Process
+	walked     walk // the last walk over /proc
 	// uncounted says what the last Sample could not read.
 	uncounted []string
 }
@@ -143,11 +150,13 @@ func (h *Host) Sample(ctx context.Context) ([]facts.Sample, error) {
 			return nil, err
 		}
 	}
+	h.watch(options)
 	var samples []facts.Sample
 	h.uncounted = nil
 	for _, v := range views {
 		samples = h.sample(v, samples)
 	}
+	h.hurry(samples)
 	return samples, nil
 }
 

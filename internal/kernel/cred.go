@@ -76,8 +76,10 @@ func (c Credentials) in(gid uint32) bool {
 
 // What a file is wanted for, as in a mode.
 const (
-	toRead   = 4
-	toSearch = 1
+	toNothing = 0
+	toRead    = 4
+	toSearch  = 1
+	toRun     = 1 | 1<<16 // the same bit, which root needs as well
 )
 
 // may returns why a process with these rights may not read or search what is
@@ -99,7 +101,7 @@ func (c Credentials) may(want uint32, fd int, st *unix.Stat_t) error {
 	return denied
 }
 
-func allows(bits, want uint32) bool { return bits&want == want }
+func allows(bits, want uint32) bool { return bits&(want&7) == want&7 }
 
 // bits are those of a mode that count for the process.
 func (c Credentials) bits(st *unix.Stat_t) uint32 {

@@ -27,6 +27,10 @@ type Stat struct {
 	// that may not be known. What Args shows is shorter where the process has
 	// written over it (get_mm_cmdline, fs/proc/base.c).
 	ArgsSize uint64
+	// Image tells one program that the process has executed from the next: where
+	// the kernel has put it and its stack, which is another place each time
+	// (randomize_va_space, proc_sys_kernel(5)). 0 where that may not be known.
+	Image uint64
 }
 
 // Process is one process as it was at one moment.
@@ -291,6 +295,9 @@ func parseStat(b []byte) (Stat, error) {
 	st.Ticks = number(11) + number(12)
 	st.Start = number(19)
 	st.ArgsSize = number(46) - number(45)
+	if number(45) != 0 { // else it shows neither
+		st.Image = number(23)<<16 ^ number(25)
+	}
 	if err != nil {
 		return Stat{}, err
 	}

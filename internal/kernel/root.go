@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -84,9 +85,12 @@ func IDOf(path string) (id FileID, fifo bool, err error) {
 
 // Find finds a file of whatever kind below the root, and opens none.
 func (r Root) Find(path string) (id FileID, err error) {
-	_, err = r.walk(path, func(_ int, st *unix.Stat_t) (int, error) {
+	err = r.walk(path, toNothing, nil, func(_ int, _ string, st *unix.Stat_t) error {
 		id = FileID{st.Dev, st.Ino}
-		return -1, nil
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return unix.EISDIR
+		}
+		return nil
 	})
 	if err != nil {
 		err = &os.PathError{Op: "stat", Path: path, Err: err}
@@ -96,92 +100,115 @@ func (r Root) Find(path string) (id FileID, err error) {
 
 // open opens a regular file for reading.
 func (r Root) open(path string) (int, error) {
-	return r.walk(path, func(fd int, st *unix.Stat_t) (int, error) {
-		if st.Mode&unix.S_IFMT != unix.S_IFREG {
-			return -1, bounded.ErrNotRegular
+	var end int
+	err := r.walk(path, toRead, nil, func(fd int, _ string, st *unix.Stat_t) (err error) {
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			return unix.EISDIR
+		case unix.S_IFREG:
+			end, err = bounded.Reopen(fd)
+			return err
 		}
-		if r.as != nil {
-			if err := r.as.may(toRead, fd, st); err != nil {
-				return -1, err
-			}
-		}
-		return bounded.Reopen(fd)
+		return bounded.ErrNotRegular
 	})
+	if err != nil {
+		return -1, err
+	}
+	return end, nil
 }
 
-// walk hands the file at the end of a path over. It walks the path by components
-// and follows links by itself, so that an absolute link and ".." stay below
-// root. openat2(2) would do that in one call, but systemd answers it with ENOSYS
-// in a unit with RestrictSUIDSGID= (src/shared/seccomp-util.c).
-func (r Root) walk(path string, found func(fd int, st *unix.Stat_t) (int, error)) (int, error) {
+// walk goes along a path, by components, and follows links by itself, so that an
+// absolute link and ".." stay below root. on is told of each folder and link on
+// the way, and end what the path has led to, which the process must be allowed
+// want of. openat2(2) would do that in one call, but systemd answers it with
+// ENOSYS in a unit with RestrictSUIDSGID= (src/shared/seccomp-util.c).
+func (r Root) walk(path string, want uint32, on func(name string, st, above *unix.Stat_t), end func(fd int, path string, st *unix.Stat_t) error) error {
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	dirs := []int{r.fd} // from root to where the walk is
+	// From root to where the walk is.
+	dirs, stats, names := []int{r.fd}, make([]unix.Stat_t, 1), []string{}
 	defer func() {
 		for _, fd := range dirs[1:] {
 			unix.Close(fd)
 		}
 	}()
-	var st unix.Stat_t
-	if err := r.check(r.fd, &st); err != nil {
-		return -1, err
+	up := func(to int) {
+		for _, fd := range dirs[to:] {
+			unix.Close(fd)
+		}
+		dirs, stats, names = dirs[:to], stats[:to], names[:to-1]
+	}
+	here := func() string { return "/" + strings.Join(names, "/") }
+	if err := r.check(r.fd, toSearch, &stats[0]); err != nil {
+		return err
 	}
 	links := 0
-	for left := strings.Split(path, "/"); len(left) > 0; {
-		name, here := left[0], dirs[len(dirs)-1]
+	for left := parts(path); len(left) > 0; {
+		name := left[0]
 		left = left[1:]
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			if len(dirs) > 1 {
-				unix.Close(here)
-				dirs = dirs[:len(dirs)-1]
-			}
+		if name == ".." {
+			up(max(1, len(dirs)-1))
 			continue
 		}
-		fd, err := unix.Openat(here, name, flags, 0)
+		fd, err := unix.Openat(dirs[len(dirs)-1], name, flags, 0)
 		if err != nil {
-			return -1, err
+			return err
 		}
-		if dirs = append(dirs, fd); len(dirs) > maxNested {
-			return -1, unix.ENAMETOOLONG
+		dirs, stats, names = append(dirs, fd), append(stats, unix.Stat_t{}), append(names, name)
+		st, above := &stats[len(stats)-1], &stats[len(stats)-2]
+		if len(dirs) > maxNested {
+			return unix.ENAMETOOLONG
 		}
-		if err := r.check(fd, &st); err != nil {
-			return -1, err
+		last := want
+		if len(left) > 0 {
+			last = toSearch
 		}
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFDIR:
-		case unix.S_IFLNK:
+		if err := r.check(fd, last, st); err != nil {
+			return err
+		}
+		switch kind := st.Mode & unix.S_IFMT; {
+		case kind == unix.S_IFLNK:
 			if links++; links > maxLinks {
-				return -1, unix.ELOOP
+				return unix.ELOOP
 			}
-			to := make([]byte, unix.PathMax)
-			n, err := unix.Readlinkat(fd, "", to)
+			if on != nil {
+				on(here(), st, above)
+			}
+			to, err := readLink(fd)
 			if err != nil {
-				return -1, err
+				return err
 			}
-			unix.Close(fd)
-			dirs = dirs[:len(dirs)-1]
-			if n > 0 && to[0] == '/' {
-				for _, fd := range dirs[1:] {
-					unix.Close(fd)
-				}
-				dirs = dirs[:1]
+			up(len(dirs) - 1)
+			if strings.HasPrefix(to, "/") {
+				up(1)
 			}
-			left = append(strings.Split(string(to[:n]), "/"), left...)
-		default:
-			if len(left) > 0 {
-				return -1, unix.ENOTDIR
+			left = append(parts(to), left...)
+		case kind == unix.S_IFDIR:
+			if on != nil {
+				on(here(), st, above)
 			}
-			return found(fd, &st)
+		case len(left) > 0:
+			return unix.ENOTDIR
 		}
 	}
-	return -1, unix.EISDIR
+	return end(dirs[len(dirs)-1], here(), &stats[len(stats)-1])
 }
 
-// check looks at what the walk has come to: whether the process may search it, and
-// whether it is a file at all. A link needs no right.
-func (r Root) check(fd int, st *unix.Stat_t) error {
+// parts are the components of a path that lead anywhere.
+func parts(path string) []string {
+	return slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool { return s == "" || s == "." })
+}
+
+// readLink reads where a link leads that is open as fd.
+func readLink(fd int) (string, error) {
+	to := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", to)
+	return string(to[:max(0, n)]), err
+}
+
+// check looks at what the walk has come to: whether the process may search it, or
+// do what is wanted with it where it is no folder, and whether it is a file at
+// all. A link needs no right.
+func (r Root) check(fd int, want uint32, st *unix.Stat_t) error {
 	if err := unix.Fstat(fd, st); err != nil {
 		return err
 	}
@@ -192,10 +219,16 @@ func (r Root) check(fd int, st *unix.Stat_t) error {
 	if kernelsOwn[int64(fs.Type)] {
 		return errKernelsOwn
 	}
-	if r.as != nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+	switch kind := st.Mode & unix.S_IFMT; {
+	case r.as == nil || kind == unix.S_IFLNK || kind != unix.S_IFDIR && want == toNothing:
+		return nil
+	case kind == unix.S_IFDIR:
 		return r.as.may(toSearch, fd, st)
+	case want == toRun && st.Mode&0o111 == 0: // nobody's right stands in for it
+		return unix.EACCES
+	default:
+		return r.as.may(want, fd, st)
 	}
-	return nil
 }
 
 var errKernelsOwn = errors.New("it lies on a file system that the kernel writes, as /proc")

@@ -124,6 +124,9 @@ type Socket struct {
 	Somaxconn Fact[int]
 	// Config is what uWSGI's configuration says.
 	Config Config
+	// Deploy is what a reload of the master would bring. It is looked at only where
+	// the policy has reloads.
+	Deploy Deploy
 	// Ways is what is known of how the master can be asked for a reload.
 	Ways Ways
 	// Stats is what the master's stats server says, nil where none is
