@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -284,4 +283,3 @@ func TestScenes(t *testing.T) {
 	}
 }
 
-var _ = fmt.Sprint
