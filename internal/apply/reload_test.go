@@ -337,7 +337,8 @@ func unready(w facts.Worker) bool {
 func TestReloadVassal(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "a.ini"), "[uwsgi]\nmaster = true\nprocesses = 2\nplugin = python3\nsocket = 127.0.0.1:5371\n")
+	write(t, filepath.Join(dir, "a.ini"), "[uwsgi]\nmaster = true\nprocesses = 2\nplugin = python3\nsocket = 127.0.0.1:5371\nwsgi-file = "+dir+"/a.py\n")
+	write(t, filepath.Join(dir, "a.py"), "def application(e, s):\n    s('200 OK', [])\n    return [b'']\n")
 	emperor := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5370", Args: []string{"--emperor", dir}})
 	var s facts.Socket
 	eventually(t, func() string {
