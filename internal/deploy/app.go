@@ -288,7 +288,7 @@ var systems = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib6
 // search looks for the newest file in all folders.
 func (a *app) search() {
 	for _, s := range a.dirs {
-		seen, err := a.root.Newest(s.dir, kernel.Names{
+		names := kernel.Names{
 			Within: true,
 			Files: func(name string) bool {
 				return slices.ContainsFunc(sources[s.language], func(suffix string) bool { return strings.HasSuffix(name, suffix) })
@@ -297,11 +297,25 @@ func (a *app) search() {
 				name := path.Base(full)
 				return strings.HasPrefix(name, ".") || name == "__pycache__" || name == "node_modules" || slices.Contains(systems, full)
 			},
-		}, &a.bound)
+		}
+		if s.language == "python" {
+			names.Made, names.Source = "__pycache__", sourceOf
+		}
+		seen, err := a.root.Newest(s.dir, names, &a.bound)
 		if newest(&a.d.Source, seen); err != nil && a.younger() == "" {
 			unknown(&a.d.Source, err)
 		}
 	}
+}
+
+// sourceOf is the file from which a compiled one was made (PEP 3147), "" where it
+// is none.
+func sourceOf(compiled string) string {
+	name, tag, _ := strings.Cut(compiled, ".cpython-")
+	if name == "" || !strings.HasSuffix(tag, ".pyc") || strings.Contains(name, "-pytest") {
+		return ""
+	}
+	return name + ".py"
 }
 
 // younger is the file that is known to be younger than what is loaded, "" where

@@ -86,7 +86,7 @@ func (l *look) lost(format string, args ...any) {
 // newest keeps the newer of what is known and a file.
 func newest(f *facts.Fact[facts.File], seen kernel.File) {
 	if seen.By != "" && f.Unseen() == "" && (f.IsAbsent() || seen.Changed.After(f.Value.At)) {
-		*f = facts.Known(facts.File{Path: seen.By, At: seen.Changed})
+		*f = facts.Known(facts.File{Path: seen.By, At: seen.Changed, Gone: seen.Gone})
 	}
 }
 

@@ -55,6 +55,17 @@ func (m *Memory) Watch(masters []uwsgi.Process) {
 	maps.DeleteFunc(m.masters, func(k key, _ *remembered) bool { return !there[k] })
 }
 
+// Image tells the program that a master executes from the one before, as far as
+// Watch has seen it.
+func (m *Memory) Image(p uwsgi.Process) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.masters[keyOf(p)]; r != nil {
+		return r.image
+	}
+	return 0
+}
+
 // saw notes which program a master executes.
 func (m *Memory) saw(p uwsgi.Process, image uint64, now time.Time) *remembered {
 	r := m.masters[keyOf(p)]

@@ -71,6 +71,7 @@ func (s *site) start(command string) {
 	s.t.Helper()
 	cmd := exec.Command("sh", "-c", "exec "+command+" >>early.log 2>&1")
 	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -207,6 +208,20 @@ var scenes = []scene{
 	{name: "git checkout", files: map[string]string{"app.ini": "wsgi-file = DIR/repo/app.py", "repo/app.py": appText},
 		make: "cd repo; git init -q .; git add .; git -c user.name=a -c user.email=a@b commit -qm 1; echo '#2' >> app.py; git -c user.name=a -c user.email=a@b commit -qam 2; git checkout -q HEAD~1",
 		then: "cd repo; git checkout -q -", want: brings("DIR/repo/app.py")},
+	{name: "a module below is gone", files: map[string]string{"app.ini": "chdir = DIR\nmodule = shop.wsgi", "shop/__init__.py": "", "shop/wsgi.py": "import shop.models\n" + appText, "shop/models.py": ""},
+		then: "rm shop/models.py", want: "a reload would not find DIR/shop/models.py, which is gone, at TIME or before (this uWSGI runs since TIME); reload by hand"},
+	{name: "one went long ago", files: map[string]string{"app.ini": "chdir = DIR\nmodule = shop", "shop.py": appText}, make: "mkdir -p lib/__pycache__; touch lib/__pycache__/old.cpython-311.pyc lib/x.py"},
+	{name: "a mount namespace", files: map[string]string{"app.ini": "wsgi-file = DIR/srv/app.py", "real/app.py": appText, "srv/app.py": "broken("},
+		start: "unshare -m --propagation private sh -c 'mount --bind DIR/real DIR/srv; exec uwsgi --ini DIR/app.ini'", then: "touch srv/app.py; sleep 2.1"},
+	{name: "a mount namespace, and a deploy in it", files: map[string]string{"app.ini": "wsgi-file = DIR/srv/app.py", "real/app.py": appText, "srv/app.py": "broken("},
+		start: "unshare -m --propagation private sh -c 'mount --bind DIR/real DIR/srv; exec uwsgi --ini DIR/app.ini'", then: "touch real/app.py", want: brings("DIR/srv/app.py")},
+	{name: "it may not read its file any more", files: map[string]string{"app.ini": "wsgi-file = DIR/app.py\nuid = nobody\ngid = nogroup"}, make: "chmod 777 .", then: "chmod 600 app.py",
+		want: "a reload would not find what it needs: DIR/app.py (wsgi-file, DIR/app.ini:6): user 65534, as which it runs, may not: permission denied; put it back first", deployed: "same"},
+	{name: "perl", files: map[string]string{"app.ini": "psgi = DIR/p/app.psgi", "p/app.psgi": ""}, then: "touch p/Shop.pm", want: brings("DIR/p/Shop.pm")},
+	{name: "ruby", files: map[string]string{"app.ini": "rack = DIR/config.ru", "config.ru": ""}, then: "mkdir lib; touch lib/a.rb", want: brings("DIR/lib/a.rb")},
+	{name: "java", files: map[string]string{"app.ini": "jvm-main-class = Shop"},
+		want: "what a reload would load is not known: an application by jvm-main-class (DIR/app.ini:6) is of a kind whose files are not known here; reload by hand", deployed: "same"},
+	{name: "php", files: map[string]string{"app.ini": "php-docroot = DIR/www", "www/index.php": ""}, then: "touch www/index.php"},
 	{name: "an mtime of the future", files: map[string]string{"app.ini": "wsgi-file = DIR/app.py"}, make: "touch -d '+1 year' app.py"},
 	{name: "the ini is younger", files: map[string]string{"app.ini": "wsgi-file = DIR/app.py"}, then: "echo 'harakiri = 30' >> app.ini", want: brings("DIR/app.ini")},
 	{name: "an included file is younger", files: map[string]string{"app.ini": "wsgi-file = DIR/app.py\nini = DIR/common.ini", "common.ini": "[uwsgi]\nneed-app = true\n"}, then: "touch common.ini", want: brings("DIR/common.ini")},
@@ -282,4 +297,3 @@ func TestScenes(t *testing.T) {
 		})
 	}
 }
-

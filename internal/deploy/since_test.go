@@ -170,4 +170,3 @@ func TestClock(t *testing.T) {
 		t.Errorf("got %v, want %v", got, before.Add(-time.Hour))
 	}
 }
-

@@ -34,11 +34,25 @@ func (h *Host) watch(options *Options) {
 	h.memory.Watch(masters)
 }
 
+// deployKey is a master as it was executed last: what was seen before that is of
+// no use.
+type deployKey struct {
+	uwsgi.Process
+	image uint64
+}
+
+func (h *Host) deployKeys() (keys []deployKey) {
+	for _, p := range h.reloadable {
+		keys = append(keys, deployKey{p, h.memory.Image(p)})
+	}
+	return keys
+}
+
 // hurry looks at what reloads would bring as soon as a queue is full: a plan comes
 // a second or two after it, and does not wait for a large application.
 func (h *Host) hurry(samples []facts.Sample) {
 	if slices.ContainsFunc(samples, facts.Sample.Full) {
-		h.lookups.deploys.Start(h.reloadable)
+		h.lookups.deploys.Start(h.deployKeys())
 	}
 }
 
@@ -55,11 +69,12 @@ func reloadable(options *Options, sockets []facts.Socket) (masters []uwsgi.Proce
 var errNoDeploys = errors.New("it is not looked at, since the policy has no reloads, or not for this uWSGI")
 
 // deploy is what a reload of a socket's master would bring.
-func (l *lookups) deploy(options *Options, s *facts.Socket) facts.Deploy {
-	if !options.Deploys || s.Untrusted.State == facts.StateKnown {
+func (h *Host) deploy(s *facts.Socket) facts.Deploy {
+	master := uwsgi.ProcessOf(s.Master)
+	if !slices.Contains(h.reloadable, master) {
 		return deploy.Unseen(errNoDeploys)
 	}
-	a := l.deploys.Get(uwsgi.ProcessOf(s.Master))
+	a := h.lookups.deploys.Get(deployKey{master, h.memory.Image(master)})
 	if !a.Within(2 * deploysAge) {
 		return deploy.Unseen(a.Err)
 	}

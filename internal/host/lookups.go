@@ -50,7 +50,7 @@ const (
 type lookups struct {
 	claims  lookup.Table[uwsgi.Process, uwsgi.Claim]
 	config  lookup.Table[uwsgi.Process, facts.Config]
-	deploys lookup.Table[uwsgi.Process, facts.Deploy]
+	deploys lookup.Table[deployKey, facts.Deploy]
 	logs    lookup.Table[uwsgi.Process, []string]
 	threads lookup.Table[uwsgi.Process, threads]
 	unit    lookup.Table[unitKey, systemd.SocketUnit]
@@ -115,9 +115,9 @@ func (l *lookups) init(h *Host) {
 		Ask: func(_ context.Context, p uwsgi.Process) (facts.Config, error) {
 			return uwsgi.Running(p, h.options.Load().Processes, h.options.Load().ReloadPath), nil
 		}}
-	l.deploys = lookup.Table[uwsgi.Process, facts.Deploy]{Deadline: deploysDeadline, Good: deploysAge, Slots: slots, Share: share,
-		Ask: func(_ context.Context, p uwsgi.Process) (facts.Deploy, error) {
-			return deploy.Look(p, h.options.Load().Processes, &h.memory), nil
+	l.deploys = lookup.Table[deployKey, facts.Deploy]{Deadline: deploysDeadline, Good: deploysAge, Slots: slots, Share: func(k deployKey) any { return share(k.Process) },
+		Ask: func(_ context.Context, k deployKey) (facts.Deploy, error) {
+			return deploy.Look(k.Process, h.options.Load().Processes, &h.memory), nil
 		}}
 	l.logs = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) ([]string, error) { return kernel.Written(p.PID) }}
@@ -208,7 +208,7 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 	}
 	h.watch(options)
 	h.reloadable = reloadable(options, s.Sockets)
-	asked := []func(context.Context){l.config.Start(masters), l.deploys.Start(h.reloadable), l.logs.Start(masters), l.unit.Start(units), l.services.Start(servicesOf(options, s.Sockets)),
+	asked := []func(context.Context){l.config.Start(masters), l.deploys.Start(h.deployKeys()), l.logs.Start(masters), l.unit.Start(units), l.services.Start(servicesOf(options, s.Sockets)),
 		l.stats.Start(options.Stats), l.rights.Start(steps)}
 	(&budget{max(wait.left, threadsPatience)}).wait(ctx, l.threads.Start(workers))
 	wait.left = max(wait.left, options.Patience/4) // also where the command lines have taken all of it
@@ -222,7 +222,7 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 			c := l.configOf(h.identity(o.emperor))
 			socket.Config.Listen, socket.Config.File = c.Listen, c.File
 		}
-		socket.Deploy = l.deploy(options, socket)
+		socket.Deploy = h.deploy(socket)
 		socket.Ways.Service = l.service(options, socket)
 		socket.Ways.NoSignal = noSignal(options, socket.Master)
 		if unread := socket.Config.Unread(); unread != "" && !noted[socket.Master.PID] {

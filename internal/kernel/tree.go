@@ -25,6 +25,8 @@ type File struct {
 	// and By which of them that was.
 	Changed time.Time
 	By      string
+	// Gone says that By was there before Changed, and is no more.
+	Gone bool
 }
 
 // Same reports whether both are one file.
@@ -33,7 +35,7 @@ func (s File) Same(o File) bool { return s.Dev == o.Dev && s.Ino == o.Ino }
 // consider takes the time of one more file.
 func (s *File) consider(by string, at time.Time) {
 	if s.By == "" || at.After(s.Changed) {
-		s.Changed, s.By = at, by
+		s.Changed, s.By, s.Gone = at, by, false
 	}
 }
 
@@ -92,6 +94,11 @@ type Names struct {
 	Files  func(name string) bool // whose times count
 	Leave  func(path string) bool // folders that are left out
 	Within bool                   // whether to look into folders at all; else they count as files
+	// Source is the file from which another in a folder beside it was made, "" for
+	// none: Python's __pycache__/shop.cpython-311.pyc is made from shop.py. The
+	// folder is Made.
+	Source func(made string) string
+	Made   string
 }
 
 // Newest finds the newest file at and below a folder, By "" where there is none.
@@ -150,14 +157,40 @@ func (s *search) dir(at int, name string, st *unix.Stat_t, depth, links int) err
 		return err
 	}
 	f := os.NewFile(uintptr(fd), "/proc/self/fd/"+strconv.Itoa(fd))
-	below, err := s.entries(f, name, links)
 	defer f.Close()
+	below, err := s.entries(f, name, links)
+	s.gone(fd, name, st)
 	for i := 0; i < len(below) && err == nil; i++ {
 		if err = s.below(fd, below[i], path.Join(name, below[i]), depth+1, links); denied(err) {
 			err = nil
 		}
 	}
 	return err
+}
+
+// gone looks for files that are no more in an open folder, while what was made
+// from them is. They went when the folder last changed, or before.
+func (s *search) gone(fd int, name string, st *unix.Stat_t) {
+	if s.names.Source == nil || s.found.By != "" && !changed(st).After(s.found.Changed) {
+		return
+	}
+	made, err := unix.Openat(fd, s.names.Made, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	f := os.NewFile(uintptr(made), name)
+	defer f.Close()
+	names, _ := bounded.NamesIn(f, maxGlob)
+	slices.Sort(names)
+	for _, m := range names {
+		source := s.names.Source(m)
+		var is unix.Stat_t
+		if source != "" && errors.Is(unix.Fstatat(fd, source, &is, unix.AT_SYMLINK_NOFOLLOW), unix.ENOENT) {
+			s.found.consider(path.Join(name, source), changed(st))
+			s.found.Gone = true
+			return
+		}
+	}
 }
 
 // below searches a folder in an open one.

@@ -38,6 +38,8 @@ type File struct {
 	// Instead is the path of the file that it stands in for, "" where it is the
 	// same by name.
 	Instead string
+	// Gone says that it was there, and went at that time or before.
+	Gone bool
 }
 
 // Setup is what a uWSGI serves, and with how many processes.
@@ -106,6 +108,9 @@ func (d Deploy) brings(chain bool) string {
 		switch {
 		case !known || !always && (!dated || !file.younger(since)):
 			return ""
+		case file.Gone:
+			return fmt.Sprintf("a reload would not find %s, which is gone, at %s or before (this uWSGI runs since %s); reload by hand",
+				text.Line(file.Path), clock(file.At, since), clock(since, file.At))
 		case !dated:
 			return fmt.Sprintf("a reload would bring %s, which this uWSGI has never loaded; reload by hand", text.Line(file.Path))
 		}
