@@ -142,6 +142,8 @@ func (d Deploy) unseen(deploy, chain bool) string {
 		return "what a reload would load is not known: " + d.Source.Unseen() + hand
 	case !chain && d.Config.Unseen() != "":
 		return "what a reload would read is not known: " + d.Config.Unseen() + hand
+	case !chain && d.reread() && d.Asks.Unseen() != "":
+		return "what uWSGI would serve after a reload is not known: " + d.Asks.Unseen() + hand
 	case deploy && !chain && d.reread() && d.Ran.Unseen() != "":
 		return "what uWSGI's configuration said when it was read is not known, and so not whether it says the same now: " + d.Ran.Unseen() + hand
 	case deploy:
@@ -155,14 +157,14 @@ func (d Deploy) unseen(deploy, chain bool) string {
 }
 
 // differs says how the configuration, where it is another by now, would make the
-// socket another, or where that is not known.
+// socket another.
 func (d Deploy) differs(s Socket) string {
 	if !d.reread() {
 		return ""
 	}
 	asks, known := d.Asks.Get()
 	if !known {
-		return fmt.Sprintf("what uWSGI would serve after a reload is not known: %s; reload by hand", d.Asks.Unseen())
+		return ""
 	}
 	now, there := asks.at(s)
 	ran, remembered := d.Ran.Get()
