@@ -77,7 +77,7 @@ func (p Policy) report(s facts.Socket, d diagnose.Diagnosis) QueueReport {
 	q := QueueReport{
 		Socket: s.Name(), Family: s.Family, PID: s.Master.PID, Unit: ptr(s.Master.Unit.Value), Container: ptr(s.Master.Container),
 		Trusted: p.trusted(s), NetNS: s.ID.NetNS, Length: s.Length, Limit: s.Limit, Drops: known(s.Refused.Drops), Overflows: known(s.Refused.Overflows), Binds: d.Binds, Workers: len(s.Workers), State: d.Kind,
-		Reasons: append([]string{}, d.Reasons...), Advice: append(append([]string{}, d.Advice...), p.distance(s)...),
+		Reasons: append([]string{}, d.Reasons...), Advice: append(append([]string{}, d.Advice...), slices.Concat(p.distance(s), p.bring(s))...),
 		Known: map[string]any{}, Unseen: map[string]string{},
 	}
 	if listen, ok := s.Config.Listen.Get(); ok {
@@ -174,6 +174,20 @@ func (p Policy) distance(s facts.Socket) []string {
 		return []string{"qwatch only shows this one: policy.containers is off"}
 	}
 	return nil
+}
+
+// bring says why a raise of the socket would go without a reload, for what that
+// would bring.
+func (p Policy) bring(s facts.Socket) []string {
+	if p.Reload != Always || !s.Untrusted.IsAbsent() {
+		return nil
+	}
+	way, _ := p.way(s)
+	why := s.WhyNoDeploy(p.ReloadDeploy, way.Kind == WayChain)
+	if why == "" {
+		return nil
+	}
+	return []string{"qwatch would not reload this one: " + why}
 }
 
 // known is a fact as JSON has it.
