@@ -308,7 +308,7 @@ func (d *decision) whyNoRelisten(failed string) string {
 // up in between.
 func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int], way Way, noWay string) string {
 	p, master, harm := d.policy, s.Master, s.WhyNoReload(somaxconn)
-	deploy := s.WhyNoDeploy(p.ReloadDeploy, way.Kind == WayChain)
+	deploy := s.WhyNoDeploy(p.ReloadDeploy, !way.Wholly(s))
 	last, reloaded := d.history.lastReload(master)
 	reloads := d.history.reloads()
 	all := reloads.recent(d.now, func(Event) bool { return true })

@@ -183,7 +183,7 @@ func (p Policy) bring(s facts.Socket) []string {
 		return nil
 	}
 	way, _ := p.way(s)
-	why := s.WhyNoDeploy(p.ReloadDeploy, way.Kind == WayChain)
+	why := s.WhyNoDeploy(p.ReloadDeploy, !way.Wholly(s))
 	if why == "" {
 		return nil
 	}

@@ -35,9 +35,9 @@ func (w Way) String() string {
 	return string(w.Kind) + ":" + w.Of
 }
 
-// wholly reports whether the master is executed anew, and so with all that it has
+// Wholly reports whether the master is executed anew, and so with all that it has
 // started: routers, an emperor with its vassals.
-func (w Way) wholly(s facts.Socket) bool {
+func (w Way) Wholly(s facts.Socket) bool {
 	return w.Kind != WayChain && (w.Kind != WayTouch || !s.Config.Orders.Asked.Value.WorkersOnly())
 }
 
@@ -68,7 +68,7 @@ func (p Policy) way(s facts.Socket) (Way, string) {
 	default:
 		w, why = bySignal(s)
 	}
-	if why == "" && w.wholly(s) {
+	if why == "" && w.Wholly(s) {
 		why = takesAlong(s)
 	}
 	return w, why

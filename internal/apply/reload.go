@@ -126,7 +126,7 @@ func (a *Applier) mayDeploy(ctx context.Context, r remediate.Reload) error {
 		return fmt.Errorf("uWSGI %d was reloaded: %w", s.Master.PID, errGone)
 	}
 	s.Deploy = d
-	if why := s.WhyNoDeploy(r.Deploy, r.Way.Kind == remediate.WayChain); why != "" {
+	if why := s.WhyNoDeploy(r.Deploy, !r.Way.Wholly(s)); why != "" {
 		return fmt.Errorf("uWSGI %d is not reloaded: %s", s.Master.PID, why)
 	}
 	return nil

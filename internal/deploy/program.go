@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/kernel"
-	"qwatch/internal/text"
 	"qwatch/remediate/facts"
 )
 
@@ -19,7 +18,7 @@ import (
 // or what binary-path says (core/master_utils.c, uwsgi_reload). The first of them
 // that is another file counts.
 func (l *look) program() {
-	runs, deleted, err := kernel.Running(l.p.PID)
+	runs, err := kernel.Running(l.p.PID)
 	if err != nil {
 		unknown(&l.d.Program, err)
 		return
@@ -36,11 +35,7 @@ func (l *look) program() {
 		found, at, err := l.lookPath(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			gone := ""
-			if deleted {
-				gone = ", and " + text.Line(runs.Path) + " is gone"
-			}
-			l.lost("its program: %s leads to nothing that it may execute%s", text.Line(name), gone)
+			l.d.Program = facts.Known(facts.File{Path: name, Gone: true})
 			return
 		case err != nil:
 			unknown(&l.d.Program, err)

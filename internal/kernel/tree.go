@@ -264,19 +264,19 @@ func (s *search) entry(f *os.File, e fs.DirEntry, in string, links int, below *[
 	return nil
 }
 
-// Running is the program that a process executes, and whether its name is gone.
-func Running(pid int) (s File, deleted bool, err error) {
+// Running is the program that a process executes, with the name that it had.
+func Running(pid int) (s File, err error) {
 	exe := procPath(pid, "exe")
 	if s.Path, err = os.Readlink(exe); err != nil {
-		return s, false, Explain(SeeProgram, "", err)
+		return s, Explain(SeeProgram, "", err)
 	}
-	s.Path, deleted = asItCalls(pid, s.Path)
+	s.Path, _ = asItCalls(pid, s.Path)
 	var st unix.Stat_t
 	if err := unix.Stat(exe, &st); err != nil {
-		return s, deleted, &os.PathError{Op: "stat", Path: exe, Err: err}
+		return s, &os.PathError{Op: "stat", Path: exe, Err: err}
 	}
 	s.Dev, s.Ino = st.Dev, st.Ino
-	return s, deleted, nil
+	return s, nil
 }
 
 // WorkDir is the folder in which a process is, and whether its name is gone.

@@ -76,14 +76,16 @@ func clock(t, other time.Time) string {
 
 // WhyNoDeploy says why a reload of the socket's uWSGI would bring what it has
 // never run, or would not find what it needs, "" where it would do neither. deploy
-// allows what is merely younger. chain is a reload that leaves the master as it
-// is: only the application is loaded anew.
+// allows what is merely younger. chain is a reload of the workers alone, which leaves
+// the master as it is.
 func (s Socket) WhyNoDeploy(deploy, chain bool) string {
 	d := s.Deploy
 	other, replaced := d.Program.Get()
 	switch lost, is := d.Lost.Get(); {
 	case is:
 		return fmt.Sprintf("a reload would not find what it needs: %s; put it back first", lost)
+	case !chain && replaced && other.Gone:
+		return fmt.Sprintf("a reload would not find its program: %s leads to nothing that it may execute; put it back first", text.Line(other.Path))
 	case !chain && replaced && other.Instead != "":
 		return fmt.Sprintf("a reload would execute %s, and %s is what runs; start it anew by hand", text.Line(other.Path), text.Line(other.Instead))
 	}

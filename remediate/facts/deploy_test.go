@@ -49,6 +49,8 @@ func TestWhyNoDeploy(t *testing.T) {
 		{"the same file, and more processes run", is(func(d *Deploy) { d.Asks = setup("socket", 8) }), "", "", ""},
 		{"another program", is(func(d *Deploy) { d.Program = Known(File{Path: "/opt/uwsgi", Instead: "/usr/bin/uwsgi"}) }),
 			"a reload would execute /opt/uwsgi, and /usr/bin/uwsgi is what runs; start it anew by hand", "same", ""},
+		{"no program", is(func(d *Deploy) { d.Program = Known(File{Path: "uwsgi", Gone: true}) }),
+			"a reload would not find its program: uwsgi leads to nothing that it may execute; put it back first", "same", ""},
 		{"an upgrade", is(func(d *Deploy) { d.Program = file("/usr/bin/uwsgi", nine.Add(-time.Hour)) }),
 			"a reload would bring /usr/bin/uwsgi of 08:15, which this uWSGI (since 09:15) has never loaded; reload by hand", "", ""},
 		{"something is lost", is(func(d *Deploy) { d.Lost, d.Source = Known("/srv/shop/app.py is gone"), Unknown[File](dark) }),
