@@ -170,3 +170,34 @@ func TestClock(t *testing.T) {
 		t.Errorf("got %v, want %v", got, before.Add(-time.Hour))
 	}
 }
+
+// A vassal is looked at by itself, with the paths that its emperor gave it.
+func TestVassal(t *testing.T) {
+	testbed.Needs(t, "uwsgi")
+	s := newSite(t)
+	s.write("app.py", appText)
+	s.write("vassals/web.ini", "[uwsgi]\nplugin = python3\nmaster = true\nprocesses = 1\nsocket = DIR/sock\nwsgi-file = DIR/app.py\nini = common.part\n")
+	s.write("vassals/common.ini", "[uwsgi]\nneed-app = true\n")
+	s.sh("mkdir on; ln -s ../vassals/web.ini on/web.ini; mv vassals/common.ini on/common.part")
+	s.start("uwsgi --emperor " + s.path("on"))
+	var vassal *site
+	s.waitFor(func() bool {
+		for _, w := range s.workers() {
+			v := *s
+			if v.pid = w.PID; len(v.workers()) > 0 {
+				vassal = &v
+			}
+		}
+		return vassal != nil
+	})
+	vassal.at.Workers = vassal.at.Workers[:1]
+	var m Memory
+	if got := vassal.why(&m, false); got != "" {
+		t.Error(got)
+	}
+	time.Sleep(2100 * time.Millisecond) // what follows is younger
+	s.sh("touch on/common.part")
+	if got := vassal.why(&m, false); got != brings("DIR/on/common.part") {
+		t.Error(got)
+	}
+}
