@@ -42,25 +42,26 @@ type markForm struct {
 	// needle is the part of the line to look for: bytes.Index runs on its
 	// first byte, so that one is rare in logs.
 	needle string
-	line   *regexp.Regexp // from its first byte to the last; group limit is Mark.Limit
+	line   *regexp.Regexp // from its first byte to the last; group limit is Mark.Limit, n is Word.N
+	most   int            // how many bytes it may have, 0 for maxMark
 }
 
 // markForms are read from uWSGI 1.4 to 2.0.30.
 var markForms = []markForm{
 	{MarkHarakiri, "KIRI ON WORKER ", regexp.MustCompile(
-		`^\*\*\* HARAKIRI ON WORKER \d{1,6} \(pid: \d{1,10}, try: \d{1,6}(?:, graceful: (?:yes|no))?\) \*\*\*$`)},
+		`^\*\*\* HARAKIRI ON WORKER \d{1,6} \(pid: \d{1,10}, try: \d{1,6}(?:, graceful: (?:yes|no))?\) \*\*\*$`), 0},
 	{MarkDeadlock, "k-detector] ", regexp.MustCompile(
-		`^\[deadlock-detector\] (?:a process holding a robust mutex died\. recovering\.\.\.|pid \d{1,10} was holding lock .{1,100} \(.{1,20}\))$`)},
+		`^\[deadlock-detector\] (?:a process holding a robust mutex died\. recovering\.\.\.|pid \d{1,10} was holding lock .{1,100} \(.{1,20}\))$`), 0},
 	{MarkReloaded, "RE)spawned uWSGI", regexp.MustCompile(
-		`^gracefully \(RE\)spawned uWSGI master process \(pid: \d{1,10}\)$`)},
+		`^gracefully \(RE\)spawned uWSGI master process \(pid: \d{1,10}\)$`), 0},
 	{MarkBuried, "buried after ", regexp.MustCompile(
-		`^worker \d{1,6} buried after -?\d{1,10} seconds$`)},
+		`^worker \d{1,6} buried after -?\d{1,10} seconds$`), 0},
 	{MarkDied, "! worker ", regexp.MustCompile(
-		`^DAMN ! worker \d{1,6} \(pid: \d{1,10}\) (?:died|MYSTERIOUSLY killed)(?:,? (?:killed )?by signal \d{1,3})? :\( trying respawn \.\.\.$`)},
+		`^DAMN ! worker \d{1,6} \(pid: \d{1,10}\) (?:died|MYSTERIOUSLY killed)(?:,? (?:killed )?by signal \d{1,3})? :\( trying respawn \.\.\.$`), 0},
 	{MarkNoStart, "queue size is greater", regexp.MustCompile(
-		`^Listen queue size is greater than the system max net\.core\.somaxconn \((?P<limit>\d{1,10})\)\.$`)},
+		`^Listen queue size is greater than the system max net\.core\.somaxconn \((?P<limit>\d{1,10})\)\.$`), 0},
 	{MarkTooFast, "!!! i have to sleep", regexp.MustCompile(
-		`^worker respawning too fast !!! i have to sleep a bit \(\d{1,6} seconds\)\.\.\.$`)},
+		`^worker respawning too fast !!! i have to sleep a bit \(\d{1,6} seconds\)\.\.\.$`), 0},
 }
 
 // ScanMarks calls emit for each mark in text, in order. text and meta are as
@@ -96,9 +97,8 @@ func ScanMarks(text []byte, meta Meta, emit func(Mark)) {
 			from = first + n + 1
 		}
 		line := bytes.TrimRight(text[start:from], " \r\n")
-		o := origin{meta: meta}
-		if m, ok := o.mark(line, 0); ok {
-			emit(m)
+		if l, ok := (origin{meta: meta}).line(markForms, line, 0); ok {
+			emit(l.mark())
 		}
 	}
 }
@@ -116,18 +116,35 @@ const maxLead = 32
 // maxMark is longer than any line of a form.
 const maxMark = 256
 
-// mark reads one line, or one message inside a wrapper.
-func (o origin) mark(b []byte, depth int) (Mark, bool) {
+// lineFound is a line of one of some forms, and how its groups matched.
+type lineFound struct {
+	origin
+	form  markForm
+	text  []byte
+	match []int
+}
+
+func (l *lineFound) mark() Mark {
+	m := Mark{Kind: l.form.kind, At: l.stamp.time, Source: l.meta.Source, Writer: l.meta.PID, Unit: l.meta.Unit}
+	m.Limit = max(0, number(group(l.form.line, "limit", l.text, l.match)))
+	if l.stamp.rank == shapeOnly {
+		m.At = l.meta.Read
+	}
+	return m
+}
+
+// line reads one line, or one message inside a wrapper.
+func (o origin) line(forms []markForm, b []byte, depth int) (lineFound, bool) {
 	if depth > maxDepth {
-		return Mark{}, false
+		return lineFound{}, false
 	}
 	b = bytes.TrimRight(cloudwatch(withoutColour(b)), " \r\n")
 	if brace := bytes.IndexByte(b, '{'); brace >= 0 {
 		if inside := o; inside.unwrap(b[:brace], true) {
-			return inside.markIn(b[brace:], depth)
+			return inside.lineIn(forms, b[brace:], depth)
 		}
 	}
-	for _, f := range markForms {
+	for _, f := range forms {
 		i := bytes.Index(b, []byte(f.needle))
 		if i < 0 {
 			continue
@@ -135,40 +152,32 @@ func (o origin) mark(b []byte, depth int) (Mark, bool) {
 		// What stands in front of the needle in its own line is short and has
 		// no wrapper's marks in it, so the line begins at one of few places.
 		for start := i; start >= 0 && i-start <= maxLead; start-- {
-			line := b[start:min(len(b), start+maxMark)]
+			line := b[start:min(len(b), start+max(f.most, maxMark))]
 			match := f.line.FindSubmatchIndex(line)
 			if match == nil {
 				continue
 			}
 			if !o.unwrap(b[:start], false) {
-				return Mark{}, false
+				return lineFound{}, false
 			}
-			m := Mark{Kind: f.kind, At: o.stamp.time, Source: o.meta.Source, Writer: o.meta.PID, Unit: o.meta.Unit}
-			m.Limit = max(0, number(group(f.line, "limit", line, match)))
-			if o.stamp.rank == shapeOnly {
-				m.At = o.meta.Read
-			}
-			return m, true
+			return lineFound{o, f, line, match}, true
 		}
 	}
-	return Mark{}, false
+	return lineFound{}, false
 }
 
-// markIn reads the mark in a JSON object that is all of b.
-func (o origin) markIn(b []byte, depth int) (Mark, bool) {
+// lineIn reads the line in a JSON object that is all of b.
+func (o origin) lineIn(forms []markForm, b []byte, depth int) (lineFound, bool) {
 	if jsonscan.Skip(b) != len(b) {
-		return Mark{}, false
+		return lineFound{}, false
 	}
-	f := found{origin: o, holds: holdsMark}
+	f := found{origin: o, holds: func(value []byte) bool {
+		return slices.ContainsFunc(forms, func(f markForm) bool { return bytes.Contains(value, []byte(f.needle)) })
+	}}
 	for _, text := range f.candidates(b) {
-		if m, ok := f.mark(text, depth+1); ok {
-			return m, true
+		if l, ok := f.line(forms, text, depth+1); ok {
+			return l, true
 		}
 	}
-	return Mark{}, false
-}
-
-// holdsMark says whether a value is worth a closer look.
-func holdsMark(value []byte) bool {
-	return slices.ContainsFunc(markForms, func(f markForm) bool { return bytes.Contains(value, []byte(f.needle)) })
+	return lineFound{}, false
 }
