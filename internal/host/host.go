@@ -36,7 +36,7 @@ type Options struct {
 	// SocketUnits tells which .socket units there are for a service, nil where
 	// there is no systemd.
 	SocketUnits SocketUnits
-	// Stats are the addresses of uWSGI stats servers, as readStats takes them.
+	// Stats are the addresses of uWSGI stats servers, as uwsgi.ReadStats takes them.
 	Stats []string
 	// Users are the names or numbers of users whose uWSGIs are trusted, whatever
 	// started them.

@@ -51,7 +51,7 @@ type lookups struct {
 	claims  lookup.Table[uwsgi.Process, uwsgi.Claim]
 	config  lookup.Table[uwsgi.Process, facts.Config]
 	deploys lookup.Table[deployKey, facts.Deploy]
-	logs    lookup.Table[uwsgi.Process, []string]
+	logs    lookup.Table[uwsgi.Process, written]
 	threads lookup.Table[uwsgi.Process, threads]
 	unit    lookup.Table[unitKey, systemd.SocketUnit]
 	// activated are the .socket units of a service.
@@ -119,8 +119,8 @@ func (l *lookups) init(h *Host) {
 		Ask: func(_ context.Context, k deployKey) (facts.Deploy, error) {
 			return deploy.Look(k.Process, h.options.Load().Processes, &h.memory), nil
 		}}
-	l.logs = lookup.Table[uwsgi.Process, []string]{Deadline: deadline, Slots: slots, Share: share,
-		Ask: func(_ context.Context, p uwsgi.Process) ([]string, error) { return kernel.Written(p.PID) }}
+	l.logs = lookup.Table[uwsgi.Process, written]{Deadline: deadline, Slots: slots, Share: share,
+		Ask: func(_ context.Context, p uwsgi.Process) (written, error) { return askWritten(p) }}
 	l.threads = lookup.Table[uwsgi.Process, threads]{Deadline: deadline, Slots: slots, Share: share,
 		Ask: func(_ context.Context, p uwsgi.Process) (threads, error) {
 			waits, switches := kernel.Threads(p.PID)
@@ -141,7 +141,7 @@ func (l *lookups) init(h *Host) {
 			}
 			return systemd.SocketUnit{}, err
 		}}
-	l.stats = lookup.Table[string, facts.Stats]{Deadline: statsDeadline, Good: statsEvery, Bad: statsEvery, Ask: readStats}
+	l.stats = lookup.Table[string, facts.Stats]{Deadline: statsDeadline, Good: statsEvery, Bad: statsEvery, Ask: uwsgi.ReadStats}
 	try := func(_ context.Context, step facts.Step) (struct{}, error) {
 		return struct{}{}, h.triedRights().try(step)
 	}
@@ -247,6 +247,9 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 		s.Unseen = append(s.Unseen, "what "+text.Plural(late, "worker waits", "workers wait")+" for: /proc has not answered in time")
 	}
 	l.fillStats(s, options.Stats)
+	for i := range s.Sockets {
+		s.Sockets[i].Sight = l.sight(options, &s.Sockets[i], s.Cannot[facts.StepJournal])
+	}
 }
 
 // socketUnit is the .socket unit that holds a socket. Only a service has one. What
@@ -295,7 +298,7 @@ func keyOf(s *facts.Socket) unitKey { return unitKey{s.ID, s.Bound(), s.Master.U
 func (l *lookups) fillMaster(s *facts.Socket) {
 	s.Config = l.configOf(s.Master)
 	if logs := l.logs.Get(uwsgi.ProcessOf(s.Master)); logs.Within(fileAge) {
-		s.Logs = logs.Value
+		s.Logs = logs.Value.paths
 	}
 }
 

@@ -32,7 +32,7 @@ func running(t *testing.T, u *testbed.UWSGI) facts.Config {
 		t.Error(err)
 	}
 	c := Running(Process{PID: u.Pid, Start: st.Start}, names, "")
-	c.Orders = facts.Orders{} // TestOrders
+	c.Orders, c.Mode = facts.Orders{}, facts.Fact[facts.Mode]{} // TestOrders, TestModeOf
 	return c
 }
 
@@ -190,7 +190,7 @@ func TestRunningVassal(t *testing.T) {
 				continue // it is not there yet
 			}
 			got = Running(Process{PID: pid, Start: st.Start}, names, "")
-			if got.Orders = (facts.Orders{}); got == want {
+			if got.Orders, got.Mode = (facts.Orders{}), (facts.Fact[facts.Mode]{}); got == want {
 				return
 			}
 		}

@@ -23,7 +23,9 @@ import (
 
 // Unseen is a configuration of which nothing is known, and why.
 func Unseen(why error) facts.Config {
-	return facts.Config{Listen: facts.Unknown[facts.Setting](why.Error()), ReloadEnds: facts.Unknown[string](why.Error())}
+	return facts.Config{
+		Listen: facts.Unknown[facts.Setting](why.Error()), ReloadEnds: facts.Unknown[string](why.Error()), Mode: facts.Unknown[facts.Mode](why.Error()),
+	}
 }
 
 // Process names a running uWSGI. Contained says that it runs in a container, UID
@@ -229,6 +231,9 @@ func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) []uw
 		c.unread(err)
 	}
 	c.unread(setting.Unread)
+	if c.Mode = facts.Known(modeOf(setting.Options)); setting.Unread != nil {
+		c.Mode = facts.Unknown[facts.Mode](setting.Unread.Error())
+	}
 	for _, o := range setting.Options {
 		if i := strings.LastIndexByte(o.At, ':'); i > 0 && c.File == "" { // FILE:LINE
 			c.File = o.At[:i]

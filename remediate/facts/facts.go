@@ -106,6 +106,9 @@ type Socket struct {
 	// Logs are the regular files that the master has open for writing: where
 	// its records can come from.
 	Logs []string
+	// Sight is by what it can be seen whether the app is loaded after a reload,
+	// unknown where by nothing.
+	Sight Fact[Sight]
 
 	// Paused says why the master does not run, though it could: its cgroup is
 	// frozen, or it is stopped; absent where neither is so.
@@ -151,6 +154,8 @@ type Config struct {
 	// Utilities are the addresses at which it listens for something else than
 	// requests, as far as its configuration was read; nil where there is none.
 	Utilities *[]Utility
+	// Mode is how it reloads.
+	Mode Fact[Mode]
 }
 
 // Unread says what of the configuration could not be seen, "" where all was.

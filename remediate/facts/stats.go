@@ -12,7 +12,17 @@ type Stats struct {
 	// Response is the average time of a request, as the workers that have
 	// answered any say (avg_rt, which weighs the newest most).
 	Response time.Duration
+	// Address is where the stats server was asked.
+	Address string
+	// Exceptions are those of all workers' requests. Apps is how many apps the
+	// worker has loaded that has the fewest, Took how long the slowest took.
+	Exceptions uint64
+	Apps       int
+	Took       time.Duration
 }
+
+// Counted is what a reload can change of it.
+func (s Stats) Counted() Counted { return Counted{s.Requests, s.Exceptions, s.Apps, s.Took, s.Busy} }
 
 // Stopped reports whether a signal or a debugger holds the worker.
 func (w Worker) Stopped() bool { return w.State == 'T' || w.State == 't' }

@@ -1,9 +1,8 @@
-package host
+package uwsgi
 
 import (
 	"net"
 	"path/filepath"
-	"qwatch/remediate/facts"
 	"strings"
 	"testing"
 	"time"
@@ -11,20 +10,21 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"qwatch/internal/testbed"
+	"qwatch/remediate/facts"
 )
 
 func TestParseStats(t *testing.T) {
 	before := time.Now()
 	got, err := parseStats([]byte(`{"version":"2.0.21","listen_queue":7,"pid":1,"workers":[
-		{"id":1,"pid":11,"requests":5,"status":"busy","avg_rt":2000},
-		{"id":2,"pid":12,"requests":6,"status":"idle","avg_rt":0},
-		{"id":3,"pid":13,"requests":0,"status":"sig1","avg_rt":4000},
+		{"id":1,"pid":11,"requests":5,"exceptions":2,"status":"busy","avg_rt":2000,"apps":[{"id":0,"startup_time":3},{"id":1,"startup_time":4}]},
+		{"id":2,"pid":12,"requests":6,"status":"idle","avg_rt":0,"apps":[{"id":0,"startup_time":1}]},
+		{"id":3,"pid":13,"requests":0,"status":"sig1","avg_rt":4000,"apps":[{"id":0},{"id":1}]},
 		{"id":4,"pid":0,"requests":3,"status":"cheap","avg_rt":9000}]}`))
 	if got.At.Before(before) || got.At.After(time.Now()) {
 		t.Errorf("answered at %s", got.At)
 	}
 	got.At = time.Time{}
-	want := facts.Stats{Requests: 14, Workers: 3, Busy: 1, Idle: 1, Response: 3 * time.Millisecond}
+	want := facts.Stats{Requests: 14, Workers: 3, Busy: 1, Idle: 1, Response: 3 * time.Millisecond, Exceptions: 2, Apps: 1, Took: 4 * time.Second}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got)\n%s", err, diff)
 	}
@@ -62,7 +62,7 @@ func TestReadStats(t *testing.T) {
 		// before its worker is idle (uwsgi_close_request, core/utils.c).
 		err := testbed.Until(t.Context(), 20*time.Second, "the stats of all requests, and two idle workers", func() bool {
 			var err error
-			if got, err = readStats(t.Context(), address); err != nil {
+			if got, err = ReadStats(t.Context(), address); err != nil {
 				t.Fatalf("%s: %v", address, err)
 			}
 			// avg_rt begins at 0, and each request counts for half of it.
@@ -75,7 +75,7 @@ func TestReadStats(t *testing.T) {
 }
 
 func TestReadStatsErrors(t *testing.T) {
-	if _, err := readStats(t.Context(), "/no/such.sock"); err == nil || !strings.HasPrefix(err.Error(), "dial unix /no/such.sock: ") {
+	if _, err := ReadStats(t.Context(), "/no/such.sock"); err == nil || !strings.HasPrefix(err.Error(), "dial unix /no/such.sock: ") {
 		t.Error(err)
 	}
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -96,7 +96,7 @@ func TestReadStatsErrors(t *testing.T) {
 			}()
 		}
 	}()
-	if _, err := readStats(t.Context(), l.Addr().String()); err == nil || !strings.Contains(err.Error(), "more than 8388608 bytes") {
+	if _, err := ReadStats(t.Context(), l.Addr().String()); err == nil || !strings.Contains(err.Error(), "more than 8388608 bytes") {
 		t.Error(err)
 	}
 }

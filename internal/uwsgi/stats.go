@@ -1,4 +1,4 @@
-package host
+package uwsgi
 
 import (
 	"context"
@@ -16,10 +16,11 @@ import (
 // maxStats is more than the text of a thousand busy workers.
 const maxStats = 8 << 20
 
-// readStats asks a uWSGI stats server (--stats). address is "127.0.0.1:9191"
+// ReadStats asks a uWSGI stats server (--stats). address is "127.0.0.1:9191"
 // or the path of a UNIX socket; with "http://" in front it is one that speaks
 // HTTP (--stats-http).
-func readStats(ctx context.Context, address string) (facts.Stats, error) {
+func ReadStats(ctx context.Context, address string) (facts.Stats, error) {
+	asked := address
 	address, http := strings.CutPrefix(address, "http://")
 	network := "tcp"
 	if strings.HasPrefix(address, "/") {
@@ -51,7 +52,9 @@ func readStats(ctx context.Context, address string) (facts.Stats, error) {
 		}
 		text = []byte(body)
 	}
-	return parseStats(text)
+	stats, err := parseStats(text)
+	stats.Address = asked
+	return stats, err
 }
 
 // parseStats reads what core/master_utils.c uwsgi_master_generate_stats writes.
@@ -59,10 +62,14 @@ func parseStats(text []byte) (facts.Stats, error) {
 	var said struct {
 		Version string `json:"version"`
 		Workers []struct {
-			PID      int32  `json:"pid"`
-			Requests uint64 `json:"requests"`
-			Status   string `json:"status"` // idle busy cheap pause, or sig and a number
-			Response uint32 `json:"avg_rt"` // microseconds
+			PID        int32  `json:"pid"`
+			Requests   uint64 `json:"requests"`
+			Status     string `json:"status"` // idle busy cheap pause, or sig and a number
+			Response   uint32 `json:"avg_rt"` // microseconds
+			Exceptions uint64 `json:"exceptions"`
+			Apps       []struct {
+				Took int32 `json:"startup_time"` // seconds
+			} `json:"apps"`
 		} `json:"workers"`
 	}
 	if err := json.Unmarshal(text, &said); err != nil {
@@ -76,10 +83,16 @@ func parseStats(text []byte) (facts.Stats, error) {
 	answering := 0
 	for _, w := range said.Workers {
 		stats.Requests += w.Requests
+		stats.Exceptions += w.Exceptions
 		if w.PID <= 0 || w.Status == "cheap" {
 			continue
 		}
-		stats.Workers++
+		if stats.Workers++; stats.Workers == 1 || len(w.Apps) < stats.Apps {
+			stats.Apps = len(w.Apps)
+		}
+		for _, app := range w.Apps {
+			stats.Took = max(stats.Took, time.Duration(app.Took)*time.Second)
+		}
 		switch w.Status {
 		case "idle":
 			stats.Idle++

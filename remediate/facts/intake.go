@@ -1,0 +1,129 @@
+package facts
+
+import "time"
+
+// Look is an accept queue as it is seen while its uWSGI is reloaded.
+type Look struct {
+	At      time.Time
+	Listens bool // the socket is there
+	Length  int
+	// Opens is PassiveOpens of the namespace, read before the queue, and Drops
+	// the socket's sk_drops, which for a uWSGI counts each connection; both are
+	// absent for a UNIX socket.
+	Opens Fact[uint64]
+	Drops Fact[uint32]
+}
+
+// leastGap is how long nobody is accepted before that is a time in which nobody
+// is: a worker may be at work on one request so long.
+const leastGap = time.Second
+
+// Intake is what was seen of who is accepted at a socket, and when.
+type Intake struct {
+	// Accepted is how many connections were accepted, at least.
+	Accepted int
+	Came     bool // somebody has connected, or waited
+	Waiting  int  // connections in the queue at the newest look
+	// Unserved is for how long clients waited, or were refused, and nobody was
+	// accepted.
+	Unserved time.Duration
+
+	sole        bool // no other socket of the namespace accepts anybody
+	begun       bool
+	first, last Look
+	most        int           // as many accepts as the kernel's counters have shown,
+	fallen      int           // and as many as were seen to leave the queue
+	unserved    time.Duration // since the last one
+}
+
+// NewIntake begins to look at a socket. sole is Socket.SoleListener.
+func NewIntake(sole bool) Intake { return Intake{sole: sole} }
+
+// Add takes in the next look.
+func (i *Intake) Add(l Look) {
+	defer func() { i.last, i.Waiting = l, l.Length }()
+	if !i.begun {
+		i.begun, i.first, i.Came = true, l, l.Length > 0
+		return
+	}
+	i.Came = i.Came || l.Length > 0 || arrived(i.last, l, i.sole)
+	count := i.count(l)
+	// Only who accepts takes a connection out of the queue, whatever became of
+	// its client.
+	fell := max(0, i.last.Length-l.Length)
+	if !l.Listens || !i.last.Listens {
+		fell = 0
+	}
+	if fell > 0 || count > i.most {
+		i.fallen, i.most = i.fallen+fell, max(count, i.most)
+		i.Accepted = max(i.fallen, i.most)
+		i.settle()
+		return
+	}
+	if i.last.Length > 0 || l.Length > 0 || !l.Listens {
+		i.unserved += l.At.Sub(i.last.At)
+	}
+}
+
+// Gap is for how long nobody has been accepted, up to the newest look, while
+// somebody waited.
+func (i *Intake) Gap() time.Duration { return i.unserved }
+
+// Settled is the intake as it is now, with the time in which nobody is accepted
+// yet.
+func (i Intake) Settled() Intake {
+	if i.unserved >= leastGap {
+		i.Unserved += i.unserved
+	}
+	return i
+}
+
+func (i *Intake) settle() {
+	if i.unserved >= leastGap {
+		i.Unserved += i.unserved
+	}
+	i.unserved = 0
+}
+
+// Since is the intake from the newest look on.
+func (i *Intake) Since() Intake {
+	n := NewIntake(i.sole)
+	n.Add(i.last)
+	return n
+}
+
+// count is how many connections have been accepted since the first look, at
+// least, as far as the kernel's counters tell. The namespace counts those of all
+// its sockets. With other listeners the socket's own count has to say the same: it
+// counts each connection of a uWSGI, as its first ACK waits for data
+// (TCP_DEFER_ACCEPT), and what had come at the look before has its data by now.
+func (i *Intake) count(l Look) int {
+	opens, counted := l.Opens.Get()
+	then, had := i.first.Opens.Get()
+	if !counted || !had || !l.Listens {
+		return 0
+	}
+	in := l.Length - i.first.Length
+	n := int(opens-then) - in
+	if i.sole {
+		return n
+	}
+	drops, counts := i.last.Drops.Get()
+	before, did := i.first.Drops.Get()
+	if !counts || !did {
+		return 0
+	}
+	return min(n, int(drops-before)-in)
+}
+
+// arrived reports whether somebody has connected between two looks.
+func arrived(before, now Look, sole bool) bool {
+	opens, counted := now.Opens.Get()
+	then, was := before.Opens.Get()
+	if !counted || !was || opens <= then {
+		return false
+	}
+	drops, known := now.Drops.Get()
+	had, knew := before.Drops.Get()
+	return sole || known && knew && drops > had
+}
