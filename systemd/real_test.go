@@ -82,7 +82,7 @@ func TestManagerReal(t *testing.T) {
 		do   func() error
 		want string
 	}{
-		{"a reload that fails", func() error { return m.Reload(ctx, "qwatch-test-bad.service") }, `it is active, and its reload ended with "exit-code"; see systemctl status qwatch-test-bad\.service$`},
+		{"a reload that fails", func() error { return m.Reload(ctx, "qwatch-test-bad.service") }, `its reload ended with "exit-code"; see systemctl status qwatch-test-bad\.service$`},
 		{"no ExecReload", func() error { return m.Reload(ctx, "qwatch-test-none.service") }, `^reload unit qwatch-test-none\.service: .*not applicable`},
 		{"not there", func() error { return m.Reload(ctx, "qwatch-test-missing.service") }, `not (found|loaded)`},
 		{"bad name", func() error { return m.Reload(ctx, "no unit/name") }, `^reload unit no unit/name: `},
