@@ -47,8 +47,8 @@ type Relisten struct {
 	Why      string
 }
 
-// Reload asks a uWSGI master for a graceful reload. It is done when new
-// workers run and the socket listens.
+// Reload asks a uWSGI master for a reload. It is done when a new generation of
+// workers serves people, as facts.Served has it.
 type Reload struct {
 	Socket  facts.Socket
 	Way     Way
@@ -83,7 +83,7 @@ func (a Relisten) String() string {
 }
 
 func (a Reload) String() string {
-	return fmt.Sprintf("reload uWSGI %d gracefully (%s)", a.Socket.Master.PID, a.Way)
+	return fmt.Sprintf("reload uWSGI %d (%s)", a.Socket.Master.PID, a.Way)
 }
 
 func (a Start) String() string { return "start " + a.Unit }
@@ -163,6 +163,11 @@ type Outcome struct {
 	// Note says how it was done where that is not plain from the action
 	// ("2 new workers after 1.2s").
 	Note string
+	// Served is what was seen of a reload that was asked for, nil for all else.
+	Served *facts.Served
+	// Late, where it is not nil, goes on waiting for what was not done in time,
+	// until ctx ends at the latest. It is called once, or never.
+	Late func(ctx context.Context) Outcome
 }
 
 // Applier changes the host by one action.

@@ -275,8 +275,12 @@ func (d *decision) raise() Plan {
 			why = "the socket cannot be raised in place: " + noRelisten
 		}
 		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Deploy: p.ReloadDeploy, Timeout: p.ReloadTimeout, Why: why + p.noChain(s) + unseenSharers(s)})
+		reason += fmt.Sprintf("; then %s", s.Price(way.Kind == WayChain))
 	} else if p.Reload == Always {
 		reason += "; no reload: " + noReload
+		if s.Sight.Unseen() != "" {
+			d.Advice = append(d.Advice, advice.Sight(s))
+		}
 	}
 	// A sysctl is the whole host's: it is not raised for a socket that cannot
 	// use it.
@@ -322,6 +326,8 @@ func (d *decision) whyNoReload(s facts.Socket, somaxconn facts.Fact[int], way Wa
 		return harm
 	case s.Paused.Unseen() != "":
 		return fmt.Sprintf("it is not known whether uWSGI %d is stopped or frozen: %s", master.PID, s.Paused.Unseen())
+	case s.Sight.Unseen() != "":
+		return fmt.Sprintf("whether uWSGI %d has loaded its app after a reload could not be seen: %s", master.PID, s.Sight.Unseen())
 	case len(s.Workers) == 0:
 		return fmt.Sprintf("uWSGI %d has no workers: the end of a reload could not be seen", master.PID)
 	case noWay != "":

@@ -47,9 +47,13 @@ func full() Case {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
 		Length: 129, Limit: 128, FD: 3, Somaxconn: facts.Known(128),
-		Master:    facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
-		Workers:   make([]facts.Worker, 4),
-		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
+		Master:  facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
+		Workers: make([]facts.Worker, 4),
+		Config: facts.Config{
+			Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string](),
+			Mode: facts.Known(facts.NewMode()),
+		},
+		Sight:     facts.Known(facts.Sight{Files: true}),
 		Unit:      facts.Absent[facts.SocketUnit](),
 		Untrusted: facts.Absent[string](),
 		Paused:    facts.Absent[string](),
@@ -121,6 +125,8 @@ func summary(p Plan) decided {
 			}
 		case Reload:
 			text += ": " + a.Why
+			// What it costs is tested apart.
+			d.Reason, _, _ = strings.Cut(d.Reason, "; then "+a.Socket.Price(a.Way.Kind == WayChain))
 		}
 		d.Actions = append(d.Actions, text)
 	}
@@ -135,7 +141,7 @@ const (
 	setNetdev    = "set net.core.netdev_max_backlog from 1000 to 16384, kept in /etc/sysctl.d/90-qwatch.conf (companion)"
 	setSyn       = "set net.ipv4.tcp_max_syn_backlog from 512 to 8192, kept in /etc/sysctl.d/90-qwatch.conf (companion)"
 	relist       = "listen again on 127.0.0.1:5000 of uWSGI 1234: backlog from 128 to 1024"
-	reloadAuto   = "reload uWSGI 1234 gracefully (systemd:app.service): "
+	reloadAuto   = "reload uWSGI 1234 (systemd:app.service): "
 
 	adviceSeconds  = "a longer queue buys seconds, not capacity"
 	adviceWorkers  = "give uWSGI more workers (processes) than its 4, or make the requests shorter"

@@ -2,6 +2,7 @@ package remediate
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"qwatch/remediate/facts"
@@ -24,10 +25,34 @@ type Event struct {
 	To       *int       `json:"to"`              // as planned; of a judge the socket's limit
 	Now      *int       `json:"now,omitempty"`   // as read back from the kernel
 	Slope    *float64   `json:"slope,omitempty"` // of a judge, as Judgement.Slope
-	DryRun   bool       `json:"dry_run"`
-	Result   Result     `json:"result"`
-	Error    string     `json:"error,omitempty"`
-	Why      string     `json:"why"`
+	ReloadEvent
+	DryRun bool   `json:"dry_run"`
+	Result Result `json:"result"`
+	Error  string `json:"error,omitempty"`
+	Why    string `json:"why"`
+}
+
+// ReloadEvent is what the line of a reload has beside the others: the way taken,
+// and what the reload did.
+type ReloadEvent struct {
+	Way           string   `json:"way,omitempty"`
+	WorkersBefore *int     `json:"workers_before,omitempty"`
+	WorkersAfter  *int     `json:"workers_after,omitempty"`
+	Unserved      *float64 `json:"unserved_seconds,omitempty"` // for how long nobody was accepted
+	Cut           *int     `json:"cut,omitempty"`              // requests that were cut off, at least
+	// Late marks a second word about a reload: it ended after nobody waited for
+	// it any more.
+	Late bool `json:"late,omitempty"`
+}
+
+// reloadEvent is what an outcome tells of a reload.
+func reloadEvent(r Reload, o Outcome) (e ReloadEvent) {
+	e.Way = r.Way.String()
+	if o.Served != nil {
+		gap, cut := math.Round(10*o.Served.Intake.Unserved.Seconds())/10, o.Served.Cut()
+		e.WorkersBefore, e.WorkersAfter, e.Unserved, e.Cut = &o.Served.Before, &o.Served.After, &gap, &cut
+	}
+	return e
 }
 
 // eventOf is the audit line for an action of a plan.
@@ -41,6 +66,9 @@ func eventOf(p Plan, a Action, at time.Time, o Outcome) Event {
 		PID: socket.Master.PID, Start: socket.Master.Start, Unit: socket.Master.Unit.Value, Inode: socket.ID.Inode, NetNS: socket.ID.NetNS,
 		Action: d.Kind, Target: d.Target, From: d.From, To: d.To, DryRun: p.DryRun,
 		Result: o.Result, Why: d.Why,
+	}
+	if r, ok := a.(Reload); ok {
+		e.ReloadEvent = reloadEvent(r, o)
 	}
 	if o.Now >= 0 {
 		e.Now = &o.Now

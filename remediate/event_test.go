@@ -15,7 +15,7 @@ func TestEventJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"time":"2026-03-01T12:00:00Z","plan":"inc-1.1","incident":"inc-1","socket":"127.0.0.1:5000","pid":1234,"start":99,"unit":"app.service","inode":77,"netns":1,` +
-		`"action":"reload","target":"uwsgi 1234 (app.service)","from":null,"to":null,"dry_run":false,"result":"started","why":"policy.reload.when is always"}`
+		`"action":"reload","target":"uwsgi 1234 (app.service)","from":null,"to":null,"way":"systemd:app.service","dry_run":false,"result":"started","why":"policy.reload.when is always"}`
 	if diff := cmp.Diff(want, string(text)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}

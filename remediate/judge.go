@@ -23,8 +23,10 @@ type Judgement struct {
 func (p Plan) judged() bool { return p.Unit != "" || p.Socket.ID != (facts.SocketID{}) }
 
 // judge compares a plan with what the host shows after it. e is the evidence
-// since the last action.
-func judge(p Plan, after facts.Snapshot, e facts.Evidence) Judgement {
+// since the last action. served is what was seen of a reload that was asked for,
+// nil where none was: an app that answers with an error at once has the emptiest
+// queue of all.
+func judge(p Plan, after facts.Snapshot, e facts.Evidence, served *facts.Served) Judgement {
 	if p.Unit != "" {
 		for _, s := range after.Sockets {
 			if s.Master.Unit.Value == p.Unit {
@@ -41,17 +43,51 @@ func judge(p Plan, after facts.Snapshot, e facts.Evidence) Judgement {
 	case !ok && after.HiddenOwners != "":
 		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI that qwatch may see listens on %s any more, and not all of them could be looked into: %s", p.Name, after.HiddenOwners)}
 	case !ok:
-		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI listens on %s any more", p.Name)}
+		return Judgement{Worse, 0, nil, fmt.Sprintf("no uWSGI listens on %s any more%s", p.Name, because(served))}
+	case s.ID != p.Socket.ID && s.Limit < p.Target:
+		return Judgement{Worse, s.Limit, nil, fmt.Sprintf("the socket that was raised is gone, and uWSGI has bound %s anew, with %d%s", s.Name(), s.Limit, because(served))}
+	case worse(served) != "":
+		return Judgement{Worse, s.Limit, nil, "after the reload people are not served as before: " + worse(served)}
 	case s.Limit < p.Socket.Limit:
 		return Judgement{Worse, s.Limit, nil, fmt.Sprintf("the limit fell from %d to %d", p.Socket.Limit, s.Limit)}
 	case s.Limit == p.Socket.Limit:
 		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the running socket's limit still is %d", s.Limit)}
 	case s.Limit < p.Target:
 		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the running socket's limit is %d and should be %d", s.Limit, p.Target)}
-	case e.Corroborates():
+	}
+	if served != nil {
+		if f, bad := served.Verdict(); bad {
+			return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the limit is %d now, was %d, but the reload was none that is known to serve people: %s", s.Limit, p.Socket.Limit, f.Why)}
+		}
+	}
+	if e.Corroborates() {
 		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the limit is %d now, yet the queue is full again: %s", s.Limit, e)}
 	}
-	return Judgement{Fixed, s.Limit, nil, fmt.Sprintf("the limit is %d now, was %d; %s", s.Limit, p.Socket.Limit, e)}
+	j := Judgement{Fixed, s.Limit, nil, fmt.Sprintf("the limit is %d now, was %d; %s", s.Limit, p.Socket.Limit, e)}
+	if served != nil {
+		j.Why += "; reloaded, and " + served.People()
+	}
+	return j
+}
+
+// worse is why a reload has made it worse, "" where it has not.
+func worse(served *facts.Served) string {
+	if served != nil {
+		if f, bad := served.Verdict(); bad && f.Worse {
+			return f.Why
+		}
+	}
+	return ""
+}
+
+// because is what a reload says of why something is gone.
+func because(served *facts.Served) string {
+	if served != nil {
+		if f, bad := served.Verdict(); bad {
+			return ": " + f.Why
+		}
+	}
+	return ""
 }
 
 // successor is the socket that the plan raised, as it is now. In http mode a

@@ -89,7 +89,7 @@ func TestDescribe(t *testing.T) {
 			"listen again on 127.0.0.1:5000 in netns:1 of uWSGI 1234: backlog from 128 to 1024",
 			Description{"relisten", "127.0.0.1:5000 in netns:1", n(128), n(1024), "w"}},
 		{Reload{Socket: s, Way: Way{Kind: WayHUP}, Why: "w"},
-			"reload uWSGI 1234 gracefully (hup)",
+			"reload uWSGI 1234 (hup)",
 			Description{"reload", "uwsgi 1234 (app.service)", nil, nil, "w"}},
 		{Start{Unit: "app.service", Why: "w"}, "start app.service", Description{"start", "app.service", nil, nil, "w"}},
 	}

@@ -170,7 +170,7 @@ func (d Done) Left() bool {
 // ToJudge reports whether the plan changed the host, so that the kernel's numbers
 // tell whether it helped.
 func (d Done) ToJudge() bool {
-	return d.Plan.judged() && slices.ContainsFunc(d.Outcomes, func(o Outcome) bool { return o.Result == Applied })
+	return d.Plan.judged() && slices.ContainsFunc(d.Outcomes, func(o Outcome) bool { return o.Result == Applied || o.Served != nil })
 }
 
 // InPlace reports whether the running socket was raised.
@@ -301,6 +301,29 @@ func (r Runner) finish(ctx context.Context, p Plan, a Action) (Outcome, error) {
 	return o, nil
 }
 
+// Late goes on waiting for a reload that was not done in time, and writes down how
+// it ended then: what was called failed is put right by a second word. It reports
+// whether there is one.
+func (r Runner) Late(ctx context.Context, d Done) (Done, bool) {
+	d.Outcomes = slices.Clone(d.Outcomes)
+	i := slices.IndexFunc(d.Outcomes, func(o Outcome) bool { return o.Late != nil })
+	if i < 0 {
+		return d, false
+	}
+	a := d.Outcomes[i].Action
+	o := d.Outcomes[i].Late(ctx)
+	if o.Action = a; ctx.Err() != nil || o.Served == nil {
+		return d, false
+	}
+	e := eventOf(d.Plan, a, time.Now(), o)
+	if e.Late = true; r.Trail.Append(e) != nil {
+		return d, false
+	}
+	d.Outcomes[i] = o
+	r.Acted(d.Plan, o)
+	return d, true
+}
+
 // whose names what a slow action keeps to itself: a master or a unit.
 func whose(p Plan, a Action) string { return held(eventOf(p, a, time.Time{}, Outcome{Now: -1})) }
 
@@ -330,21 +353,49 @@ func (r Runner) Run(ctx context.Context, plans []Plan) []Done {
 			continue
 		}
 		wg.Go(func() {
-			*d = r.Finish(ctx, *d)
-			r.judge(ctx, d)
+			looks := r.looksWhile(ctx, func() { *d = r.Finish(ctx, *d) })
+			r.judge(ctx, looks, d)
 		})
 	}
-	r.judge(ctx, raised...)
+	r.judge(ctx, nil, raised...)
 	wg.Wait()
 	return done
 }
 
-// judge watches the queues of plans until there is a verdict of each.
-func (r Runner) judge(ctx context.Context, done ...*Done) {
+// looksWhile looks at the queues for as long as f takes, which watches a reload.
+func (r Runner) looksWhile(ctx context.Context, f func()) (looks []facts.Sample) {
+	ended, kept := make(chan struct{}), make(chan []facts.Sample)
+	go func() {
+		tick := time.NewTicker(waitEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ended:
+				kept <- looks
+				return
+			case <-tick.C:
+				if some, err := r.Host.Sample(ctx); err == nil {
+					looks = append(looks, some...)
+					looks = slices.Delete(looks, 0, max(0, len(looks)-keepLooks))
+				}
+			}
+		}
+	}()
+	f()
+	close(ended)
+	return <-kept
+}
+
+// keepLooks bounds the looks that are kept beside a reload.
+const keepLooks = 8192
+
+// judge watches the queues of plans until there is a verdict of each. looks are
+// those from before, in the order of time.
+func (r Runner) judge(ctx context.Context, looks []facts.Sample, done ...*Done) {
 	open := map[*Done]*Trial{}
 	for _, d := range done {
 		if d.Err == nil && d.ToJudge() {
-			open[d] = NewTrial(d.Plan, time.Now())
+			open[d] = d.Trial(time.Now())
 		} else {
 			r.Judged(*d)
 		}
@@ -353,6 +404,7 @@ func (r Runner) judge(ctx context.Context, done ...*Done) {
 	defer tick.Stop()
 	for len(open) > 0 {
 		snapshot, samples, err := r.see(ctx, open)
+		samples, looks = append(looks, samples...), nil
 		now := time.Now()
 		for d, t := range open {
 			d.Err = err

@@ -397,7 +397,7 @@ func TestJudge(t *testing.T) {
 			if strings.Contains(test.name, "UNIX") {
 				plan.Socket.Family = facts.Unix
 			}
-			got := judge(plan, after, test.e)
+			got := judge(plan, after, test.e, nil)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}

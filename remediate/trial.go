@@ -44,12 +44,32 @@ type Trial struct {
 	low       int       // where it came from
 	postponed bool      // until is new
 
+	served *facts.Served // what was seen of the plan's reload, nil where none was asked for
+
 	fixed time.Time // when it was called so, zero before
 	looks int       // how often it was looked at again
 }
 
 // NewTrial begins to watch the queue of a plan that was carried out by now.
 func NewTrial(p Plan, now time.Time) *Trial { return &Trial{Plan: p, begun: now, id: p.Socket.ID} }
+
+// Trial begins to judge what was done. A reload was watched as its new generation
+// came up: from there on the looks count that were taken meanwhile, so that its
+// verdict waits no longer than its watch.
+func (d Done) Trial(now time.Time) *Trial {
+	t := NewTrial(d.Plan, now)
+	for _, o := range d.Outcomes {
+		if o.Served != nil {
+			if t.served = o.Served; !o.Served.Stood.IsZero() {
+				t.begun = o.Served.Stood
+			}
+		}
+	}
+	return t
+}
+
+// Begun is from when on looks at the queue count.
+func (t *Trial) Begun() time.Time { return t.begun }
 
 // Open reports whether there is no verdict yet.
 func (t *Trial) Open() bool { return t.fixed.IsZero() }
@@ -109,7 +129,7 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 		return Judgement{}, false
 	}
 	e := t.evidence()
-	j := judge(t.Plan, t.after, e)
+	j := judge(t.Plan, t.after, e, t.served)
 	trend := trendOf(t.own(), trendSpan)
 	if trend.known {
 		j.Slope = &trend.slope
@@ -162,7 +182,7 @@ func (t *Trial) lookAgain(samples []facts.Sample, now time.Time) (Judgement, boo
 		return Judgement{}, false // calm, or stopped by somebody since
 	}
 	t.looks = len(again)
-	j := judge(t.Plan, t.after, e)
+	j := judge(t.Plan, t.after, e, nil)
 	j.Why += fmt.Sprintf("; it was called fixed %s ago", now.Sub(t.fixed).Round(time.Second))
 	return j, true
 }

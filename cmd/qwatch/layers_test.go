@@ -16,11 +16,11 @@ import (
 // namespaces and /proc/sys, and what decides knows no operating system.
 func TestLayers(t *testing.T) {
 	may := map[string][]string{
-		"cmd/qwatch":         {"internal/apply", "internal/bounded", "internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer/bulk"},
+		"cmd/qwatch":         {"internal/apply", "internal/bounded", "internal/config", "internal/daemon", "internal/host", "internal/text", "internal/trail", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer", "tailer/bulk", "tailer/journal"},
 		"internal/daemon":    {"internal/config", "internal/text", "matcher", "remediate", "remediate/diagnose", "remediate/facts", "systemd", "tailer", "tailer/file", "tailer/journal"},
 		"internal/deploy":    {"internal/bounded", "internal/kernel", "internal/text", "internal/uwsgi", "internal/uwsgiconf", "remediate/facts"},
 		"internal/host":      {"internal/bounded", "internal/deploy", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate/facts", "systemd"},
-		"internal/apply":     {"internal/bounded", "internal/deploy", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "remediate", "remediate/facts"},
+		"internal/apply":     {"internal/bounded", "internal/deploy", "internal/kernel", "internal/lookup", "internal/sysctld", "internal/text", "internal/uwsgi", "matcher", "remediate", "remediate/facts"},
 		"internal/uwsgi":     {"internal/kernel", "internal/text", "internal/uwsgiconf", "remediate/facts"},
 		"internal/kernel":    {"internal/bounded"},
 		"internal/bounded":   {},

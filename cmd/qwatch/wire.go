@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"maps"
 	"os"
@@ -18,6 +19,8 @@ import (
 	"qwatch/internal/trail"
 	"qwatch/remediate"
 	"qwatch/systemd"
+	"qwatch/tailer"
+	"qwatch/tailer/journal"
 )
 
 // auditFile is the audit trail's name in the state directory.
@@ -139,7 +142,21 @@ func (o outside) acting(cfg *config.Config, trail remediate.Recorder) remediate.
 	if o.units != nil {
 		units = o.units
 	}
-	return remediate.Acting{Applier: apply.New(cfg.Probe.Processes, units), Trail: trail}
+	a := apply.New(cfg.Probe.Processes, units)
+	if o.units != nil {
+		a.Follow = followUnit
+	}
+	return remediate.Acting{Applier: a, Trail: trail}
+}
+
+// followUnit hands over what a unit logs to the journal from now on.
+func followUnit(ctx context.Context, unit string, entry func([]byte)) (<-chan struct{}, error) {
+	j, err := journal.New(journal.Options{Units: []string{unit}}, func(c tailer.Chunk) { entry(c.Text) })
+	if err != nil {
+		return nil, err
+	}
+	go j.Run(ctx)
+	return j.Ready(), nil
 }
 
 // openTrail opens the audit trail. A dry run that may not write there keeps it

@@ -37,6 +37,10 @@ type Units interface {
 type Applier struct {
 	processes []string
 	units     Units
+	// Follow follows the journal; nil where there is none. It is set before
+	// anything is applied.
+	Follow     Follow
+	leastWatch time.Duration // facts.LeastWatch, but in tests
 
 	// What may lie on a file system that does not answer.
 	configs lookup.Table[uwsgi.Process, facts.Config]
@@ -73,7 +77,7 @@ const (
 func New(processes []string, u Units) *Applier {
 	slots := lookup.NewSlots(maxHanging, maxHanging)
 	a := &Applier{
-		processes: processes, units: u,
+		processes: processes, units: u, leastWatch: facts.LeastWatch,
 		configs: lookup.Table[uwsgi.Process, facts.Config]{Deadline: fileDeadline, Slots: slots,
 			Ask: func(_ context.Context, master uwsgi.Process) (facts.Config, error) {
 				return uwsgi.Running(master, processes, ""), nil

@@ -23,10 +23,17 @@ var names = []string{"uwsgi", "uwsgi-core"}
 
 func TestMain(m *testing.M) { testbed.Main(m) }
 
+// quick is an Applier that watches for less long what a reload has made.
+func quick(u Units) *Applier {
+	a := New(names, u)
+	a.leastWatch = 500 * time.Millisecond
+	return a
+}
+
 // do acts with nothing but what the action says.
 func do(t *testing.T, a remediate.Action) remediate.Outcome {
 	t.Helper()
-	return New(names, nil).Apply(t.Context(), a)
+	return quick(nil).Apply(t.Context(), a)
 }
 
 // show is a result as one line.

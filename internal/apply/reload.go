@@ -13,7 +13,6 @@ import (
 
 	"qwatch/internal/deploy"
 	"qwatch/internal/kernel"
-	"qwatch/internal/text"
 	"qwatch/internal/uwsgi"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
@@ -21,70 +20,53 @@ import (
 
 var errNoUnits = errors.New("no connection to systemd")
 
-// pause is how long it takes until new workers are counted again, in
-// milliseconds.
-const pause = 50
-
-// settling is how long fewer new workers than there were before may still become
-// more. uWSGI forks them one after the other; in cheaper mode fewer come back.
-const settling = 2 * time.Second
-
-// reload asks for a graceful reload and waits for its end, which uWSGI reports
-// to nobody: the old workers end, new ones come, the master is the same process
-// (it calls execve(2), so pid and start time stay) and its socket listens.
+// reload asks for a reload and waits for its end, which uWSGI reports to nobody:
+// the old workers end, a new generation comes, and people are served by it.
 func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outcome {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, fmt.Errorf("not done after %s", r.Timeout))
-	defer cancel()
-	began := time.Now()
-	s := r.Socket
-	master, err := openProcess(s.Master)
+	master, err := openProcess(r.Socket.Master)
 	if err != nil {
 		return failure(-1, err)
 	}
-	defer unix.Close(master)
-	if err := a.mayReload(ctx, s); err != nil {
+	if r.Socket.Config, err = a.mayReload(ctx, r.Socket); err != nil {
+		unix.Close(master)
 		return failure(-1, err)
 	}
 	if err := a.mayDeploy(ctx, r); err != nil {
 		return failure(-1, err)
 	}
 	if err := a.grown(ctx, r); err != nil {
+		unix.Close(master)
 		return remediate.Outcome{Result: remediate.Stale, Now: -1, Err: err}
 	}
-	before, err := a.children(s.Master.PID)
+	return a.carryOut(ctx, r, master)
+}
+
+// carryOut asks for the reload and watches it. It closes master.
+func (a *Applier) carryOut(ctx context.Context, r remediate.Reload, master int) remediate.Outcome {
+	w, err := a.newWatch(r, master)
 	if err != nil {
 		return failed(-1, err)
 	}
-	old, err := openWorkers(s.Workers, before)
-	if err != nil {
+	timed, cancel := context.WithTimeoutCause(ctx, r.Timeout, fmt.Errorf("not done after %s", r.Timeout))
+	defer cancel()
+	if err := w.look(); err != nil { // how it is before
+		w.close()
 		return failed(-1, err)
 	}
-	defer old.close()
-	if len(old) == 0 {
-		return failed(-1, fmt.Errorf("uWSGI %d has no workers: the end of a reload could not be seen", s.Master.PID))
-	}
-	if err := a.order(ctx, master, r); err != nil {
+	w.served.Asked = time.Now()
+	if err := w.order(timed); err != nil {
+		w.close()
 		return failure(-1, err)
 	}
-	fresh, err := a.await(ctx, master, s.Master.PID, old, before)
-	if err == nil {
-		err = listens(s)
-	}
-	if err != nil {
-		return failed(-1, fmt.Errorf("reload of uWSGI %d (%s): %w", s.Master.PID, r.Way, err))
-	}
-	return remediate.Outcome{
-		Result: remediate.Applied, Now: -1,
-		Note: fmt.Sprintf("%s: %s after %s", r.Way, text.Plural(fresh, "new worker", "new workers"), time.Since(began).Round(100*time.Millisecond)),
-	}
+	return w.run(ctx, timed)
 }
 
 // mayReload refuses where the reload would do harm. It reads anew what the plan
-// went by.
-func (a *Applier) mayReload(ctx context.Context, s facts.Socket) error {
+// went by, and returns the configuration.
+func (a *Applier) mayReload(ctx context.Context, s facts.Socket) (facts.Config, error) {
 	pid := s.Master.PID
 	if named, _ := kernel.Named(pid, a.processes); !named {
-		return fmt.Errorf("process %d is not one of %s and is not reloaded", pid, strings.Join(a.processes, ", "))
+		return s.Config, fmt.Errorf("process %d is not one of %s and is not reloaded", pid, strings.Join(a.processes, ", "))
 	}
 	ctx, cancel := context.WithTimeout(ctx, fileDeadline)
 	defer cancel()
@@ -97,7 +79,7 @@ func (a *Applier) mayReload(ctx context.Context, s facts.Socket) error {
 	if c.Listen.State == facts.StateKnown {
 		netns, err := openNetNS(s)
 		if err != nil {
-			return err
+			return s.Config, err
 		}
 		defer netns.Close()
 		v, err := netns.Somaxconn()
@@ -106,9 +88,9 @@ func (a *Applier) mayReload(ctx context.Context, s facts.Socket) error {
 		}
 	}
 	if why := s.WhyNoReload(somaxconn); why != "" {
-		return fmt.Errorf("uWSGI %d is not reloaded: %s", pid, why)
+		return s.Config, fmt.Errorf("uWSGI %d is not reloaded: %s", pid, why)
 	}
-	return nil
+	return s.Config, nil
 }
 
 // mayDeploy refuses where the reload would bring what the plan does not know of.
@@ -175,76 +157,6 @@ func openWorkers(seen []facts.Worker, children []facts.Process) (w workers, err 
 	return w, nil
 }
 
-// await returns the number of new workers when the old ones have ended.
-func (a *Applier) await(ctx context.Context, master, pid int, old workers, before []facts.Process) (int, error) {
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		return 0, os.NewSyscallError("eventfd", err)
-	}
-	defer unix.Close(wake)
-	stop := context.AfterFunc(ctx, func() { unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
-	defer func() {
-		if !stop() { // nobody may write to it any more when it is closed
-			unix.Poll([]unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}}, -1)
-		}
-	}()
-	// A pidfd becomes readable when its process ends.
-	wait := func(left []int, timeout int) ([]int, error) {
-		ended, err := readable(append([]int{wake, master}, left...), timeout)
-		switch {
-		case err != nil:
-			return nil, err
-		case ended[0]:
-			return nil, context.Cause(ctx)
-		case ended[1]:
-			return nil, errors.New("the master has ended; its log says why")
-		}
-		var still []int
-		for i, fd := range left {
-			if !ended[2+i] {
-				still = append(still, fd)
-			}
-		}
-		return still, nil
-	}
-	for left := []int(old); len(left) > 0; {
-		still, err := wait(left, -1)
-		if err != nil {
-			return 0, fmt.Errorf("%w; %s of %d still at work (worker-reload-mercy gives them 60 seconds)", err, text.Plural(len(left), "old worker", "old workers"), len(old))
-		}
-		left = still
-	}
-	var settled time.Time
-	for {
-		now, err := a.children(pid)
-		if err != nil {
-			return 0, err
-		}
-		fresh, ended := count(before, now)
-		if fresh > 0 && settled.IsZero() {
-			settled = time.Now().Add(settling)
-		}
-		if fresh >= ended || fresh > 0 && time.Now().After(settled) {
-			return min(fresh, len(old)), nil // a router is new too
-		}
-		// Nothing tells of a new child.
-		if _, err := wait(nil, pause); err != nil {
-			return 0, fmt.Errorf("%w; %s ended, and %s there", err,
-				text.Plural(ended, "process has", "processes have"), text.Plural(fresh, "new one is", "new ones are"))
-		}
-	}
-}
-
-// count tells how many processes are new since before, and how many have gone.
-func count(before, now []facts.Process) (fresh, ended int) {
-	for _, p := range now {
-		if !slices.ContainsFunc(before, p.Same) {
-			fresh++
-		}
-	}
-	return fresh, len(before) + fresh - len(now)
-}
-
 // readable waits until one of the descriptors is readable, at most timeout
 // milliseconds, -1 for ever, and tells which are.
 func readable(fds []int, timeout int) ([]bool, error) {
@@ -261,32 +173,6 @@ func readable(fds []int, timeout int) ([]bool, error) {
 		yes[i] = set[i].Revents != 0
 	}
 	return yes, nil
-}
-
-// listens makes sure that the socket listens after the reload: the same, or
-// where that is gone (uWSGI's http mode binds a new one behind its router)
-// another one of the master.
-func listens(s facts.Socket) error {
-	netns, err := openNetNS(s)
-	if err != nil {
-		return err
-	}
-	defer netns.Close()
-	all, _, err := netns.Listeners()
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(all, func(l kernel.Listener) bool { return l.Inode == s.ID.Inode }) {
-		return nil
-	}
-	held, err := kernel.Sockets(s.Master.PID)
-	switch {
-	case slices.ContainsFunc(all, func(l kernel.Listener) bool { _, ok := held[l.Inode]; return ok && l.Family == kernel.Family(s.Family) }):
-		return nil
-	case err != nil:
-		return kernel.Explain(kernel.ListOpen, fmt.Sprintf("socket %d of %s is gone, and a new one could not be looked for", s.ID.Inode, s.Name()), err)
-	}
-	return fmt.Errorf("socket %d of %s is gone, and uWSGI listens on no other", s.ID.Inode, s.Name())
 }
 
 func (a *Applier) start(ctx context.Context, s remediate.Start) remediate.Outcome {

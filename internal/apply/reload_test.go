@@ -83,7 +83,7 @@ func TestReloadHTTP(t *testing.T) {
 		t.Fatalf("no backend socket in %+v", snapshot.Sockets)
 	}
 	r := do(t, remediate.Reload{Socket: snapshot.Sockets[i], Way: way("hup"), Timeout: time.Minute})
-	wantResult(t, r, "applied -1 (hup: 2 new workers")
+	wantResult(t, r, "failed -1: reload of uWSGI", "its socket is gone, and uWSGI listens on 127.0.0.1:5310, ")
 	stats, err := testbed.Flood(t.Context(), "127.0.0.1:5310", testbed.FloodOptions{Connections: 1, Request: "/"})
 	if err != nil || stats.Answered != 1 {
 		t.Errorf("after the reload: %v, %v", stats, err)
@@ -238,7 +238,7 @@ func TestReloadOfHangingConfiguration(t *testing.T) {
 	before := pidsOfWorkers(t, u)
 	hang := make(chan struct{})
 	defer close(hang)
-	a := New(names, nil)
+	a := quick(nil)
 	var asked atomic.Int32
 	a.configs.Ask = func(context.Context, uwsgi.Process) (facts.Config, error) {
 		asked.Add(1)
@@ -262,7 +262,7 @@ func TestReloadRights(t *testing.T) {
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5350", User: "nobody"})
 	s := socketOf(t, u.Address)
 	act := func() remediate.Outcome {
-		a, read := New(names, nil), uwsgi.Running(uwsgi.ProcessOf(s.Master), names, "") // the rights are this thread's only
+		a, read := quick(nil), uwsgi.Running(uwsgi.ProcessOf(s.Master), names, "") // the rights are this thread's only
 		a.configs.Ask = func(context.Context, uwsgi.Process) (facts.Config, error) { return read, nil }
 		return a.Apply(t.Context(), remediate.Reload{Socket: s, Way: way("hup"), Timeout: time.Minute})
 	}
@@ -318,7 +318,7 @@ func TestReloadSystemd(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:0"}) // an old worker may hold the last one's yet
 			tt.units.master = u.Pid
-			wantResult(t, New(names, &tt.units).Apply(t.Context(), remediate.Reload{Socket: socketOf(t, u.Address), Way: way("systemd:app.service"), Timeout: time.Minute}), tt.want)
+			wantResult(t, quick(&tt.units).Apply(t.Context(), remediate.Reload{Socket: socketOf(t, u.Address), Way: way("systemd:app.service"), Timeout: time.Minute}), tt.want)
 			if !slices.Equal(tt.units.log, tt.log) {
 				t.Errorf("systemd was asked %q, want %q", tt.units.log, tt.log)
 			}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -101,6 +102,13 @@ func logOutcome(log zerolog.Logger, level zerolog.Level, plan remediate.Plan, o 
 	}
 	if d.To != nil {
 		e = e.Int("to", *d.To)
+	}
+	if r, ok := o.Action.(remediate.Reload); ok {
+		e = e.Str("way", r.Way.String())
+	}
+	if s := o.Served; s != nil {
+		e = e.Int("workers_before", s.Before).Int("workers_after", s.After).
+			Float64("unserved_seconds", s.Intake.Unserved.Round(100*time.Millisecond).Seconds()).Int("cut", s.Cut())
 	}
 	if o.Err != nil {
 		e = e.Err(o.Err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"qwatch/internal/config"
@@ -122,10 +123,27 @@ func (c *core) raised(ctx context.Context, runner remediate.Runner, done []remed
 				delete(a.slow, subject(d.Plan))
 				c.report.acted(d.Outcomes[before:])
 				c.carriedOut(d, recorded)
+				c.awaitLate(ctx, runner, d)
 			}
 		})
 	}
 	c.lookAnew(now)
+}
+
+// awaitLate looks again at a reload that was not done in time.
+func (c *core) awaitLate(ctx context.Context, runner remediate.Runner, d remediate.Done) {
+	if ctx.Err() != nil || !slices.ContainsFunc(d.Outcomes, func(o remediate.Outcome) bool { return o.Late != nil }) {
+		return
+	}
+	c.actions.work(func() func() {
+		d, ended := runner.Late(ctx, d)
+		return func() {
+			if ended {
+				c.report.acted(d.Outcomes[len(d.Outcomes)-1:])
+				c.carriedOut(d, true)
+			}
+		}
+	})
 }
 
 // carriedOut deals with a plan of which nothing is left to do.
@@ -142,10 +160,19 @@ func (c *core) carriedOut(d remediate.Done, recorded bool) {
 	}
 	later := c.actions.trials[subject(d.Plan)] // of a raise beside the reload
 	if d.ToJudge() && (later == nil || later.Plan.Target <= d.Plan.Target) {
-		c.actions.trials[subject(d.Plan)] = remediate.NewTrial(d.Plan, now)
+		t := d.Trial(now)
+		c.actions.trials[subject(d.Plan)] = t
+		c.catchUp(t, now)
 		c.hold(d.Plan, now.Add(2*remediate.JudgeWithin))
 	}
 	c.lookAnew(now)
+}
+
+// catchUp shows a trial the looks that were taken while its reload was watched.
+func (c *core) catchUp(t *remediate.Trial, now time.Time) {
+	if t.Begun().Before(now) {
+		t.Judge(facts.Snapshot{}, c.record.Since(t.Begun()), now)
+	}
 }
 
 // hold keeps the incident of a plan open until then.

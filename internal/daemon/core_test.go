@@ -31,6 +31,7 @@ type fakeHost struct {
 	overflows uint64
 	sockets   []facts.Socket
 	reload    time.Duration // how long one takes
+	late      time.Duration // how much longer, after nobody waits for it any more
 	err       error         // of the next Observe and Sample
 	refuse    error         // of every action
 	applied   []string
@@ -42,6 +43,7 @@ func socketAt(n int, address string, length int) facts.Socket {
 		Master: facts.Process{PID: n, Start: 1, Comm: "uwsgi", Unit: facts.Absent[string](), UID: facts.Known(0)}, Length: length, Limit: 128,
 		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "default"}), ReloadEnds: facts.Absent[string]()},
 		Unit:      facts.Absent[facts.SocketUnit](),
+		Sight:     facts.Known(facts.Sight{Files: true}),
 		Untrusted: facts.Absent[string](), Paused: facts.Absent[string](),
 		Ways: facts.Ways{NoSignal: facts.Absent[string](), Sharers: facts.Absent[string]()},
 	}
@@ -90,6 +92,21 @@ func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Outc
 		case <-time.After(h.reload):
 		case <-ctx.Done():
 			return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: ctx.Err()}
+		}
+		if h.late > 0 {
+			asked := time.Now().Add(-h.reload)
+			return remediate.Outcome{
+				Result: remediate.Failed, Now: -1, Err: errors.New("not done in time"), Served: &facts.Served{Asked: asked, Seen: time.Now(), Before: 2, Left: 1},
+				Late: func(ctx context.Context) remediate.Outcome {
+					select {
+					case <-time.After(h.late):
+					case <-ctx.Done():
+					}
+					s := facts.Served{Asked: asked, Stood: time.Now().Add(-10 * time.Second), Seen: time.Now(), Renewed: true, Before: 2, After: 2, Listens: true}
+					s.Intake.Unserved = 3 * time.Second
+					return remediate.Outcome{Result: remediate.Applied, Now: -1, Served: &s}
+				},
+			}
 		}
 	}
 	h.mu.Lock()
@@ -396,6 +413,35 @@ func (u unrecorded) Do(_ context.Context, steps []remediate.Step) []remediate.Ou
 		all[i] = remediate.Outcome{Result: remediate.Failed, Now: -1, Err: errors.New("no space left on device")}
 	}
 	return all
+}
+
+// A reload that was called failed and comes to its end later is put right.
+func TestLateReload(t *testing.T) {
+	always := func(cfg *config.Config) { cfg.Policy.Reload = remediate.Always }
+	s := socketAt(1, address, 129)
+	s.Workers = make([]facts.Worker, 2)
+	onBench(t, &fakeHost{reload: 2 * time.Second, late: time.Minute, sockets: []facts.Socket{s}}, always, func(b *bench) {
+		b.hear(5, address)
+		b.fake.set(func(h *fakeHost) { h.sockets[0].Length = 0 })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		b.wantMessages("failed: reload uWSGI 1", 1)
+		b.wantMessages("no-effect at "+address, 1)
+		b.wantMessages("fixed at "+address, 0)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.wantMessages("applied: reload uWSGI 1", 1)
+		b.wantMessages("fixed at "+address, 1)
+		var late []remediate.Event
+		for _, e := range b.statusNow().Actions {
+			if e.Late {
+				late = append(late, e)
+			}
+		}
+		if len(late) != 1 || late[0].Result != remediate.Applied || *late[0].Unserved != 3 || *late[0].WorkersAfter != 2 {
+			t.Errorf("%+v", late)
+		}
+	})
 }
 
 // While a reload is under way hits are taken, others are raised and judged, a new

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"qwatch/matcher"
@@ -329,10 +330,22 @@ func (c *core) caseOf(oc *openCase, now time.Time) remediate.Case {
 		if cs.Socket, ok = snapshot.Find(oc.id); !ok {
 			cs.Lost = fmt.Errorf("no uWSGI that qwatch may see listens on %s any more", oc.incident.Socket)
 		}
+		cs.Socket.Sight = followed(cs.Socket.Sight, oc.opener)
 		cs.Evidence = c.evidence(oc, now)
 		cs.Diagnosis = c.looks(now).Diagnose(cs.Socket, oc.incident.Peak == 0)
 	}
 	return cs
+}
+
+// followed adds to the sight of a uWSGI the file from which its records come, where
+// nothing else tells what it says: what a container or a supervisor writes for it.
+func followed(sight facts.Fact[facts.Sight], opener matcher.Hit) facts.Fact[facts.Sight] {
+	if sight.Value.Words() || !strings.HasPrefix(opener.Source, "/") {
+		return sight
+	}
+	with := sight.Value
+	with.Followed = opener.Source
+	return facts.Known(with)
 }
 
 // keepLimits gives restarted uWSGIs the limits that their sockets had, before the

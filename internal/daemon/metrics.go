@@ -22,6 +22,8 @@ type counts struct {
 	incidents prometheus.Counter
 	plans     *prometheus.CounterVec // verdict, code
 	actions   *prometheus.CounterVec // action, result
+	unserved  prometheus.Counter
+	cut       prometheus.Counter
 }
 
 func newCounts() counts {
@@ -30,6 +32,8 @@ func newCounts() counts {
 		incidents: prometheus.NewCounter(prometheus.CounterOpts{Name: "qwatch_incidents_total", Help: "Incidents opened."}),
 		plans:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "qwatch_plans_total", Help: "Plans made, by verdict and reason."}, []string{"verdict", "code"}),
 		actions:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "qwatch_actions_total", Help: "Actions taken, by kind and result."}, []string{"action", "result"}),
+		unserved:  prometheus.NewCounter(prometheus.CounterOpts{Name: "qwatch_reload_unserved_seconds_total", Help: "Seconds in which clients waited and nobody was accepted, while qwatch reloaded their uWSGI."}),
+		cut:       prometheus.NewCounter(prometheus.CounterOpts{Name: "qwatch_reload_cut_total", Help: "Requests that were cut off by reloads of qwatch, at least."}),
 	}
 }
 
@@ -157,7 +161,7 @@ func one(b bool) float64 {
 func (d *Daemon) registry(s Status) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	c := d.core.report.counts
-	r.MustRegister(c.hits, c.incidents, c.plans, c.actions, newCollector(s))
+	r.MustRegister(c.hits, c.incidents, c.plans, c.actions, c.unserved, c.cut, newCollector(s))
 	return r
 }
 

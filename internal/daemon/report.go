@@ -230,6 +230,10 @@ func (r *report) bootLoss(loss remediate.BootLoss) {
 func (r *report) acted(outcomes []remediate.Outcome) {
 	for _, o := range outcomes {
 		r.counts.actions.WithLabelValues(string(o.Action.Describe().Kind), string(o.Result)).Inc()
+		if o.Served != nil && o.Late == nil { // of what goes on the second word counts
+			r.counts.unserved.Add(o.Served.Intake.Unserved.Seconds())
+			r.counts.cut.Add(float64(o.Served.Cut()))
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ type Options struct {
 	Dir     string   // working directory; "": this process's
 	App     string   // Python source of a WSGI app; "": one that sleeps, see app.py
 	User    string   // who it runs as from the start, by name; needs root
+	Bare    bool     // nothing but Args: they say where it listens and logs, which Address and LogFile repeat
 }
 
 // UWSGI is a running uWSGI, speaking HTTP.
@@ -136,6 +137,9 @@ func (u *UWSGI) command(program, app string, o Options) *exec.Cmd {
 		"--plugin", "python3", "--need-app", "--wsgi-file", app}
 	if u.Address != "" {
 		args = append(args, "--http-socket", u.Address)
+	}
+	if o.Bare {
+		args = nil
 	}
 	if strings.HasPrefix(o.Address, "@") {
 		u.Address += "\x00" // uWSGI counts the final NUL into an abstract name (core/socket.c, bind_to_unix)

@@ -59,6 +59,13 @@ func StatsServer(s facts.Socket) string {
 	return fmt.Sprintf("%s, and `stats = %q` in a [[source]] of qwatch's: what the workers take cannot be measured otherwise", set(s, "stats", address), address)
 }
 
+// Sight says how qwatch sees whether an app is loaded after a reload.
+func Sight(s facts.Socket) string {
+	const address = "127.0.0.1:9191"
+	return fmt.Sprintf("let uWSGI log where qwatch may read it (%s, or the journal), or %s and `stats = %q` in a [[source]] of qwatch's: without, no reload can be seen to serve people",
+		set(s, "logto", "/var/log/uwsgi/app.log"), set(s, "stats", address), address)
+}
+
 // SetListen says how uWSGI is given this listen.
 func SetListen(s facts.Socket, listen int) string {
 	n := strconv.Itoa(listen)
