@@ -13,6 +13,7 @@ import (
 	"qwatch/internal/kernel"
 	"qwatch/internal/text"
 	"qwatch/internal/uwsgi"
+	"qwatch/matcher"
 	"qwatch/remediate"
 	"qwatch/remediate/facts"
 )
@@ -50,7 +51,7 @@ type watch struct {
 	old    workers         // handles on the old generation, as far as it is there
 	before []facts.Process // all children there were
 	listed time.Time       // when the children were listed
-	moved  time.Time       // when another child was seen first
+	moved  time.Time       // when a worker came or went last
 	fresh  []facts.Process
 	stood  []facts.Process // the new generation, as it stood
 	known  map[int]bool    // pids of this uWSGI
@@ -258,7 +259,9 @@ func (w *watch) look() error {
 		}
 	}
 	changed := len(left) != len(w.old)
-	w.old, s.Left = left, len(left)
+	if w.old, s.Left = left, len(left); changed {
+		w.moved = now // another will come in its place
+	}
 	if ended[0] && s.Ended == "" && !w.adopt() {
 		s.Ended = "the master has ended"
 	}
@@ -280,7 +283,7 @@ func (w *watch) look() error {
 // lookAtQueue looks at the socket.
 func (w *watch) lookAtQueue(now time.Time) {
 	socket := w.r.Socket
-	look := facts.Look{At: now, Opens: facts.Absent[uint64](), Drops: facts.Absent[uint32]()}
+	look := facts.Look{At: now, Opens: facts.Absent[uint64](), Drops: facts.Absent[uint32](), Answers: w.served.Words.Of[matcher.WordAnswered]}
 	if socket.Family != facts.Unix {
 		if opens, err := w.netns.Opens(); err == nil {
 			look.Opens = facts.Known(opens)

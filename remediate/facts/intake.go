@@ -12,6 +12,9 @@ type Look struct {
 	// absent for a UNIX socket.
 	Opens Fact[uint64]
 	Drops Fact[uint32]
+	// Answers is how many requests uWSGI says that it has answered: of a UNIX
+	// socket the kernel counts nothing.
+	Answers int
 }
 
 // leastGap is how long nobody is accepted before that is a time in which nobody
@@ -32,7 +35,8 @@ type Intake struct {
 	begun       bool
 	first, last Look
 	most        int           // as many accepts as the kernel's counters have shown,
-	fallen      int           // and as many as were seen to leave the queue
+	fallen      int           // as many as were seen to leave the queue,
+	answers     int           // and as many as were answered
 	unserved    time.Duration // since the last one
 }
 
@@ -54,9 +58,10 @@ func (i *Intake) Add(l Look) {
 	if !l.Listens || !i.last.Listens {
 		fell = 0
 	}
-	if fell > 0 || count > i.most {
-		i.fallen, i.most = i.fallen+fell, max(count, i.most)
-		i.Accepted = max(i.fallen, i.most)
+	answers := max(0, l.Answers-i.last.Answers)
+	if fell > 0 || count > i.most || answers > 0 {
+		i.fallen, i.most, i.answers = i.fallen+fell, max(count, i.most), i.answers+answers
+		i.Accepted = max(i.fallen, i.most, i.answers)
 		i.settle()
 		return
 	}

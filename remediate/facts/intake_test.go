@@ -34,6 +34,7 @@ func TestIntake(t *testing.T) {
 		{"for a while", true, []Look{tcp(0, 0, 0, 0), tcp(1, 5, 5, 5), tcp(9, 9, 9, 9), tcp(9.1, 4, 9, 9), tcp(9.5, 4, 9, 9)}, want{5, true, 9, 4}},
 		{"short gaps are none", true, []Look{tcp(0, 5, 5, 5), tcp(0.5, 5, 5, 5), tcp(0.6, 4, 5, 5), tcp(1.2, 4, 5, 5)}, want{1, true, 0, 4}},
 		{"a UNIX socket", false, []Look{unix(0, 3), unix(3, 3), unix(4, 2), unix(5, 3), unix(6, 1)}, want{3, true, 4, 1}},
+		{"a UNIX socket whose requests are answered", false, []Look{unix(0, 3), {At: time.Unix(3, 0), Listens: true, Length: 3, Answers: 5}, {At: time.Unix(4, 0), Listens: true, Length: 3, Answers: 9}}, want{9, true, 0, 3}},
 		{"the socket is gone", true, []Look{tcp(0, 0, 9, 9), gone(1), gone(4)}, want{0, false, 4, 0}},
 		{"what was refused is not accepted", false, []Look{tcp(0, 129, 0, 0), tcp(1, 129, 0, 500), tcp(2, 129, 0, 900)}, want{0, true, 2, 129}},
 	} {
