@@ -53,6 +53,7 @@ func (a *Applier) carryOut(ctx context.Context, r remediate.Reload, master int) 
 		w.close()
 		return failed(-1, err)
 	}
+	w.count()
 	w.served.Asked = time.Now()
 	if err := w.order(timed); err != nil {
 		w.close()

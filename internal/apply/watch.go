@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -188,6 +189,17 @@ func (w *watch) close() {
 	if w.pidfd >= 0 {
 		unix.Close(w.pidfd)
 		w.pidfd = -1
+	}
+}
+
+// count counts what a reload would cut.
+func (w *watch) count() {
+	address, err := netip.ParseAddrPort(w.r.Socket.Address)
+	if err != nil || !w.served.Mode.CutsAll() {
+		return
+	}
+	for _, p := range w.before {
+		w.served.InFlight += kernel.Established(p.PID, address.Port())
 	}
 }
 

@@ -41,9 +41,9 @@ func (m Mode) Cuts() string {
 	return fmt.Sprintf("what its loop %s does with requests in flight at a reload is not known", m.Loop)
 }
 
-// cutsAll reports whether every request in flight is cut (core/uwsgi.c,
+// CutsAll reports whether every request in flight is cut (core/uwsgi.c,
 // gracefully_kill: "still not found a way to gracefully reload in async mode").
-func (m Mode) cutsAll() bool {
+func (m Mode) CutsAll() bool {
 	return slices.Contains([]string{"greenlet", "asyncio", "ugreen"}, m.Loop)
 }
 

@@ -70,6 +70,7 @@ type Served struct {
 	Left          int // old ones that are still at work
 	Least         int // workers that there have to be
 	Gone          int // new ones that have ended since Stood
+	InFlight      int // requests in flight at Asked, at least, where the reload cuts them all
 
 	// Listens says that the very socket still listens; else Bound is where uWSGI
 	// listens now.
@@ -107,8 +108,8 @@ func (s *Served) Watch(least time.Duration) time.Duration {
 // before its time had one, and some loops cut whatever is in flight.
 func (s *Served) Cut() int {
 	cut := 0
-	if before, counted := s.Stats[0].Get(); counted && s.Mode.cutsAll() {
-		cut = before.Busy
+	if s.Mode.CutsAll() {
+		cut = max(s.InFlight, s.Stats[0].Value.Busy)
 	}
 	return cut + s.Words.Of[matcher.WordMercy] + s.Words.Of[matcher.MarkHarakiri]
 }
