@@ -37,6 +37,16 @@ type fakeHost struct {
 	applied   []string
 }
 
+// nothingNew is what a reload brings where nobody has changed anything.
+func nothingNew() facts.Deploy {
+	since := facts.Known(time.Now().Add(-time.Hour))
+	old := time.Now().Add(-2 * time.Hour)
+	return facts.Deploy{
+		Since: since, Loaded: since, Lost: facts.Absent[string](), Program: facts.Absent[facts.File](),
+		Config: facts.Known(facts.File{Path: "/etc/uwsgi/app.ini", At: old}), Source: facts.Known(facts.File{Path: "/srv/shop/app.py", At: old}),
+	}
+}
+
 func socketAt(n int, address string, length int) facts.Socket {
 	return facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: uint64(n)}, Family: facts.TCP, Address: address, FD: 3,
@@ -44,6 +54,7 @@ func socketAt(n int, address string, length int) facts.Socket {
 		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "default"}), ReloadEnds: facts.Absent[string]()},
 		Unit:      facts.Absent[facts.SocketUnit](),
 		Sight:     facts.Known(facts.Sight{Files: true}),
+		Deploy:    nothingNew(),
 		Untrusted: facts.Absent[string](), Paused: facts.Absent[string](),
 		Ways: facts.Ways{NoSignal: facts.Absent[string](), Sharers: facts.Absent[string]()},
 	}
