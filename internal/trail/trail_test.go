@@ -39,9 +39,14 @@ func full() remediate.Case {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
 		Length: 129, Limit: 128, FD: 3, Somaxconn: facts.Known(128),
-		Master:    facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
-		Workers:   make([]facts.Worker, 4),
-		Config:    facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string]()},
+		Master:  facts.Process{PID: 1234, Start: 99, Comm: "uwsgi", Unit: facts.Known("app.service")},
+		Workers: make([]facts.Worker, 4),
+		Config:  facts.Config{Listen: facts.Known(facts.Setting{Listen: 128, At: "/etc/uwsgi/app.ini:3"}), ReloadEnds: facts.Absent[string](), Mode: facts.Known(facts.NewMode())},
+		Sight:   facts.Known(facts.Sight{Files: true}),
+		Deploy: facts.Deploy{
+			Since: facts.Known(time.Unix(1, 0)), Loaded: facts.Known(time.Unix(1, 0)), Lost: facts.Absent[string](), Program: facts.Absent[facts.File](),
+			Config: facts.Absent[facts.File](), Source: facts.Absent[facts.File](),
+		},
 		Unit:      facts.Absent[facts.SocketUnit](),
 		Untrusted: facts.Absent[string](), Paused: facts.Absent[string](),
 		Ways: facts.Ways{NoSignal: facts.Absent[string](), Sharers: facts.Absent[string]()},
