@@ -250,11 +250,10 @@ func (d *decision) raise() Plan {
 	noRelisten := d.whyNoRelisten(failed)
 	way, noWay := p.way(s)
 	noReload := d.whyNoReload(s, soon, way, noWay)
-	_, reloaded := d.history.lastReload(s.Master)
-	// Where raising in place has just failed, the reload that the policy has
-	// for this case is the rest of that raise, not a second one.
-	rest := failed != "" && !reloaded && noReload == ""
-	if last, raised := d.history.raises(d.facts, s).last(); raised && within(last.Time, d.now, p.Cooldown) && !rest {
+	if noRelisten != "" && noReload == "" {
+		noReload = "a reload does not change the limit of a running socket"
+	}
+	if last, raised := d.history.raises(d.facts, s).last(); raised && within(last.Time, d.now, p.Cooldown) {
 		planned := ""
 		if last.Result == Planned {
 			planned = "planned "
@@ -263,29 +262,22 @@ func (d *decision) raise() Plan {
 			planned, max(0, d.now.Sub(last.Time)).Round(time.Second), last.Time.Add(p.Cooldown).Sub(d.now).Round(time.Second))
 	}
 	reason += fmt.Sprintf(" and %s; raise it to %d (%s)", d.c.Evidence, d.Target, d.aimed)
-	if noRelisten == "" {
-		d.Actions = append(d.Actions, Relisten{Socket: s, From: s.Limit, To: d.Target, Why: "a running socket keeps the limit of its last listen(2)"})
-	} else {
-		reason += "; not in place: " + noRelisten
+	// A sysctl is the whole host's, and a reload costs people their answers:
+	// neither is for a socket that cannot use it.
+	if noRelisten != "" {
 		d.Advice = []string{advice.Restart(s, d.Target)}
+		return d.say(Refuse, codePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", noRelisten, noReload)
 	}
+	d.Actions = append(d.Actions, Relisten{Socket: s, From: s.Limit, To: d.Target, Why: "a running socket keeps the limit of its last listen(2)"})
 	if noReload == "" {
-		why := "policy.reload.when is always"
-		if noRelisten != "" {
-			why = "the socket cannot be raised in place: " + noRelisten
-		}
-		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Deploy: p.ReloadDeploy, Timeout: p.ReloadTimeout, Why: why + p.noChain(s) + unseenSharers(s)})
+		why := "policy.reload.when is always" + p.noChain(s) + unseenSharers(s)
+		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Deploy: p.ReloadDeploy, Timeout: p.ReloadTimeout, Why: why})
 		reason += fmt.Sprintf("; then %s", s.Price(way.Kind == WayChain))
 	} else if p.Reload == Always {
 		reason += "; no reload: " + noReload
 		if s.Sight.Unseen() != "" {
 			d.Advice = append(d.Advice, advice.Sight(s))
 		}
-	}
-	// A sysctl is the whole host's: it is not raised for a socket that cannot
-	// use it.
-	if noRelisten != "" && noReload != "" {
-		return d.say(Refuse, codePowerless, "nothing qwatch may do changes the running socket: no raise in place (%s), no reload (%s)", noRelisten, noReload)
 	}
 	if s.OtherNetNS {
 		d.Advice = append(d.Advice, advice.Somaxconn(s, d.Target, p.SysctlFile)...)

@@ -32,7 +32,6 @@ func defaults() Policy {
 	}
 }
 
-// full is the case of one uWSGI whose queue overflows.
 // nothingNew is what a reload brings where nobody has changed anything.
 func nothingNew() facts.Deploy {
 	since := facts.Known(now.Add(-time.Hour))
@@ -43,6 +42,7 @@ func nothingNew() facts.Deploy {
 	}
 }
 
+// full is the case of one uWSGI whose queue overflows.
 func full() Case {
 	s := facts.Socket{
 		ID: facts.SocketID{NetNS: 1, Inode: 77}, Family: facts.TCP, Address: "127.0.0.1:5000",
@@ -197,12 +197,6 @@ func testDecide(t *testing.T, rows []row) {
 
 func act(reason string, actions ...string) decided {
 	return decided{Verdict: Act, Code: codeFull, Target: 1024, Reason: reason, Actions: actions}
-}
-
-func advised(reason string, actions ...string) decided {
-	d := act(reason, actions...)
-	d.Advice = []string{adviceListen}
-	return d
 }
 
 // What the kernel shows counts, not what the log says.
@@ -519,8 +513,8 @@ func TestDecideReload(t *testing.T) {
 func TestDecideNotInPlace(t *testing.T) {
 	testDecide(t, []row{
 		{"relisten off, reload always", func(p *Policy, c *Case, h *History) { p.Relisten, p.Reload = false, Always },
-			advised(fullReason+"; not in place: policy.relisten is off",
-				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: policy.relisten is off")...)},
+			decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
+				Reason: "nothing qwatch may do changes the running socket: no raise in place (policy.relisten is off), no reload (a reload does not change the limit of a running socket)"}},
 		{"relisten off: a reload does not raise the running socket, and no sysctl is raised for nothing", func(p *Policy, c *Case, h *History) {
 			p.Relisten = false
 		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
@@ -531,8 +525,8 @@ func TestDecideNotInPlace(t *testing.T) {
 			Reason: "nothing qwatch may do changes the running socket: no raise in place (policy.relisten is off), no reload (systemd holds the socket (app.socket), and uWSGI does not find it again after a reload)",
 			Advice: []string{"set Backlog=1024 under [Socket] by `systemctl edit app.socket` and restart that unit with its service: a running socket keeps its limit"}}},
 		{"relisten not permitted, reload always", func(p *Policy, c *Case, h *History) { p.Reload, c.Facts.Cannot = Always, noRelisten },
-			advised(fullReason+"; not in place: needs CAP_SYS_PTRACE",
-				append(slices.Clone(allSysctls), reloadAuto+"the socket cannot be raised in place: needs CAP_SYS_PTRACE")...)},
+			decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
+				Reason: "nothing qwatch may do changes the running socket: no raise in place (needs CAP_SYS_PTRACE), no reload (a reload does not change the limit of a running socket)"}},
 		{"relisten not permitted, reload never", func(p *Policy, c *Case, h *History) {
 			p.Reload, c.Facts.Cannot = Never, noRelisten
 		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
@@ -624,15 +618,16 @@ func TestDecideCooldown(t *testing.T) {
 	})
 }
 
-// After a raise in place that failed the reload is its rest.
-func TestDecideRestOfARaise(t *testing.T) {
+// A raise in place that failed is not tried again within its incident, and no
+// reload stands in for it.
+func TestDecideAfterAFailedRaise(t *testing.T) {
 	testDecide(t, []row{
-		{"relisten failed: the reload at once", func(p *Policy, c *Case, h *History) {
+		{"relisten failed a while ago", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)
 			p.Reload = Always
-			*h = History{past(2*time.Second, "inc-1.1", "sysctl", Applied), failed(past(time.Second, "inc-1.1", "relisten", Failed), "pidfd_getfd: not permitted")}
-		}, advised(fullReason+"; not in place: it failed before: pidfd_getfd: not permitted",
-			reloadAuto+"the socket cannot be raised in place: it failed before: pidfd_getfd: not permitted")},
+			*h = History{past(2*time.Minute, "inc-1.1", "sysctl", Applied), failed(past(2*time.Minute, "inc-1.1", "relisten", Failed), "pidfd_getfd: not permitted")}
+		}, decided{Verdict: Refuse, Code: codePowerless, Target: 1024, Advice: []string{adviceListen},
+			Reason: "nothing qwatch may do changes the running socket: no raise in place (it failed before: pidfd_getfd: not permitted), no reload (a reload does not change the limit of a running socket)"}},
 		{"relisten failed, reloaded since: only once", func(p *Policy, c *Case, h *History) {
 			c.raised(1024)
 			p.ReloadCooldown = 0
@@ -642,7 +637,7 @@ func TestDecideRestOfARaise(t *testing.T) {
 			}
 		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
 			Reason: "the last raise was 2s ago; policy.cooldown leaves 58s until the next"}},
-		{"relisten failed, and no reload may follow: the cooldown holds", func(p *Policy, c *Case, h *History) {
+		{"relisten failed just now: the cooldown holds", func(p *Policy, c *Case, h *History) {
 			p.ReloadsPerHour = 0
 			*h = History{failed(past(time.Second, "inc-1.1", "relisten", Failed), "no")}
 		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,

@@ -182,8 +182,7 @@ func (c *core) hold(p remediate.Plan, until time.Time) {
 	}
 }
 
-// lookAnew lets only what is seen from now on decide: where raising in place
-// failed, a reload may be next.
+// lookAnew lets only what is seen from now on decide.
 func (c *core) lookAnew(now time.Time) {
 	c.view.notBefore = now
 	c.look(now, true)

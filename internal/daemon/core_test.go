@@ -34,6 +34,7 @@ type fakeHost struct {
 	late      time.Duration // how much longer, after nobody waits for it any more
 	err       error         // of the next Observe and Sample
 	refuse    error         // of every action
+	noReload  error         // of every reload
 	applied   []string
 }
 
@@ -125,6 +126,9 @@ func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Outc
 	h.applied = append(h.applied, a.String())
 	if h.refuse != nil {
 		return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: h.refuse}
+	}
+	if _, ok := a.(remediate.Reload); ok && h.noReload != nil {
+		return remediate.Outcome{Result: remediate.Failed, Now: -1, Err: h.noReload}
 	}
 	switch a := a.(type) {
 	case remediate.SetSysctl:

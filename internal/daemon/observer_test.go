@@ -133,9 +133,8 @@ func TestOneReloadForTwoSockets(t *testing.T) {
 	a, c := socketAt(1, address, 129), socketAt(2, "127.0.0.1:5001", 129)
 	c.Master = a.Master
 	a.Workers, c.Workers = make([]facts.Worker, 2), make([]facts.Worker, 2)
-	h := &slowHost{fakeHost: &fakeHost{somaxconn: 4096, refuse: errors.New("the new workers did not come up"), reload: 89*time.Second + 950*time.Millisecond, sockets: []facts.Socket{a, c}}, sample: 10 * time.Millisecond, observe: 30 * time.Millisecond}
+	h := &slowHost{fakeHost: &fakeHost{somaxconn: 4096, noReload: errors.New("the new workers did not come up"), reload: 89*time.Second + 950*time.Millisecond, sockets: []facts.Socket{a, c}}, sample: 10 * time.Millisecond, observe: 30 * time.Millisecond}
 	onSlowBench(t, h, nil, func(cfg *config.Config) {
-		cfg.Policy.Relisten = false
 		cfg.Policy.Reload = remediate.Always
 		cfg.Policy.Sysctl = false
 	}, func(b *bench, _ context.CancelFunc) {
