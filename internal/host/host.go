@@ -106,7 +106,7 @@ func New(options Options) (*Host, error) {
 // ownContainer is the container of this process, where its cgroup shows one:
 // in a cgroup namespace of its own it shows none.
 func ownContainer() string {
-	cgroup, err := kernel.Cgroup(os.Getpid())
+	cgroup, err := kernel.CgroupOf(os.Getpid())
 	if err != nil { // a kernel may have none
 		return ""
 	}

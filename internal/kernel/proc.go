@@ -236,12 +236,6 @@ func (p *Process) place(own *NetNS) error {
 	return nil
 }
 
-// Cgroup is /proc/PID/cgroup.
-func Cgroup(pid int) (string, error) {
-	text, err := read(procPath(pid, "cgroup"))
-	return string(text), err
-}
-
 // netnsOf is the network namespace of a process, 0 where it may not be known.
 // Without the right to ask for it, one's own can still be told: each namespace
 // has inodes of its own below /proc/PID/net (proc_register, fs/proc/generic.c).
