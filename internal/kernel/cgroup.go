@@ -78,10 +78,16 @@ func (c *Cgroup2) Processes(text string) (pids []int, err error) {
 }
 
 // Frozen reports whether the cgroup that the text of /proc/PID/cgroup names is
-// frozen, as `docker pause` does: itself or one above it, which cgroup.events says of both
-// alike (Documentation/admin-guide/cgroup-v2.rst), or by the freezer of the first
-// version. Where neither is mounted nothing can be.
+// frozen, as `docker pause` does: itself or one above it, which cgroup.events says of
+// both alike (Documentation/admin-guide/cgroup-v2.rst), or by the freezer of the first
+// version. Where neither is mounted nothing can be. The error says why that is not
+// known.
 func (c *Cgroup2) Frozen(text string) (bool, error) {
+	for line := range strings.Lines(text) {
+		if c.mount != "" && (line == "0::/..\n" || strings.HasPrefix(line, "0::/../")) {
+			return false, errors.New("its cgroup lies outside of qwatch's cgroup namespace")
+		}
+	}
 	if dir := c.dir(text); dir != "" {
 		b, err := read(dir + "/cgroup.events")
 		switch value, _ := after(b, "frozen "); {

@@ -67,4 +67,9 @@ func TestFrozen(t *testing.T) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}
+	for _, text := range []string{"0::/../ice\n", "0::/..\n"} {
+		if _, err := c.Frozen(text); err == nil {
+			t.Errorf("%q: known", text)
+		}
+	}
 }
