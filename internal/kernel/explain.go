@@ -69,7 +69,9 @@ var operations = [...]operation{
 			unix.ENOENT: "make the directory",
 			unix.ENOSPC: "make room, or set policy.sysctl file to another directory",
 			unix.EDQUOT: "make room, or set policy.sysctl file to another directory"}},
-	TouchFile: {right: "needs the owner of the file or CAP_FOWNER"},
+	TouchFile: {right: "needs the owner of the file or CAP_FOWNER",
+		other: map[unix.Errno]string{
+			unix.EROFS: "mounted read-only, or not in ReadWritePaths= of the service (the drop-in reload-by-file.conf)"}},
 	WriteFile: {right: "needs the owner of the file, or CAP_DAC_OVERRIDE"},
 }
 

@@ -127,7 +127,11 @@ func MayWrite(path string) error {
 // says which right is missing.
 func MayTouch(path string) error {
 	var st unix.Stat_t
+	var mount unix.Statfs_t
 	err := unix.Lstat(path, &st)
+	if err == nil && unix.Statfs(path, &mount) == nil && mount.Flags&unix.ST_RDONLY != 0 {
+		err = unix.EROFS
+	}
 	if euid := os.Geteuid(); err == nil && int(st.Uid) != euid {
 		status, failed := read("/proc/self/status")
 		capabilities, missing := field(status, "CapEff")

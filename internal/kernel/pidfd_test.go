@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -35,6 +36,29 @@ func TestMayWriteIn(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(good, "*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// The times of a file are not set where its file system is mounted read-only.
+func TestMayTouch(t *testing.T) {
+	testbed.Needs(t, "namespace")
+	dir := t.TempDir()
+	if err := unix.Mount("testbed", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, 0)
+	file := filepath.Join(dir, "touch")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := MayTouch(file); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := MayTouch(file); err == nil || !strings.HasSuffix(err.Error(), "read-only file system; mounted read-only, or not in ReadWritePaths= of the service (the drop-in reload-by-file.conf)") {
+		t.Errorf("read-only: %v", err)
 	}
 }
 
