@@ -61,7 +61,11 @@ func owners(procs []kernel.Process) (all map[uint64]owner, alone map[int]int) {
 			}
 			return 1
 		})
-		o := owner{master: top, sharers: slices.DeleteFunc(holders, func(p *kernel.Process) bool { return p == top })}
+		// A worker whose parent has gone, or what an application has forked twice,
+		// is no master.
+		o := owner{master: top, sharers: slices.DeleteFunc(holders, func(p *kernel.Process) bool {
+			return p == top || uwsgi.IsWorker(p.Signals) && !parents[p.PID]
+		})}
 		// A worker that was just forked looks like a master without children.
 		below := slices.DeleteFunc(held[inode], func(p *kernel.Process) bool { return !parents[p.PID] })
 		if len(below) == 1 && below[0].PPID == top.PID && uwsgi.IsEmperor(top.Signals) {

@@ -20,6 +20,7 @@ var (
 	aWorker   = kernel.Signals{Caught: bits(unix.SIGHUP, unix.SIGINT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM), Ignored: bits(unix.SIGQUIT)}
 	aRouter   = kernel.Signals{Caught: bits(unix.SIGINT, unix.SIGQUIT, unix.SIGTERM),
 		Ignored: bits(unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTSTP)}
+	dumping = kernel.Signals{Caught: aMaster.Caught | bits(unix.SIGUSR2)}
 	loading = kernel.Signals{Ignored: bits(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)}
 	aMule   = kernel.Signals{Caught: bits(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM),
 		Ignored: bits(unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM)}
@@ -112,6 +113,17 @@ func TestCompany(t *testing.T) {
 			is(aWorker, "", holder(21, 20, 3, map[uint64]int{7: 4})),
 			is(aMaster, "", holder(30, 1, 2, map[uint64]int{7: 4})),
 		}, 10, facts.Ways{Sharers: facts.Known("uwsgi 20, uwsgi 30"), Router: "uwsgi 12"}},
+		{"what its application has forked twice", []kernel.Process{
+			is(aMaster, "", holder(10, 1, 1, map[uint64]int{7: 3})),
+			is(aWorker, "", holder(11, 10, 2, map[uint64]int{7: 3})),
+			is(aWorker, "", holder(12, 1, 3, map[uint64]int{7: 3})),
+		}, 10, facts.Ways{Sharers: facts.Absent[string]()}},
+		{"masters whose application takes SIGUSR2", []kernel.Process{
+			is(aMaster, "a.service", holder(10, 1, 1, map[uint64]int{7: 3})),
+			is(aWorker, "a.service", holder(11, 10, 2, map[uint64]int{7: 3})),
+			is(dumping, "a.service", holder(20, 1, 1, map[uint64]int{7: 4, 8: 3})),
+			is(aWorker, "a.service", holder(21, 20, 2, map[uint64]int{8: 3})),
+		}, 10, facts.Ways{Sharers: facts.Known("uwsgi 20 (127.0.0.1:8)"), Others: []string{"uwsgi 20 (127.0.0.1:8)"}}},
 		{"a second master that the first has forked", []kernel.Process{
 			is(aMaster, "", holder(10, 1, 1, map[uint64]int{7: 3})),
 			is(aWorker, "", holder(11, 10, 2, map[uint64]int{7: 3})),

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -74,11 +75,15 @@ const (
 // FileID tells files apart.
 type FileID struct{ Dev, Ino uint64 }
 
-// IDOf is that of a file as qwatch sees it, and whether it is a FIFO.
+// IDOf is that of a file as qwatch sees it, and whether it is a FIFO. A symbolic
+// link is an error: qwatch would not write through it.
 func IDOf(path string) (id FileID, fifo bool, err error) {
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	if err := unix.Lstat(path, &st); err != nil {
 		return id, false, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return id, false, fmt.Errorf("%s is a symbolic link, and qwatch follows none; name the file behind it", path)
 	}
 	return FileID{st.Dev, st.Ino}, st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
 }

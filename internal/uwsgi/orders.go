@@ -35,15 +35,17 @@ const masterFIFO = "master-fifo"
 
 // ordersIn are what the options say by themselves.
 func ordersIn(options []uwsgiconf.Option) (o facts.Orders) {
-	o.LazyApps = flag(options, "lazy-apps")
+	if at, sure := flag(options, "lazy-apps"); sure {
+		o.LazyApps = at
+	}
 	o.Router, o.Zerg, o.Emperor = oneOf(options, routers), oneOf(options, zergs), oneOf(options, []string{"emperor"})
 	o.FIFO, o.Asked = facts.Absent[facts.FIFO](), facts.Absent[facts.Trigger]()
 	return o
 }
 
 // flag tells where an option without a value is set, "" if nowhere. One that may
-// not hold counts as set.
-func flag(options []uwsgiconf.Option, name string) (at string) {
+// not hold counts as set, though not for sure.
+func flag(options []uwsgiconf.Option, name string) (at string, sure bool) {
 	for _, o := range options {
 		if o.Name != name {
 			continue
@@ -51,14 +53,16 @@ func flag(options []uwsgiconf.Option, name string) (at string) {
 		off := slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) // uwsgi_opt_true
 		switch {
 		case o.Unknown != "":
-			at = o.At + ", " + o.Unknown
+			at, sure = o.At+", "+o.Unknown, false
 		case !off:
-			at = o.At
-		case !o.Conditional:
-			at = ""
+			at, sure = o.At, sure || !o.Conditional
+		case o.Conditional:
+			sure = false
+		default:
+			at, sure = "", false
 		}
 	}
-	return at
+	return at, sure
 }
 
 // oneOf is the first of these options that is set, and where.
@@ -147,7 +151,9 @@ func (f files) fifo(pid int, watched []uwsgiconf.Option) facts.Fact[facts.FIFO] 
 		if why == "" && id != (kernel.FileID{}) {
 			switch held, err := f.open(pid, id); {
 			case held && f.own:
-				return facts.Known(facts.FIFO{Path: path, Cannot: cannot(kernel.MayWrite(path))})
+				if why = elsewhere(path, id, o); why == "" {
+					return facts.Known(facts.FIFO{Path: path, Cannot: cannot(kernel.MayWrite(path))})
+				}
 			case held:
 				why = fmt.Sprintf("%s (%s) is a container's", o.Name, o.At)
 			case err != nil:
@@ -159,6 +165,19 @@ func (f files) fifo(pid int, watched []uwsgiconf.Option) facts.Fact[facts.FIFO] 
 		}
 	}
 	return fact
+}
+
+// elsewhere says why a path that is a file to uWSGI is not that to qwatch, "" where
+// it is, or where qwatch may not look.
+func elsewhere(path string, id kernel.FileID, o uwsgiconf.Option) string {
+	own, _, err := kernel.IDOf(path)
+	switch {
+	case err == nil && own == id, errors.Is(err, fs.ErrPermission):
+		return ""
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return fmt.Sprintf("%s (%s) is not the file %s that qwatch sees: one of the two has a view of files of its own (PrivateTmp=, RootDirectory=, chroot)", o.Name, o.At, path)
+	}
+	return fmt.Sprintf("%s (%s): %v", o.Name, o.At, err)
 }
 
 // asked is what a file is to this uWSGI. Where it is several things, that comes

@@ -11,6 +11,7 @@ import (
 
 	"qwatch/internal/kernel"
 	"qwatch/internal/testbed"
+	"qwatch/internal/uwsgiconf"
 	"qwatch/remediate/facts"
 )
 
@@ -21,7 +22,7 @@ func TestOrders(t *testing.T) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	ini := at("app.ini")
 	err := errors.Join(
-		os.Mkdir(at("etc"), 0o755), os.Symlink("etc", at("link")),
+		os.Mkdir(at("etc"), 0o755), os.Symlink("etc", at("link")), os.Symlink("a.touch", at("touchlink")),
 		os.WriteFile(ini, []byte(strings.Join([]string{"[uwsgi]", "chdir = " + dir, "lazy-apps = true",
 			"touch-reload = a.touch", "touch-reload = " + at("link/b.touch"), "touch-workers-reload = %d/w.touch", "touch-chain-reload = $(CHAIN)",
 			"touch-exec = " + at("both.touch") + " true", "touch-reload = " + at("both.touch"), "touch-logreopen = " + at("log.touch"),
@@ -51,6 +52,7 @@ func TestOrders(t *testing.T) {
 		"fifo0":       facts.Known(facts.Trigger{Option: "master-fifo"}),
 		"otherfifo":   facts.Absent[facts.Trigger](),
 		"none":        facts.Unknown[facts.Trigger]("stat " + at("none") + ": no such file or directory"),
+		"touchlink":   facts.Unknown[facts.Trigger](at("touchlink") + " is a symbolic link, and qwatch follows none; name the file behind it"),
 	} {
 		got := Running(Process{PID: u.Pid, Start: st.Start}, names, at(name)).Orders
 		if got.Asked != want {
@@ -72,6 +74,7 @@ func TestOrdersOfOthers(t *testing.T) {
 	}{
 		{"lazy-apps = false\n", facts.Orders{}},
 		{"lazy-apps =\n", facts.Orders{LazyApps: "2"}},
+		{"if-env = NOWHERE\nlazy-apps = true\nendif =\n", facts.Orders{}}, // not for sure
 		{"plugin = http\nhttp = 127.0.0.1:5391\n", facts.Orders{Router: "http, 3"}},
 		{"emperor = " + dir + "\n", facts.Orders{Emperor: "emperor, 2"}},
 		{"zerg-server = " + dir + "/zerg\n", facts.Orders{Zerg: "zerg-server, 2"}},
@@ -113,8 +116,8 @@ func TestRoles(t *testing.T) {
 		"worker that was spawned later": {bits(hup, usr1, usr2, term), 0, "worker"},
 		"worker that loads":             {bits(term), bits(hup, quit), ""},
 		"newborn":                       {bits(hup, quit, usr1, term), 0, "master"},
-		"application's own SIGQUIT":     {bits(hup, quit, usr1, usr2, term), 0, "worker"},
-		"application's own SIGURG":      {bits(hup, quit, usr1, usr2, term, urgent), 0, "worker"},
+		"application's own SIGQUIT":     {bits(hup, quit, usr1, usr2, term), 0, "master worker"}, // or a master's, with its own SIGUSR2
+		"application's own SIGURG":      {bits(hup, usr1, usr2, term, urgent), 0, "worker"},
 		"application ignores SIGUSR2":   {bits(hup, usr1, term), bits(usr2), "worker"},
 		"mule":                          {bits(hup, quit, term), bits(usr1, usr2, alarm), ""},
 		"spooler":                       {bits(usr1, term), bits(hup, usr2, alarm), ""},
@@ -122,13 +125,43 @@ func TestRoles(t *testing.T) {
 	} {
 		s := kernel.Signals{Caught: c.caught, Ignored: c.ignored}
 		var got []string
-		for role, is := range map[string]bool{"master": IsMaster(s), "emperor": IsEmperor(s), "router": IsRouter(s), "worker": IsWorker(s)} {
-			if is {
-				got = append(got, role)
+		for _, r := range []struct {
+			name string
+			is   bool
+		}{{"master", IsMaster(s)}, {"emperor", IsEmperor(s)}, {"router", IsRouter(s)}, {"worker", IsWorker(s)}} {
+			if r.is {
+				got = append(got, r.name)
 			}
 		}
 		if strings.Join(got, " ") != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+}
+
+// A master FIFO counts only where its path leads qwatch to the very file that uWSGI
+// reads, without a link at its end.
+func TestFIFOOfAnotherView(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi", "root")
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5381", Args: []string{"--master-fifo", fifo}})
+	why := func() string {
+		return Running(Process{PID: u.Pid}, names, "").Orders.FIFO.Unseen()
+	}
+	if got := why(); got != "" {
+		t.Fatal(got)
+	}
+	if err := errors.Join(os.Rename(fifo, filepath.Join(dir, "there")), os.Symlink("there", fifo)); err != nil {
+		t.Fatal(err)
+	}
+	if got := why(); !strings.Contains(got, fifo+" is a symbolic link") {
+		t.Errorf("a link: %q", got)
+	}
+	if err := errors.Join(os.Remove(fifo), unix.Mkfifo(fifo, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if got := elsewhere(fifo, kernel.FileID{Dev: 1, Ino: 1}, uwsgiconf.Option{Name: masterFIFO, At: "app.ini:3"}); !strings.HasPrefix(got, "master-fifo (app.ini:3) is not the file "+fifo+" that qwatch sees") {
+		t.Errorf("another file: %q", got)
 	}
 }

@@ -11,9 +11,11 @@ import (
 // sets its own.
 
 // IsMaster reports whether the signals are those of a master, which ends all on
-// SIGQUIT (core/master.c, master_loop), or of a child that it has just forked.
+// SIGQUIT (core/master.c, master_loop), or of a child that it has just forked. An
+// application that takes SIGUSR2 (faulthandler) does so in the master too, where that
+// has loaded it; a worker whose application takes SIGQUIT looks the same.
 func IsMaster(s kernel.Signals) bool {
-	return s.Catches(unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1) && !IsEmperor(s) && !IsWorker(s)
+	return s.Catches(unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1) && !IsEmperor(s)
 }
 
 // IsEmperor reports whether the signals are those of an emperor: the only one that

@@ -246,7 +246,7 @@ func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) []uw
 		}
 		c.Utilities = &utilities
 	}
-	if at := flag(setting.Options, "exit-on-reload"); at != "" {
+	if at, _ := flag(setting.Options, "exit-on-reload"); at != "" {
 		c.ends("exit-on-reload (" + at + ")")
 	}
 	return setting.Options
