@@ -27,16 +27,17 @@ func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outc
 	if err != nil {
 		return failure(-1, err)
 	}
-	if r.Socket.Config, err = a.mayReload(ctx, r.Socket); err != nil {
-		unix.Close(master)
-		return failure(-1, err)
-	}
-	if err := a.mayDeploy(ctx, r); err != nil {
-		return failure(-1, err)
-	}
 	if err := a.grown(ctx, r); err != nil {
 		unix.Close(master)
 		return remediate.Outcome{Result: remediate.Stale, Now: -1, Err: err}
+	}
+	// After that wait, which may be long.
+	if r.Socket.Config, err = a.mayReload(ctx, r.Socket); err == nil {
+		err = a.mayDeploy(ctx, r)
+	}
+	if err != nil {
+		unix.Close(master)
+		return failure(-1, err)
 	}
 	return a.carryOut(ctx, r, master)
 }
