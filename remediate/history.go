@@ -189,11 +189,21 @@ func (h History) seen(socket string) string {
 	return fmt.Sprintf("%s %s %s of %s", e.Plan, e.Action, e.Result, e.Time.Format(time.RFC3339Nano))
 }
 
+// sameAction reports whether another event is about the same action of the same plan.
+func (e Event) sameAction(o Event) bool {
+	return o.Plan == e.Plan && o.Action == e.Action && o.Target == e.Target
+}
+
+// leavesOpen reports whether the action of this event has not ended.
+func (h History) leavesOpen(begun Event) bool {
+	return slices.ContainsFunc(h.Unfinished(), begun.sameAction)
+}
+
 // Unfinished returns the started actions of which the trail does not say how
 // they ended: qwatch was killed in between.
 func (h History) Unfinished() (open []Event) {
 	for _, e := range h {
-		open = slices.DeleteFunc(open, func(o Event) bool { return o.Plan == e.Plan && o.Action == e.Action && o.Target == e.Target })
+		open = slices.DeleteFunc(open, e.sameAction)
 		if e.Result == Started {
 			open = append(open, e)
 		}

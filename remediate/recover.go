@@ -62,6 +62,11 @@ func (r Runner) Recover(ctx context.Context, patience time.Duration, told func(b
 				continue // another qwatch is still at it
 			}
 			defer unlock()
+			// It may have ended it, and let go, since the trail was read.
+			if history, err = r.Trail.History(); err != nil || !history.leavesOpen(begun) {
+				failed = errors.Join(failed, err)
+				continue
+			}
 		}
 		end, over := recovered(begun, snapshot)
 		if !over && within(begun.Time, snapshot.At, patience) {

@@ -126,3 +126,27 @@ func TestRecoverIsPatient(t *testing.T) {
 		}
 	}
 }
+
+// quick is a trail in which another qwatch ends its reload, and lets go of it, right
+// before it is held.
+type quick struct {
+	*memory
+	end Event
+}
+
+func (q quick) Hold(ctx context.Context, what string) (unlock func(), err error) {
+	q.h = append(q.h, q.end)
+	return q.memory.Hold(ctx, what)
+}
+
+// What another qwatch has just brought to its end is not interrupted.
+func TestRecoverOfWhatHasJustEnded(t *testing.T) {
+	begun, end := past(time.Hour, "inc-1.1", "reload", Started), past(0, "inc-1.1", "reload", Applied)
+	trail := quick{&memory{h: History{begun}}, end}
+	err := (Runner{Trail: trail, Host: &watched{fakeHost: newFakeHost()}}).Recover(t.Context(), time.Second, func(_, end Event) {
+		t.Errorf("told: %s %s", end.Result, end.Error)
+	})
+	if got := results(trail.h); err != nil || len(trail.h) != 2 {
+		t.Errorf("%v, %q", err, got)
+	}
+}
