@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"qwatch/internal/kernel"
@@ -32,12 +33,16 @@ func (h *Host) askService(ctx context.Context, k serviceKey) (facts.Service, err
 // servicesOf are the questions about the units of the sockets' masters.
 func servicesOf(options *Options, sockets []facts.Socket) (keys []serviceKey) {
 	for i := range sockets {
-		if k := serviceOf(&sockets[i]); k.unit != "" && options.Services != nil {
+		if k := serviceOf(&sockets[i]); isService(k.unit) && options.Services != nil {
 			keys = append(keys, k)
 		}
 	}
 	return keys
 }
+
+// isService reports whether a unit can have a main process: a scope, as that of a
+// container or a session, has none, and is not asked for one.
+func isService(unit string) bool { return strings.HasSuffix(unit, ".service") }
 
 func serviceOf(s *facts.Socket) serviceKey {
 	return serviceKey{s.Master.Unit.Value, s.Master.PID, s.Master.Start}
@@ -50,6 +55,8 @@ func (l *lookups) service(options *Options, s *facts.Socket) facts.Fact[facts.Se
 		return facts.Unknown[facts.Service](s.Master.Unit.Unseen())
 	case options.Services == nil || s.Master.Unit.IsAbsent():
 		return facts.Absent[facts.Service]()
+	case !isService(s.Master.Unit.Value):
+		return facts.Known(facts.Service{})
 	}
 	a := l.services.Get(serviceOf(s))
 	if !a.Within(serviceAge) {
