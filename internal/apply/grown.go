@@ -41,7 +41,7 @@ func (a *Applier) grown(ctx context.Context, r remediate.Reload) error {
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fmt.Errorf("uWSGI %d was not asked to reload: %w; until then %s", pid, context.Cause(ctx), young)
 		case <-time.After(look):
 		}
 	}

@@ -105,7 +105,7 @@ func (a *Applier) touch(ctx context.Context, path string, master facts.Process) 
 	case watched.Unseen() != "":
 		return fmt.Errorf("it is not known what %s is to uWSGI %d: %s", path, master.PID, watched.Unseen())
 	case !known || !t.Reloads():
-		return fmt.Errorf("%s is no file that uWSGI %d watches for a reload alone: it is another's touch-reload", path, master.PID)
+		return fmt.Errorf("%s is no file that uWSGI %d watches for a reload alone; name its own touch-reload in policy.reload.how", path, master.PID)
 	}
 	return touch(path)
 }
