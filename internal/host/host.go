@@ -45,7 +45,8 @@ type Options struct {
 	Services Services
 	// ReloadPath is the file that policy.reload.how names, "" for none.
 	ReloadPath string
-	// Deploys looks at what a reload of each master would bring.
+	// Deploys looks at what a reload of each master would bring, and whom its
+	// unit's would reach.
 	Deploys bool
 	// Patience is how long one Observe or Sample waits, in all, for what may
 	// never answer: stats servers, systemd, files; for the threads of all workers

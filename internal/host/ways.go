@@ -30,8 +30,12 @@ func (h *Host) askService(ctx context.Context, k serviceKey) (facts.Service, err
 	return facts.Service{MainPID: pid, CanReload: can}, err
 }
 
-// servicesOf are the questions about the units of the sockets' masters.
+// servicesOf are the questions about the units of the sockets' masters. Each costs
+// systemd all properties of a unit, twice: they are for policies that reload.
 func servicesOf(options *Options, sockets []facts.Socket) (keys []serviceKey) {
+	if !options.Deploys {
+		return nil
+	}
 	for i := range sockets {
 		if k := serviceOf(&sockets[i]); isService(k.unit) && options.Services != nil {
 			keys = append(keys, k)

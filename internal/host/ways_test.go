@@ -8,7 +8,7 @@ import (
 
 // Only a service is asked for its main process.
 func TestServiceOfScopes(t *testing.T) {
-	o := &Options{Services: &fakeSystemd{}}
+	o := &Options{Services: &fakeSystemd{}, Deploys: true}
 	socket := func(unit string) facts.Socket {
 		return facts.Socket{Master: facts.Process{PID: 7, Start: 1, Unit: unitFact(unit)}}
 	}
@@ -16,6 +16,9 @@ func TestServiceOfScopes(t *testing.T) {
 	keys := servicesOf(o, sockets)
 	if len(keys) != 1 || keys[0].unit != "app.service" {
 		t.Errorf("asked: %v", keys)
+	}
+	if keys := servicesOf(&Options{Services: o.Services}, sockets); len(keys) > 0 {
+		t.Errorf("asked by a policy without reloads: %v", keys)
 	}
 	h := &Host{}
 	h.options.Store(o)
