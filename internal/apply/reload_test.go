@@ -218,6 +218,51 @@ func TestReloadTimeout(t *testing.T) {
 	}
 }
 
+// A worker that has lost its master is no second master.
+func TestReloadThatKillsTheMaster(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5341"})
+	s := socketOf(t, u.Address)
+	ctx, cancel := context.WithCancel(t.Context())
+	flooded := make(chan struct{})
+	go func() {
+		defer close(flooded)
+		testbed.Flood(ctx, u.Address, testbed.FloodOptions{Connections: 1, Request: "/?ms=20000"})
+	}()
+	defer func() { cancel(); <-flooded }()
+	workers := pidsOfWorkers(t, u)
+	t.Cleanup(func() {
+		for _, pid := range workers {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+	eventually(t, func() string {
+		for _, pid := range workers {
+			if held, _ := kernel.Sockets(pid); len(held) > 1 {
+				return ""
+			}
+		}
+		return "no worker has accepted the connection"
+	})
+	go func() {
+		if err := testbed.Until(t.Context(), 15*time.Second, "no reload", func() bool { return len(alive(workers)) == 1 }); err == nil {
+			unix.Kill(u.Pid, unix.SIGKILL)
+		}
+	}()
+	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: 15 * time.Second})
+	wantResult(t, r, "failed -1: reload of uWSGI", "the master has ended; its log says why")
+}
+
+// alive are those of the processes that have not ended.
+func alive(pids []int) (left []int) {
+	for _, pid := range pids {
+		if st, err := kernel.ReadStat(pid); err == nil && st.State != 'Z' {
+			left = append(left, pid)
+		}
+	}
+	return left
+}
+
 // What the plan could not know ends the master, and the outcome says so.
 func TestReloadEndsTheMaster(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")

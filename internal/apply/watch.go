@@ -381,8 +381,10 @@ func (w *watch) adopt() bool {
 	}
 	for _, p := range all {
 		_, holds := p.Sockets[w.r.Socket.ID.Inode]
-		isWorker := slices.ContainsFunc(all, func(o kernel.Process) bool { return o.PID == p.PPID })
-		if !holds || isWorker || p.PID == w.pid {
+		below := slices.ContainsFunc(all, func(o kernel.Process) bool { return o.PID == p.PPID })
+		alone := !slices.ContainsFunc(all, func(o kernel.Process) bool { return o.PPID == p.PID })
+		orphan := alone && uwsgi.IsWorker(p.Signals) // of the master that has ended
+		if !holds || below || orphan || p.PID == w.pid {
 			continue
 		}
 		fd, err := openProcess(facts.Process{PID: p.PID, Start: p.Start})
