@@ -131,7 +131,7 @@ func (f files) find(o uwsgiconf.Option) (path string, id kernel.FileID, why stri
 		if f.cwd == "" {
 			return path, id, fmt.Sprintf("%s (%s) is relative, and the directory of uWSGI is not known", o.Name, o.At)
 		}
-		path = filepath.Join(f.cwd, path)
+		path = f.cwd + "/" + path // whose ".." a link may lead elsewhere
 	}
 	id, err := f.root.Find(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

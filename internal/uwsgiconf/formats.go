@@ -63,7 +63,7 @@ func parseINI(text []byte, asked string) []line {
 		switch {
 		case l == "", l[0] == ';', l[0] == '#':
 		case l[0] == '[':
-			section = strings.TrimSuffix(l[1:], "]")
+			section = l[1:max(1, len(l)-1)] // whatever the last character is
 		case section == asked:
 			key, value, _ := strings.Cut(l, "=")
 			lines = append(lines, line{
@@ -75,34 +75,72 @@ func parseINI(text []byte, asked string) []line {
 }
 
 // parseYAML takes scalars and lists of scalars of the section's mapping, as
-// core/yaml.c does with libyaml.
+// core/yaml.c does with libyaml. That looks at tokens, not at the document, and so
+// finds options in what is nested, and sections at any depth and in any document,
+// and stops at an anchor: what is written so is not followed.
 func parseYAML(text []byte, asked string) ([]line, error) {
 	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	switch err := dec.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case err != nil:
 		return nil, err
 	}
-	if doc.Kind != yaml.DocumentNode || doc.Content[0].Kind != yaml.MappingNode {
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one document")
+	}
+	top := doc.Content[0]
+	if top.Kind != yaml.MappingNode {
+		return nil, notPlain(top, asked)
+	}
+	var section *yaml.Node
+	for key, value := range pairs(top) {
+		switch {
+		case key.Kind == yaml.ScalarNode && key.Value == asked && section == nil && value.Kind == yaml.MappingNode:
+			section = value
+		case section != nil: // nobody reads on
+		case notPlain(value, asked) != nil || notPlain(key, asked) != nil:
+			return nil, errAskew
+		}
+	}
+	if section == nil {
 		return nil, nil
 	}
+	if section.Style&yaml.FlowStyle != 0 || section.Anchor != "" || section.Style&yaml.TaggedStyle != 0 {
+		return nil, errAskew
+	}
 	var lines []line
-	for key, value := range pairs(doc.Content[0]) {
-		if key.Value != asked || value.Kind != yaml.MappingNode {
-			continue
+	for key, value := range pairs(section) {
+		values := []*yaml.Node{value}
+		if value.Kind == yaml.SequenceNode {
+			values = value.Content
 		}
-		for key, value := range pairs(value) {
-			values := []*yaml.Node{value}
-			if value.Kind == yaml.SequenceNode {
-				values = value.Content
-			}
-			for _, v := range values {
-				if v.Kind == yaml.ScalarNode {
-					lines = append(lines, line{key: key.Value, text: v.Value, number: v.Line})
-				}
+		for _, v := range append([]*yaml.Node{key, value}, values...) {
+			if v.Kind == yaml.MappingNode || v.Kind == yaml.AliasNode || v.Anchor != "" || v.Style&yaml.TaggedStyle != 0 || v != value && v.Kind != yaml.ScalarNode {
+				return nil, errAskew
 			}
 		}
-		break
+		for _, v := range values {
+			lines = append(lines, line{key: key.Value, text: v.Value, number: v.Line})
+		}
 	}
 	return lines, nil
+}
+
+var errAskew = errors.New("written in a way in which uWSGI and YAML differ")
+
+// notPlain says why what is beside the section may hold one for uWSGI.
+func notPlain(n *yaml.Node, asked string) error {
+	if n.Kind == yaml.ScalarNode && n.Value == asked {
+		return errAskew
+	}
+	for _, inner := range n.Content {
+		if err := notPlain(inner, asked); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func pairs(mapping *yaml.Node) func(func(key, value *yaml.Node) bool) {

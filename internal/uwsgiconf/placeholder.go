@@ -19,7 +19,7 @@ func (f *finder) fillMagic(path, given, section string) {
 		'e': strings.TrimPrefix(filepath.Ext(name), "."),
 		'c': filepath.Base(dir),
 	}
-	parts := strings.FieldsFunc(dir, func(r rune) bool { return r == '/' })
+	parts := strings.FieldsFunc(filepath.Clean(dir), func(r rune) bool { return r == '/' })
 	for i, digit := range "0123456789" {
 		m[byte(digit)] = ""
 		if i < len(parts) {

@@ -57,6 +57,7 @@ var forms = []struct {
 	{name: "short, joined", args: "-l201", want: 201, at: "command line"},
 	{name: "short, behind flags", args: "-Ml201", want: 201, at: "command line"},
 	{name: "twice: the last", args: "--listen 201 -l 202", want: 202, at: "command line"},
+	{name: "the beginning of a name", args: "--vac --listen 201", want: 201, at: "command line"},
 	{name: "environment", env: "UWSGI_LISTEN=203", want: 203, at: "environment UWSGI_LISTEN"},
 	{name: "environment loses to the command line", env: "UWSGI_LISTEN=203", args: "--listen 201", want: 201, at: "command line"},
 	{name: "environment loses to a file", env: "UWSGI_LISTEN=203", args: "--ini a.ini",
@@ -77,6 +78,8 @@ var forms = []struct {
 		files: map[string]string{"a.ini": "[uwsgi]\nlisten=204\n# listen=9\n ; listen = 8\nlisten = 205 ; no comment\r\n"}, want: 205, at: "/a.ini:5"},
 	{name: "another section's is not ours", args: "--ini a.ini",
 		files: map[string]string{"a.ini": "listen=1\n[app]\nlisten=204\n[uwsgi]\nharakiri=3\n[x]\nlisten=9"}, want: 100, at: "default"},
+	{name: "what ends a section's name", args: "--ini a.ini",
+		files: map[string]string{"a.ini": "[uwsgi)\nlisten=204\n[uwsg\nlisten=9\n"}, want: 204, at: "/a.ini:2"},
 	{name: "section asked for", args: "--ini a.ini:app",
 		files: map[string]string{"a.ini": "[uwsgi]\nlisten=203\n[app]\nlisten=204\n"}, want: 204, at: "/a.ini:4"},
 	{name: "section of the same file", args: "--ini a.ini",
@@ -117,6 +120,8 @@ var forms = []struct {
 		files: map[string]string{"a.yml": "uwsgi:\n  listen: 3\napp:\n  listen: [203, '204']\n"}, want: 204, at: "/a.yml:4"},
 	{name: "yaml includes ini", args: "a.yml",
 		files: map[string]string{"a.yml": "uwsgi:\n  ini: b.ini\n", "b.ini": "[uwsgi]\nlisten=204"}, want: 204, at: "/b.ini:2"},
+	{name: "yaml beside other things", args: "--yaml a.yaml",
+		files: map[string]string{"a.yaml": "other: {a: [b, {c: d}]}\nuwsgi:\n  vacuum: true\n  listen: 204\n"}, want: 204, at: "/a.yaml:4"},
 	{name: "json", args: "--json a.json",
 		files: map[string]string{"a.json": "{\"other\": {\"listen\": 3},\n\"uwsgi\": {\"vacuum\": true,\n\"listen\": 204}}"}, want: 204, at: "/a.json:3"},
 	{name: "json string, list and section", args: "-j a.js:app",
@@ -202,6 +207,29 @@ func TestRealOptions(t *testing.T) {
 		if o, _ := last(got, name); o.Text != want {
 			t.Errorf("%s = %q, uWSGI says %q", name, o.Text, want)
 		}
+	}
+}
+
+// All options that this uWSGI tells of are known here.
+func TestRealNames(t *testing.T) {
+	testbed.Needs(t, "uwsgi")
+	out, err := exec.Command("uwsgi", "--help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, n := knownOptions(), 0
+	for line := range strings.Lines(string(out)) {
+		for word := range strings.SplitSeq(strings.TrimSpace(line), "|") {
+			word, _, _ = strings.Cut(word, " ")
+			if name, ok := strings.CutPrefix(word, "--"); ok {
+				if n++; !known.yes[name] && !known.no[name] {
+					t.Errorf("%s is not known", name)
+				}
+			}
+		}
+	}
+	if n < 500 {
+		t.Errorf("uWSGI tells of %d options only:\n%s", n, out)
 	}
 }
 

@@ -19,7 +19,6 @@ package uwsgiconf
 import (
 	"bytes"
 	"cmp"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -88,10 +87,11 @@ type Setting struct {
 func Find(in Input) (Setting, error) {
 	f := finder{
 		in: in, listen: defaultListen, at: "default",
-		first: map[string]int{}, custom: map[string]bool{}, magic: map[byte]string{},
+		first: map[string]int{}, custom: map[string]string{}, magic: map[byte]string{},
 	}
 	f.environment()
 	f.commandLine()
+	f.expandLate()
 	for i := range f.options {
 		f.fillIn(&f.options[i])
 	}
@@ -127,6 +127,7 @@ type option struct {
 	Option
 	placeholder bool // known to %(name) only
 	applied     bool // as it was met: its placeholders stay as they are
+	expanded    bool // a custom option, and what it stands for is there
 }
 
 type finder struct {
@@ -142,8 +143,9 @@ type finder struct {
 	doubt  error // why listen may be another; nil where it is sure
 	unread error // the first reason why options may be missing
 
-	logic     bool            // between if-… or for-… and its end
-	custom    map[string]bool // declared options that may set listen
+	logic     bool              // between if-… or for-… and its end
+	custom    map[string]string // declared options, and what each stands for
+	literal   bool              // what is added keeps its placeholders
 	magic     map[byte]string
 	firstFile bool // the upper-case magic is set
 	lastINI   string
@@ -171,77 +173,6 @@ func (f *finder) environment() {
 	}
 }
 
-// flags.txt holds the options that take no argument, from the option tables of
-// 2.0.28: grep -oE '"[^"]+", *(no|optional)_argument' core/*.c plugins/*/*.c
-//
-//go:embed flags.txt
-var flags string
-
-// short are the one-letter options that take an argument; the others take none.
-var short = map[byte]string{
-	'A': "sharedarea", 'H': "home", 'J': "test", 'O': "optimize", 'Q': "spooler", 'R': "max-requests",
-	'S': "set", 'b': "buffer-size", 'd': "daemonize", 'j': "json", 'l': "listen", 'p': "processes",
-	's': "socket", 't': "harakiri", 'v': "max-vars", 'w': "module", 'x': "xml", 'y': "yaml",
-	'z': "socket-timeout",
-}
-
-// commandLine reads as getopt_long(3) does: positional arguments come last.
-func (f *finder) commandLine() {
-	isFlag := map[string]bool{}
-	for name := range strings.FieldsSeq(flags) {
-		isFlag[name] = true
-	}
-	if len(f.in.Args) == 0 {
-		f.doubt = errors.New("the command line of the process is empty")
-		return
-	}
-	const at = onCommandLine
-	args := f.in.Args[1:]
-	next := func() string {
-		if len(args) == 0 {
-			return ""
-		}
-		arg := args[0]
-		args = args[1:]
-		return arg
-	}
-	var files []string
-	for len(args) > 0 {
-		arg := next()
-		switch {
-		case arg == "--":
-			files = append(files, args...)
-			args = nil
-		case strings.HasPrefix(arg, "--"):
-			name, text, given := strings.Cut(arg[2:], "=")
-			if !given && !isFlag[name] {
-				text = next()
-			}
-			f.add(Option{Name: name, Text: text, At: at})
-		case strings.HasPrefix(arg, "-") && len(arg) > 1:
-			for i := 1; i < len(arg); i++ {
-				name, takes := short[arg[i]]
-				if !takes {
-					continue // none of the flags matters here
-				}
-				text := arg[i+1:]
-				if text == "" {
-					text = next()
-				}
-				f.add(Option{Name: name, Text: text, At: at})
-				break
-			}
-		default:
-			files = append(files, arg)
-		}
-	}
-	for _, file := range files {
-		if !strings.HasPrefix(file, "[") {
-			f.loadAny("", file, at, false)
-		}
-	}
-}
-
 // add is core/config.c add_exported_option.
 func (f *finder) add(o Option) {
 	switch o.Name {
@@ -249,11 +180,13 @@ func (f *finder) add(o Option) {
 		f.logic = false
 	}
 	o.Conditional = o.Conditional || f.logic
-	if !f.record(option{Option: o, applied: immediate(o.Name)}) {
+	template, custom := f.custom[o.Name]
+	if !f.record(option{Option: o, applied: f.literal || immediate(o.Name), expanded: custom}) {
 		return
 	}
-	if f.custom[o.Name] {
-		f.unsure(o.At, "a custom option (declare-option) may set listen")
+	if custom {
+		f.expand(o, template)
+		return
 	}
 	key, text, _ := strings.Cut(o.Text, "=")
 	set := Option{Name: key, Text: text, At: o.At, Conditional: o.Conditional}
@@ -264,18 +197,15 @@ func (f *finder) add(o Option) {
 		f.add(set)
 	case "set-placeholder", "set-ph":
 		f.record(option{Option: set, placeholder: true, applied: true})
-	case "ini", "yaml", "yml", "json", "js", "xml", "xmlconfig":
+	case "ini", "yaml", "yml", "json", "js", "xml", "xmlconfig", "ini-paste", "ini-paste-logged", "pypy-ini-paste":
 		f.load(formats[o.Name], o.Name, o.Text, o.At, o.Conditional)
 	case "include":
 		f.loadAny(o.Name, o.Text, o.At, o.Conditional)
-	case "config", "inject-before", "inject-after":
+	case "config", "inject-before", "inject-after", "sqlite3", "sqlite", "ldap":
 		f.unsure(o.At, "%s is not followed", o.Name)
 	case "declare-option", "declare-option2":
-		for part := range strings.SplitSeq(text, ";") {
-			inner, _, _ := strings.Cut(part, "=")
-			if immediate(inner) || strings.Contains(inner, "$") {
-				f.custom[key] = true
-			}
+		if _, known := f.custom[key]; !known { // the first that is called so is found
+			f.custom[key] = text
 		}
 	default:
 		f.logic = f.logic || isLogic(o.Name)
@@ -301,7 +231,7 @@ func (f *finder) record(o option) bool {
 func immediate(name string) bool {
 	switch name {
 	case "listen", "set", "set-placeholder", "set-ph", "include", "config", "inject-before", "inject-after",
-		"declare-option", "declare-option2":
+		"sqlite3", "sqlite", "ldap", "declare-option", "declare-option2":
 		return true
 	}
 	return formats[name] != none || isLogic(name)
@@ -363,6 +293,7 @@ func atoi(s string) (int, bool) {
 var formats = map[string]format{
 	"ini": ini, "yaml": yamlFormat, "yml": yamlFormat, "json": jsonFormat, "js": jsonFormat,
 	"xml": xmlFormat, "xmlconfig": xmlFormat,
+	"ini-paste": ini, "ini-paste-logged": ini, "pypy-ini-paste": ini, // its [uwsgi], for paste.deploy takes the rest
 }
 
 // loadAny is core/uwsgi.c uwsgi_opt_load: the name's end says how the file is
@@ -411,8 +342,11 @@ func (f *finder) load(how format, option, file, at string, conditional bool) {
 		f.fillMagic(path, file, section)
 	}
 	lines, err := parseInTurn(how, f.substitute(text), section)
+	if bytes.IndexByte(text, 0) >= 0 { // where a line ends for C
+		err = errors.New("a NUL")
+	}
 	if err != nil {
-		f.unsure(at, "%s cannot be understood as %s: its text is not well formed, or nested too deep", name, how)
+		f.unsure(at, "%s cannot be understood as %s: its text is not well formed, nested too deep, or written in a way that is not followed", name, how)
 		return
 	}
 	if how == ini {
@@ -459,7 +393,7 @@ func reason(err error) error {
 // known. Of those the first stays the one for all further names.
 func (f *finder) read(file string) (path string, text []byte, err error) {
 	if filepath.IsAbs(file) {
-		path = filepath.Clean(file)
+		path = tidy(file)
 		text, err = f.in.Read(path)
 	} else {
 		path, text, err = f.readRelative(file)
@@ -474,11 +408,20 @@ func (f *finder) read(file string) (path string, text []byte, err error) {
 	return path, text, err
 }
 
+// tidy makes a path shorter, as long as it holds no "..": that leads from a link to
+// a folder elsewhere than back.
+func tidy(path string) string {
+	if slices.Contains(strings.Split(path, "/"), "..") {
+		return path
+	}
+	return filepath.Clean(path)
+}
+
 func (f *finder) readRelative(file string) (path string, text []byte, err error) {
 	err = errors.New("it is relative, and the directory is not known")
 	found := -1
 	for i, dir := range f.in.Dirs {
-		here := filepath.Join(dir, file)
+		here := tidy(dir + "/" + file)
 		other, failed := f.in.Read(here)
 		switch {
 		case errors.Is(failed, fs.ErrNotExist):

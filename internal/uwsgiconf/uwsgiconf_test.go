@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ func input(args string, env []string, files map[string]string) Input {
 		Args: append([]string{"uwsgi"}, strings.Fields(args)...), Environ: append([]string{"HOME=/root"}, env...),
 		Dirs: []string{"/srv"}, Hostname: "web1",
 		Read: func(path string) ([]byte, error) {
-			text, ok := files[path]
+			text, ok := files[filepath.Clean(path)]
 			if !ok {
 				return nil, fs.ErrNotExist
 			}
@@ -58,14 +59,20 @@ func TestDoubts(t *testing.T) {
 		{"number of CPUs", "--ini a.ini", "listen = %k00\n", "/srv/a.ini:2: listen holds a placeholder that is not known here"},
 		{"negative", "--ini a.ini", "listen = -1\n", "/srv/a.ini:2: listen is no number that uWSGI takes"},
 		{"too big", "--ini a.ini", "listen = 99999999999\n", "/srv/a.ini:2: listen is no number that uWSGI takes"},
-		{"custom option", "--ini a.ini", "declare-option = q=vacuum=1;listen=$1\nq = 3\n", "/srv/a.ini:3: a custom option (declare-option) may set listen"},
+		{"custom option", "--ini a.ini", "declare-option = q=vacuum=1;listen=$1\nq = 3\n", "/srv/a.ini:3: a custom option (declare-option) sets listen"},
 		{"injection", "--ini a.ini", "inject-before = c\n", "/srv/a.ini:2: inject-before is not followed"},
 		{"includes itself", "--ini a.ini", "ini = a.ini\n", "/srv/a.ini:2: too many files include each other at the file that ini names"},
+		{"custom options in a circle", "--ini a.ini", "declare-option = p=p=$1\np = 3\n", "/srv/a.ini:3: custom options (declare-option) stand for each other"},
+		{"data base", "--ini a.ini", "sqlite3 = x.db\n", "/srv/a.ini:2: sqlite3 is not followed"},
+		{"no option of uWSGI's", "--ours --exit-on-reload --ini a.ini", "", "command line: --ours is no option that is known here: whether what follows is its value cannot be told"},
+		{"the beginning of several", "--socke x --ini a.ini", "", "command line: --socke is no option that is known here"},
+		{"with a value in some versions", "--ssl-option 1 --ini a.ini", "", "command line: --ssl-option is no option that is known here"},
+		{"anchors", "--yaml anchor.yaml --ini a.ini", "", "command line: anchor.yaml cannot be understood as YAML"},
 		{"lua", "--include a.lua --ini a.ini", "", "command line: a.lua is not followed: it does not end as a configuration file does"},
-		{"bad json", "--json bad.json --ini a.ini", "", "command line: bad.json cannot be understood as JSON: its text is not well formed, or nested too deep"},
+		{"bad json", "--json bad.json --ini a.ini", "", "command line: bad.json cannot be understood as JSON: its text is not well formed, nested too deep, or written in a way that is not followed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			files := map[string]string{"/srv/a.ini": "[uwsgi]\n" + c.ini, "/srv/bad.json": `{"uwsgi": {`}
+			files := map[string]string{"/srv/a.ini": "[uwsgi]\n" + c.ini, "/srv/bad.json": `{"uwsgi": {`, "/srv/anchor.yaml": "uwsgi:\n  listen: &a 4\n"}
 			_, err := Find(input(c.args, nil, files))
 			if err == nil || !strings.HasPrefix(err.Error(), c.want) {
 				t.Errorf("err = %v\nwant  %s", err, c.want)
@@ -75,6 +82,16 @@ func TestDoubts(t *testing.T) {
 				t.Errorf("with a sure listen behind: %d, %v", got.Listen, err)
 			}
 		})
+	}
+}
+
+// The configuration of paste.deploy has a section for uWSGI.
+func TestPaste(t *testing.T) {
+	for _, option := range []string{"ini-paste", "ini-paste-logged", "pypy-ini-paste"} {
+		got, err := Find(input("--"+option+" a.ini", nil, map[string]string{"/srv/a.ini": "[app:main]\nuse = egg:x\n[uwsgi]\nlisten = 7\n"}))
+		if err != nil || got.Listen != 7 {
+			t.Errorf("%s: %d, %v", option, got.Listen, err)
+		}
 	}
 }
 
