@@ -85,6 +85,52 @@ func withoutOpenat2(t *testing.T, f func()) {
 	<-done
 }
 
+// Ways to write that a reload is the end. Each is tried: SIGHUP ends that uWSGI.
+func TestReloadEnds(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	for name, c := range map[string]struct{ args, file, text, want string }{
+		"the beginning of a name":   {"--exit-on", "", "", "exit-on-reload (command line)"},
+		"a beginning without value": {"--vac --exit-on-reload", "", "", "exit-on-reload (command line)"},
+		"a beginning, given":        {"--inh=INI", "a.ini", "[uwsgi]\nexit-on-reload = 1\n", "exit-on-reload (INI:2)"},
+		"a custom option":           {"--ini INI", "a.ini", "[uwsgi]\ndeclare-option = once=exit-on-reload=$1;harakiri=20\nonce = true\n", "exit-on-reload (INI:3)"},
+		"a custom option, late":     {"--ini INI", "a.ini", "[uwsgi]\nonce = true\ndeclare-option = well=exit-on-reload=$1\ndeclare-option = once=well=$1\n", "exit-on-reload (INI:2)"},
+		"a custom option as flag":   {"--ini INI --once --vacuum", "a.ini", "[uwsgi]\ndeclare-option = once=exit-on-reload=true\n", "exit-on-reload (command line)"},
+		"a custom option's file":    {"--ini INI", "a.ini", "[uwsgi]\ndeclare-option = more=ini=$1\nmore = :other\n[other]\nexit-on-reload = true\n", "exit-on-reload (INI:5)"},
+		"yaml in yaml":              {"--yaml INI", "a.yaml", "uwsgi:\n  more:\n    exit-on-reload: true\n", ""},
+		"yaml further down":         {"--yaml INI", "a.yaml", "web:\n  uwsgi:\n    exit-on-reload: true\n", ""},
+		"yaml further on":           {"--yaml INI", "a.yaml", "web: 1\n---\nuwsgi:\n  exit-on-reload: true\n", ""},
+		"a line that C ends":        {"--ini INI", "a.ini", "[uwsgi]\nexit-on-reload\x00 = x\n", ""},
+		"a folder that is a link":   {"--ini DIR/current/../once.ini", "deep/er/once.ini", "[uwsgi]\nexit-on-reload = true\n", "exit-on-reload (DIR/current/../once.ini:2)"},
+		"another signal's work":     {"--ini INI", "a.ini", "[uwsgi]\nhook-master-start = unix_signal:01 gracefully_kill_them_all\n", "SIGHUP does something else in it (unix_signal in hook-master-start, INI:2)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			at := filepath.Join(dir, c.file)
+			if c.file != "" {
+				if err := errors.Join(os.MkdirAll(dir+"/deep/er/est", 0o755), os.Symlink("deep/er/est", dir+"/current"),
+					os.WriteFile(dir+"/once.ini", []byte("[uwsgi]\n"), 0o644), os.WriteFile(at, []byte(c.text), 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			named := strings.NewReplacer("INI", at, "DIR", dir)
+			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:0", Workers: 1, Args: strings.Fields(named.Replace(c.args))})
+			got := running(t, u).ReloadEnds
+			if c.want != "" && got != facts.Known(named.Replace(c.want)) || c.want == "" && got.Unseen() == "" {
+				t.Errorf("got %+v, want %q", got, named.Replace(c.want))
+			}
+			if err := unix.Kill(u.Pid, unix.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+			if err := testbed.Until(t.Context(), 10*time.Second, "SIGHUP ends it", func() bool {
+				st, err := kernel.ReadStat(u.Pid)
+				return err != nil || st.State == 'Z'
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // How a master differs from what looks like one.
 func TestRunningWithoutMaster(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")

@@ -249,7 +249,27 @@ func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) []uw
 	if at, _ := flag(setting.Options, "exit-on-reload"); at != "" {
 		c.ends("exit-on-reload (" + at + ")")
 	}
+	if o, ok := hangup(setting.Options); ok {
+		c.ends("SIGHUP does something else in it (unix_signal in " + o.Name + ", " + o.At + ")")
+	}
 	return setting.Options
+}
+
+// hangup finds a hook that gives SIGHUP to another function of uWSGI's, most
+// likely to one that ends it (core/hooks.c, uwsgi_hook_unix_signal).
+func hangup(options []uwsgiconf.Option) (uwsgiconf.Option, bool) {
+	for _, o := range options {
+		if !strings.HasPrefix(o.Name, "hook-") {
+			continue
+		}
+		_, signal, ok := strings.Cut(o.Text, "unix_signal:")
+		if n := 0; ok {
+			if fmt.Sscan(signal, &n); n == int(unix.SIGHUP) || n == 0 { // a placeholder that is not known, perhaps
+				return o, true
+			}
+		}
+	}
+	return uwsgiconf.Option{}, false
 }
 
 // ends keeps the first reason why a reload ends it, which holds whatever else
