@@ -23,8 +23,11 @@ const (
 	maxNetNS   = 128
 	maxNetNSOf = 16
 	// maxSocketsOf is how many sockets of one user but root are looked at, and
-	// sampled.
+	// sampled, and maxStrangers how many of all users of no system's together.
 	maxSocketsOf = 1024
+	maxStrangers = 2048
+	// maxUsers is of how many users one sentence each says what was left out.
+	maxUsers = 8
 )
 
 // walk is what a walk over /proc has found.
@@ -73,12 +76,8 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	if seen.Hidden {
 		w.hide(kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")))
 	}
-	for _, uid := range slices.Sorted(maps.Keys(seen.Left)) {
-		w.hide(fmt.Errorf("%d more uWSGI of user %d: no more of one user are looked at", seen.Left[uid], uid))
-	}
-	for _, uid := range slices.Sorted(maps.Keys(alone)) {
-		w.note(fmt.Errorf("the workers of %d sockets of user %d: no more of one user are looked at", alone[uid], uid))
-	}
+	w.left(seen.Left, "%d more uWSGI of %s: no more of one user are looked at", w.hide)
+	w.left(alone, "the workers of %d sockets of %s: no more of one user are looked at", w.note)
 	h.openNetNS(&w)
 	for _, v := range views {
 		for _, l := range v.listeners {
@@ -91,13 +90,41 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	for _, p := range roots(procs, func(p *kernel.Process) bool { return p.Denied != nil && p.State != 'Z' }) {
 		w.hide(kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), p.Denied))
 	}
+	shortened := make(map[int]int)
 	for _, p := range procs {
-		if p.Cut != nil { // few can be, within what one user may cost
-			w.hide(fmt.Errorf("all the sockets of uWSGI %d (uid %d): %w", p.PID, p.UID, p.Cut))
+		if p.Cut != nil {
+			shortened[p.UID]++
 		}
 	}
+	w.left(shortened, "all the sockets of %d uWSGI of %s: more descriptors than are looked at", w.hide)
 	h.walked = w
 	return nil
+}
+
+// left says what was left out of each user, those with the most first, and of the
+// others together.
+func (w *walk) left(of map[int]int, format string, say func(error)) {
+	uids := slices.Collect(maps.Keys(of))
+	sort.Slice(uids, func(i, j int) bool {
+		if of[uids[i]] != of[uids[j]] {
+			return of[uids[i]] > of[uids[j]]
+		}
+		return uids[i] < uids[j]
+	})
+	rest := 0
+	for i, uid := range uids {
+		switch {
+		case i >= maxUsers:
+			rest += of[uid]
+		case uid < 0:
+			say(fmt.Errorf(format, of[uid], "users that /proc does not show"))
+		default:
+			say(fmt.Errorf(format, of[uid], fmt.Sprintf("user %d", uid)))
+		}
+	}
+	if rest > 0 {
+		say(fmt.Errorf(format, rest, fmt.Sprintf("%d other users", len(uids)-maxUsers)))
+	}
 }
 
 // limit leaves the sockets out that one user has too many of: the newest.
@@ -108,21 +135,22 @@ func (w *walk) limit() {
 			of[uid] = append(of[uid], inode)
 		}
 	}
-	for _, uid := range slices.Sorted(maps.Keys(of)) {
-		inodes := of[uid]
-		if len(inodes) <= maxSocketsOf {
+	strangers, left := kernel.Strangers(maps.Keys(of)), make(map[int]int)
+	for uid, inodes := range of {
+		most := maxSocketsOf
+		if kernel.Foreign(uid) {
+			most = kernel.Share(maxStrangers, maxSocketsOf, 8, strangers)
+		}
+		if len(inodes) <= most {
 			continue
 		}
 		slices.Sort(inodes)
-		for _, inode := range inodes[maxSocketsOf:] {
+		for _, inode := range inodes[most:] {
 			delete(w.owned, inode)
 		}
-		who := fmt.Sprintf("user %d", uid)
-		if uid < 0 {
-			who = "users that /proc does not show"
-		}
-		w.hide(fmt.Errorf("%d more sockets of %s: no more than %d of one user are looked at", len(inodes)-maxSocketsOf, who, maxSocketsOf))
+		left[uid] = len(inodes) - most
 	}
+	w.left(left, "%d more sockets of %s: no more of one user are looked at", w.hide)
 }
 
 // openNetNS opens the namespaces in which a uWSGI lives and that are not open
@@ -171,9 +199,7 @@ func (h *Host) openNetNS(w *walk) {
 		}
 		h.netns = append(h.netns, n)
 	}
-	for _, uid := range slices.Sorted(maps.Keys(left)) {
-		w.hide(fmt.Errorf("%d more network namespaces with a uWSGI of user %d: no more are looked into", left[uid], uid))
-	}
+	w.left(left, "%d more network namespaces with a uWSGI of %s: no more are looked into", w.hide)
 }
 
 func (h *Host) closeNetNS(n *kernel.NetNS) {
@@ -228,17 +254,28 @@ const maxWorkersOf = 1 << 14
 func addWorkers(procs []kernel.Process, all map[uint64]owner) (alone map[int]int) {
 	of := make(map[int]int)
 	alone = make(map[int]int)
+	users, below := make(map[int]bool), make(map[int][]*kernel.Process)
+	for i := range procs {
+		p := &procs[i]
+		users[p.UID] = true
+		below[p.PPID] = append(below[p.PPID], p)
+	}
+	for _, found := range below {
+		sort.Slice(found, func(i, j int) bool { return found[i].PID < found[j].PID })
+	}
+	most := kernel.Share(1<<15, maxWorkersOf, 64, kernel.Strangers(maps.Keys(users)))
 	for _, inode := range slices.Sorted(maps.Keys(all)) {
 		o := all[inode]
 		uid := o.master.UID
-		if of[uid] >= maxWorkersOf {
+		if of[uid] >= maxWorkersOf || kernel.Foreign(uid) && of[uid] >= most {
 			alone[uid]++
 			continue
 		}
-		o.workers = children(procs, o.master, func(p *kernel.Process) bool {
-			_, holds := p.Sockets[inode]
-			return holds || p.State == 'Z' // a zombie has lost its descriptors
-		})
+		for _, p := range below[o.master.PID] {
+			if _, holds := p.Sockets[inode]; p != o.master && (holds || p.State == 'Z') { // a zombie has lost its descriptors
+				o.workers = append(o.workers, p)
+			}
+		}
 		of[uid] += len(o.workers)
 		all[inode] = o
 	}

@@ -90,6 +90,25 @@ func TestOwners(t *testing.T) {
 	}
 }
 
+// Many users of one person together have no more than two of his.
+func TestLimitOfUsers(t *testing.T) {
+	const users, each = 100, 50
+	w := walk{owned: map[uint64]owner{1: {master: &kernel.Process{PID: 1, UID: 33}}}}
+	for user := range users {
+		p := &kernel.Process{PID: 10 + user, UID: 100000 + user}
+		for i := range each {
+			w.owned[uint64(1000*user+i+10)] = owner{master: p}
+		}
+	}
+	w.limit()
+	if got, want := len(w.owned), 1+users*(maxStrangers/users); got != want {
+		t.Errorf("%d sockets, want %d", got, want)
+	}
+	if len(w.unseen) != maxUsers+1 || w.unseen[maxUsers] != "2760 more sockets of 92 other users: no more of one user are looked at" {
+		t.Errorf("%q", w.unseen)
+	}
+}
+
 // One user's sockets, however many, leave room for those of others.
 func TestLimit(t *testing.T) {
 	crowd, unknown, root, other := holder(10, 1, 1, nil), holder(20, 1, 1, nil), holder(30, 1, 1, nil), holder(40, 1, 1, nil)
@@ -109,7 +128,7 @@ func TestLimit(t *testing.T) {
 	if _, ok := w.owned[0]; !ok {
 		t.Error("the oldest are left out")
 	}
-	want := []string{"2 more sockets of users that /proc does not show: no more than 1024 of one user are looked at", "2 more sockets of user 1001: no more than 1024 of one user are looked at"}
+	want := []string{"2 more sockets of users that /proc does not show: no more of one user are looked at", "2 more sockets of user 1001: no more of one user are looked at"}
 	if diff := cmp.Diff(want, w.unseen); diff != "" || w.hidden == "" {
 		t.Errorf("hidden %q, (-want +got)\n%s", w.hidden, diff)
 	}

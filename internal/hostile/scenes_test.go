@@ -25,6 +25,28 @@ var scenes = []scene{
 			stranger{Listen: []string{fmt.Sprintf("127.0.0.1:%d", 6000+i)}, Dups: 1 << 20}.start(r)
 		}
 	}},
+	// One person may have 65536 users.
+	{name: "users-descriptors", before: func(r *room) {
+		for i := range 150 {
+			stranger{User: 1 + i, Listen: []string{fmt.Sprintf("127.0.0.1:%d", 6000+i)}, Dups: 30000}.start(r)
+		}
+	}},
+	{name: "users-sockets", before: func(r *room) {
+		for i := range 40 {
+			stranger{User: 1 + i, First: 10000 + 500*i, Ports: 400, Backlog: 4, Fill: true}.start(r)
+		}
+	}, raised: (*room).onlyTrusted},
+	{name: "users-namespaces", before: func(r *room) {
+		for i := range 160 {
+			stranger{User: 1 + i, Listen: []string{"127.0.0.1:6001"}, Backlog: 4, Fill: true, Apart: true}.start(r)
+		}
+	}, raised: (*room).onlyTrusted},
+	{name: "users-hanging", needs: []string{"/dev/fuse"}, before: func(r *room) {
+		dir := hung(r)
+		for i := range 120 {
+			stranger{User: 1 + i/2, Listen: []string{fmt.Sprintf("127.0.0.1:%d", 6000+i)}, Args: []string{"--ini", dir + "/x.ini"}}.start(r)
+		}
+	}},
 	{name: "threads", before: func(r *room) {
 		stranger{Listen: []string{"127.0.0.1:6001"}, Threads: 5000}.start(r)
 		stranger{Listen: []string{"127.0.0.1:6002"}, Threads: 1500, Children: 1}.start(r)
@@ -423,10 +445,9 @@ func statsServers(r *room) {
 	stranger{Do: "stats", With: []string{"127.0.0.1:9193", "HTTP/1.0 200 OK\r\n\r\n" + strings.Repeat(`{"a":[`, 1<<18), `{"a":[`}}.start(r)
 }
 
-// hanging has a file system that never answers, as that of a server which is
-// gone, with a source in it and the configurations of a stranger.
-func hanging(r *room) {
-	dir := r.dir + "/hung"
+// hung is a file system that never answers, as that of a server which is gone.
+func hung(r *room) (dir string) {
+	dir = r.dir + "/hung"
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err == nil {
 		if err = os.Mkdir(dir, 0o755); err == nil {
@@ -437,6 +458,12 @@ func hanging(r *room) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH); unix.Close(fd) })
+	return dir
+}
+
+// hanging has one with a source in it and the configurations of a stranger.
+func hanging(r *room) {
+	dir := hung(r)
 	for i := range 60 {
 		stranger{Listen: []string{fmt.Sprintf("127.0.0.1:%d", 6000+i)}, Args: []string{"--ini", dir + "/x.ini"}}.start(r)
 	}

@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type stranger struct {
 	Comm     string   // "": uwsgi
 	Listen   []string // "127.0.0.1:6000", a path, "@name"
 	Ports    int      // so many sockets more, from 127.0.0.1:20000 on
+	First    int      // which else is the first of them
 	Backlog  int      // 0: 16
 	Fill     bool     // more connections to each than it takes
 	Cmdline  int      // MiB that /proc shows as its command line
@@ -44,6 +46,7 @@ type stranger struct {
 	Dead     bool     // they have ended, and nobody has taken note
 	Threads  int      // more
 	Apart    bool     // in a network namespace of its own
+	User     int      // another of the uids that he has (subuid(5)), the so manieth
 	Do       string   // of deeds, for ever
 	With     []string // what for
 }
@@ -68,14 +71,13 @@ func (s stranger) start(r *room) (end func()) {
 		r.t.Fatal(err)
 	}
 	defer os.Remove(role.Name())
-	r.own(role.Name())
-	if err := errors.Join(gob.NewEncoder(role).Encode(s), role.Close()); err != nil {
+	if err := errors.Join(role.Chmod(0o644), gob.NewEncoder(role).Encode(s), role.Close()); err != nil {
 		r.t.Fatal(err)
 	}
 	cmd.Args[0] = "uwsgi"
 	cmd.Dir = s.Dir
 	cmd.Env = append(os.Environ(), roleEnv+"="+role.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid + uint32(s.User), Gid: uid}}
 	if s.Apart { // as anybody may who may make a user namespace
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
 	}
@@ -113,7 +115,7 @@ func play(role string) {
 		s.Backlog = 16
 	}
 	for i := range s.Ports {
-		s.Listen = append(s.Listen, fmt.Sprintf("127.0.0.1:%d", 20000+i))
+		s.Listen = append(s.Listen, fmt.Sprintf("127.0.0.1:%d", cmp.Or(s.First, 20000)+i))
 	}
 	last := -1
 	for _, address := range s.Listen {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,7 +66,8 @@ func Processes(names []string, own *NetNS) (found []Process, seen Seen, err erro
 		return nil, seen, err
 	}
 	seen = Seen{Hidden: !slices.Contains(pids, 1), Left: map[int]int{}}
-	budgets := map[int]*budget{}
+	of := map[int]int{} // processes by user
+	var all []Process
 	for _, pid := range pids {
 		match, err := Named(pid, names)
 		seen.Hidden = seen.Hidden || errors.Is(err, fs.ErrPermission)
@@ -76,9 +79,18 @@ func Processes(names []string, own *NetNS) (found []Process, seen Seen, err erro
 		if err != nil {
 			continue
 		}
+		if of[p.UID]++; of[p.UID] > budgetOf(p.UID, 1).processes {
+			seen.Left[p.UID]++
+			continue
+		}
+		all = append(all, p)
+	}
+	strangers := Strangers(maps.Keys(of))
+	budgets := map[int]*budget{}
+	for _, p := range all {
 		of := budgets[p.UID]
 		if of == nil {
-			of = budgetOf(p.UID)
+			of = budgetOf(p.UID, strangers)
 			budgets[p.UID] = of
 		}
 		if of.processes--; of.processes < 0 || of.descriptors <= 0 {
@@ -113,11 +125,28 @@ type budget struct{ processes, descriptors int }
 // system's own users (login.defs(5), UID_MIN), or not known.
 func Foreign(uid int) bool { return uid < 0 || uid >= 1000 }
 
-func budgetOf(uid int) *budget {
+// Strangers counts the users that may be anybody's.
+func Strangers(uids iter.Seq[int]) (n int) {
+	for uid := range uids {
+		if Foreign(uid) {
+			n++
+		}
+	}
+	return n
+}
+
+// Share is what one user of no system's has of what is there for all of them
+// together: most where there are few users, and never less than least. One person
+// may have 65536 users (subuid(5)).
+func Share(all, most, least, users int) int {
+	return max(least, min(most, all/max(1, users)))
+}
+
+func budgetOf(uid, strangers int) *budget {
 	if !Foreign(uid) {
 		return &budget{processes: 4096, descriptors: 1 << 18}
 	}
-	return &budget{processes: 1024, descriptors: 1 << 15}
+	return &budget{processes: Share(4096, 1024, 16, strangers), descriptors: Share(1<<17, 1<<15, 64, strangers)}
 }
 
 // hold reads which sockets the process holds.

@@ -17,24 +17,25 @@ import (
 // them. One that hangs in the kernel holds a thread, and its slot, until it
 // comes back.
 type Slots struct {
-	all  chan struct{}
-	each int
+	all, shared chan struct{}
+	each        int
 
 	mu     sync.Mutex
 	shares map[any]chan struct{}
 }
 
-// NewSlots makes n of them, of which one share holds so many at most: whoever can
-// make questions that take long keeps those of others waiting no longer.
+// NewSlots makes n of them, of which one share holds so many at most, and all
+// shares together half: whoever can make questions that take long, and have many
+// shares, keeps those of others waiting no longer.
 func NewSlots(n, each int) *Slots {
-	return &Slots{all: make(chan struct{}, n), each: each, shares: map[any]chan struct{}{}}
+	return &Slots{all: make(chan struct{}, n), shared: make(chan struct{}, (n+1)/2), each: each, shares: map[any]chan struct{}{}}
 }
 
 // take takes a slot, of a share where that is not nil, and gives it back.
 func (s *Slots) take(ctx context.Context, share any) (back func(), err error) {
 	slots := []chan struct{}{s.all}
 	if share != nil {
-		slots = []chan struct{}{s.share(share), s.all}
+		slots = []chan struct{}{s.share(share), s.shared, s.all}
 	}
 	back = func() {}
 	for _, c := range slots {

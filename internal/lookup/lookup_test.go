@@ -239,6 +239,39 @@ func TestShare(t *testing.T) {
 	})
 }
 
+// Many that each have a share of their own have half of the slots together.
+func TestManyShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		table := &Table[int, int]{
+			Deadline: time.Second, Slots: NewSlots(8, 2),
+			Share: func(key int) any {
+				if key == 0 {
+					return nil
+				}
+				return key
+			},
+			Ask: func(_ context.Context, key int) (int, error) {
+				if key != 0 {
+					<-hang
+				}
+				return 1, nil
+			},
+		}
+		keys := make([]int, 100)
+		for i := range keys {
+			keys[i] = 99 - i
+		}
+		wait := table.Start(keys)
+		time.Sleep(time.Millisecond)
+		if got := table.Get(0); got.Value != 1 || got.Err != nil {
+			t.Errorf("%+v", got)
+		}
+		close(hang)
+		wait(t.Context())
+	})
+}
+
 func TestOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, table := newTable()
