@@ -153,7 +153,7 @@ func TestReloadRefuses(t *testing.T) {
 		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1: " + dir + "/unread: nobody reads from it"},
 		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1: " + dir + "/fifolink is a symbolic link"},
 		{"not a FIFO", s, "fifo:" + dir + "/file", "failed -1: " + dir + "/file is not a FIFO"},
-		{"touch of a link", s, "touch:" + dir + "/filelink", "failed -1: " + dir + "/filelink is a symbolic link"},
+		{"touch of a link", s, "touch:" + dir + "/filelink", fmt.Sprintf("failed -1: it is not known what %s/filelink is to uWSGI %d: %[1]s/filelink is a symbolic link", dir, u.Pid)},
 		{"touch of a directory", s, "touch:" + dir, fmt.Sprintf("failed -1: %s is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
 		{"touch of another's", s, "touch:" + dir + "/other.touch", fmt.Sprintf("failed -1: %s/other.touch is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
 		{"touch of what does more", s, "touch:" + dir + "/exec", fmt.Sprintf("failed -1: %s/exec is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
