@@ -171,6 +171,21 @@ func openProcess(p facts.Process) (pidfd int, err error) {
 	return pidfd, nil
 }
 
+// changed is the error of what finds the host otherwise than the plan saw it.
+func changed(format string, args ...any) error {
+	return fmt.Errorf("%s (%w)", fmt.Sprintf(format, args...), errGone)
+}
+
+// noReload is the error of a master that is not reloaded. harm is why where that is
+// seen, and so has come after the plan, which was made for the same reasons; else it
+// is not known whether it has.
+func noReload(pid int, why, harm string) error {
+	if harm != "" {
+		return changed("uWSGI %d is not reloaded: %s", pid, why)
+	}
+	return fmt.Errorf("uWSGI %d is not reloaded: %s", pid, why)
+}
+
 func ended(pid int) error { return fmt.Errorf("uWSGI %d has ended: %w", pid, errGone) }
 
 // openNetNS opens the network namespace in which the socket lives.

@@ -63,7 +63,9 @@ func (a *Applier) writeFIFO(ctx context.Context, path string, pid int, letter st
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENXIO):
-		return fmt.Errorf("%s: nobody reads from it; is it the master-fifo of uWSGI %d?", path, pid)
+		return changed("%s: nobody reads from it; is it the master-fifo of uWSGI %d?", path, pid)
+	case errors.Is(err, unix.ENOENT):
+		return changed("%s is gone; it was the master-fifo of uWSGI %d", path, pid)
 	case errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%s is a symbolic link: %w", path, errLinked)
 	case err != nil:
@@ -75,7 +77,7 @@ func (a *Applier) writeFIFO(ctx context.Context, path string, pid int, letter st
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return fmt.Errorf("%s is not a FIFO", path)
+		return changed("%s is not a FIFO", path)
 	}
 	wait, cancel := context.WithTimeout(ctx, fileDeadline)
 	defer cancel()
@@ -84,7 +86,7 @@ func (a *Applier) writeFIFO(ctx context.Context, path string, pid int, letter st
 		return kernel.Explain(kernel.ListOpen, fmt.Sprintf("is %s open in uWSGI %d", path, pid), err)
 	}
 	if !held {
-		return fmt.Errorf("%s is not open in uWSGI %d: it is another's master-fifo", path, pid)
+		return changed("%s is not open in uWSGI %d: it is another's master-fifo", path, pid)
 	}
 	if _, err := unix.Write(fd, []byte(letter)); err != nil {
 		return &os.PathError{Op: "write", Path: path, Err: err}
@@ -105,7 +107,7 @@ func (a *Applier) touch(ctx context.Context, path string, master facts.Process) 
 	case watched.Unseen() != "":
 		return fmt.Errorf("it is not known what %s is to uWSGI %d: %s", path, master.PID, watched.Unseen())
 	case !known || !t.Reloads():
-		return fmt.Errorf("%s is no file that uWSGI %d watches for a reload alone; name its own touch-reload in policy.reload.how", path, master.PID)
+		return changed("%s is no file that uWSGI %d watches for a reload alone; name its own touch-reload in policy.reload.how", path, master.PID)
 	}
 	return touch(path)
 }

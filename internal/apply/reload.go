@@ -67,8 +67,11 @@ func (a *Applier) carryOut(ctx context.Context, r remediate.Reload, master int) 
 // went by, and returns the configuration.
 func (a *Applier) mayReload(ctx context.Context, s facts.Socket) (facts.Config, error) {
 	pid := s.Master.PID
-	if named, _ := kernel.Named(pid, a.processes); !named {
-		return s.Config, fmt.Errorf("process %d is not one of %s and is not reloaded", pid, strings.Join(a.processes, ", "))
+	switch named, err := kernel.Named(pid, a.processes); {
+	case err != nil:
+		return s.Config, fmt.Errorf("whether process %d still is one of %s: %w", pid, strings.Join(a.processes, ", "), err)
+	case !named:
+		return s.Config, changed("process %d is not one of %s and is not reloaded", pid, strings.Join(a.processes, ", "))
 	}
 	ctx, cancel := context.WithTimeout(ctx, fileDeadline)
 	defer cancel()
@@ -90,7 +93,7 @@ func (a *Applier) mayReload(ctx context.Context, s facts.Socket) (facts.Config, 
 		}
 	}
 	if why := s.WhyNoReload(somaxconn); why != "" {
-		return s.Config, fmt.Errorf("uWSGI %d is not reloaded: %s", pid, why)
+		return s.Config, noReload(pid, why, s.ReloadHarm(somaxconn))
 	}
 	return s.Config, nil
 }
@@ -107,11 +110,11 @@ func (a *Applier) mayDeploy(ctx context.Context, r remediate.Reload) error {
 		d = deploy.Unseen(err)
 	}
 	if d.Image != 0 && s.Deploy.Image != 0 && d.Image != s.Deploy.Image {
-		return fmt.Errorf("uWSGI %d was reloaded: %w", s.Master.PID, errGone)
+		return changed("uWSGI %d was reloaded by another", s.Master.PID)
 	}
 	s.Deploy = d
 	if why := s.WhyNoDeploy(r.Deploy, !r.Way.Wholly(s)); why != "" {
-		return fmt.Errorf("uWSGI %d is not reloaded: %s", s.Master.PID, why)
+		return noReload(s.Master.PID, why, s.DeployHarm(r.Deploy, !r.Way.Wholly(s)))
 	}
 	return nil
 }

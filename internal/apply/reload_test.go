@@ -143,20 +143,21 @@ func TestReloadRefuses(t *testing.T) {
 		want   string
 	}{
 		{"recycled pid", with(func(s *facts.Socket) { s.Master.Start++ }), "hup", "stale -1: process"},
-		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.Start }), "hup", fmt.Sprintf("failed -1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
+		{"not a uWSGI", with(func(s *facts.Socket) { s.Master.PID, s.Master.Start = sleep.Process.Pid, asleep.Start }), "hup", fmt.Sprintf("stale -1: process %d is not one of uwsgi, uwsgi-core", sleep.Process.Pid)},
 		{"listen over somaxconn", moreSocket, "hup",
-			fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI is configured to listen = 1024 (%s/more.ini:2), and with somaxconn 128 it would not come up again", more.Pid, dir)},
-		{"exit-on-reload", onceSocket, "hup", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: exit-on-reload (%s/once.ini:2)", once.Pid, dir)},
+			fmt.Sprintf("stale -1: uWSGI %d is not reloaded: uWSGI is configured to listen = 1024 (%s/more.ini:2), and with somaxconn 128 it would not come up again", more.Pid, dir)},
+		{"exit-on-reload", onceSocket, "hup", fmt.Sprintf("stale -1: uWSGI %d is not reloaded: it would end uWSGI: exit-on-reload (%s/once.ini:2) (changed since the plan)", once.Pid, dir)},
 		{"the configuration cannot be read", goneSocket, "hup", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: uWSGI's configuration is not known (command line: reading %s/gone.ini: no such file", gone.Pid, dir)},
-		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "hup", fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", s.Workers[0].PID)},
-		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("failed -1: %s is not open in uWSGI %d", other, u.Pid)},
-		{"nobody reads", s, "fifo:" + dir + "/unread", "failed -1: " + dir + "/unread: nobody reads from it"},
+		{"a worker is no master", with(func(s *facts.Socket) { s.Master = s.Workers[0].Process }), "hup", fmt.Sprintf("stale -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", s.Workers[0].PID)},
+		{"another's FIFO", s, "fifo:" + other, fmt.Sprintf("stale -1: %s is not open in uWSGI %d", other, u.Pid)},
+		{"nobody reads", s, "fifo:" + dir + "/unread", "stale -1: " + dir + "/unread: nobody reads from it"},
+		{"no FIFO any more", s, "fifo:" + dir + "/none", "stale -1: " + dir + "/none is gone"},
 		{"link to the FIFO", s, "fifo:" + dir + "/fifolink", "failed -1: " + dir + "/fifolink is a symbolic link"},
-		{"not a FIFO", s, "fifo:" + dir + "/file", "failed -1: " + dir + "/file is not a FIFO"},
+		{"not a FIFO", s, "fifo:" + dir + "/file", "stale -1: " + dir + "/file is not a FIFO"},
 		{"touch of a link", s, "touch:" + dir + "/filelink", fmt.Sprintf("failed -1: it is not known what %s/filelink is to uWSGI %d: %[1]s/filelink is a symbolic link", dir, u.Pid)},
-		{"touch of a directory", s, "touch:" + dir, fmt.Sprintf("failed -1: %s is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
-		{"touch of another's", s, "touch:" + dir + "/other.touch", fmt.Sprintf("failed -1: %s/other.touch is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
-		{"touch of what does more", s, "touch:" + dir + "/exec", fmt.Sprintf("failed -1: %s/exec is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
+		{"touch of a directory", s, "touch:" + dir, fmt.Sprintf("stale -1: %s is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
+		{"touch of another's", s, "touch:" + dir + "/other.touch", fmt.Sprintf("stale -1: %s/other.touch is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
+		{"touch of what does more", s, "touch:" + dir + "/exec", fmt.Sprintf("stale -1: %s/exec is no file that uWSGI %d watches for a reload alone", dir, u.Pid)},
 		{"touch of nothing", s, "touch:" + dir + "/none", fmt.Sprintf("failed -1: it is not known what %s/none is to uWSGI %d: stat %s/none: no such file", dir, u.Pid, dir)},
 		{"no systemd", s, "systemd:app.service", "failed -1: no connection to systemd"},
 		{"unknown way", s, "kill", `failed -1: no way "kill" to reload`},
@@ -181,7 +182,7 @@ func TestReloadWithoutMaster(t *testing.T) {
 	write(t, ini, "[uwsgi]\nmaster = false\nprocesses = 3\n")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5325", Workers: 2, Args: []string{"--ini", ini}})
 	r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), Way: way("hup"), Timeout: time.Minute})
-	wantResult(t, r, fmt.Sprintf("failed -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", u.Pid))
+	wantResult(t, r, fmt.Sprintf("stale -1: uWSGI %d is not reloaded: it would end uWSGI: it runs without a master process", u.Pid))
 }
 
 // A worker that is busy holds the reload up.

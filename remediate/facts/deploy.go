@@ -79,6 +79,15 @@ func clock(t, other time.Time) string {
 // allows what is merely younger. chain is a reload of the workers alone, which leaves
 // the master as it is.
 func (s Socket) WhyNoDeploy(deploy, chain bool) string {
+	if harm := s.DeployHarm(deploy, chain); harm != "" {
+		return harm
+	}
+	return s.Deploy.unseen(deploy, chain)
+}
+
+// DeployHarm is what WhyNoDeploy says of what is seen, "" where there is nothing or
+// it is not known.
+func (s Socket) DeployHarm(deploy, chain bool) string {
 	d := s.Deploy
 	other, replaced := d.Program.Get()
 	switch lost, is := d.Lost.Get(); {
@@ -93,13 +102,10 @@ func (s Socket) WhyNoDeploy(deploy, chain bool) string {
 	if !chain {
 		differs = d.differs(s)
 	}
-	switch bring := d.brings(chain); {
-	case differs != "":
+	if differs != "" || deploy {
 		return differs
-	case bring != "" && !deploy:
-		return bring
 	}
-	return d.unseen(deploy, chain)
+	return d.brings(chain)
 }
 
 // brings says what a reload would bring that was never loaded.
