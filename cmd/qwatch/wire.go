@@ -116,6 +116,7 @@ func (o outside) options(cfg *config.Config) host.Options {
 		ReloadPath:   cfg.Policy.ReloadHow.Path,
 		Patience:     o.patience,
 		Deploys:      cfg.Policy.Reload == remediate.Always,
+		Records:      !cfg.Policy.Corroborate,
 	}
 	for _, src := range cfg.Sources {
 		if src.Stats != "" && !slices.Contains(options.Stats, src.Stats) {

@@ -46,8 +46,10 @@ type Options struct {
 	// ReloadPath is the file that policy.reload.how names, "" for none.
 	ReloadPath string
 	// Deploys looks at what a reload of each master would bring, and whom its
-	// unit's would reach.
-	Deploys bool
+	// unit's would reach. What it would bring is looked at anew for each look at a
+	// queue that is about to be decided about: one that was seen half full, or to
+	// overflow, and with Records any, since a record alone may decide.
+	Deploys, Records bool
 	// Patience is how long one Observe or Sample waits, in all, for what may
 	// never answer: stats servers, systemd, files; for the threads of all workers
 	// it is 300 ms at least. What has not answered by then is unknown, and waited
@@ -86,6 +88,7 @@ type Host struct {
 	memory deploy.Memory // of masters, while Options.Deploys
 	// reloadable are the masters of the last Observe that may be reloaded.
 	reloadable []uwsgi.Process
+	pressed    pressed
 	walked     walk // the last walk over /proc
 	// uncounted says what the last Sample could not read.
 	uncounted []string
@@ -157,7 +160,7 @@ func (h *Host) Sample(ctx context.Context) ([]facts.Sample, error) {
 	for _, v := range views {
 		samples = h.sample(v, samples)
 	}
-	h.hurry(samples)
+	h.hurry(options, samples)
 	return samples, nil
 }
 

@@ -115,7 +115,7 @@ func (l *lookups) init(h *Host) {
 		Ask: func(_ context.Context, p uwsgi.Process) (facts.Config, error) {
 			return uwsgi.Running(p, h.options.Load().Processes, h.options.Load().ReloadPath), nil
 		}}
-	l.deploys = lookup.Table[deployKey, facts.Deploy]{Deadline: deploysDeadline, Good: deploysAge, Slots: slots, Share: func(k deployKey) any { return share(k.Process) },
+	l.deploys = lookup.Table[deployKey, facts.Deploy]{Deadline: deploysDeadline, Serves: h.deployServes, Slots: slots, Share: func(k deployKey) any { return share(k.Process) },
 		Ask: func(_ context.Context, k deployKey) (facts.Deploy, error) {
 			return deploy.Look(k.Process, h.options.Load().Processes, &h.memory), nil
 		}}

@@ -61,6 +61,9 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 		s.Ownerless = h.ownerless(views)
 	}
 	h.rights.Store(&rights{h.walked.targets(), options.SysctlFile})
+	if options.Deploys && options.Records {
+		h.pressAll(s.At)
+	}
 	h.trust(ctx, options, wait, &s)
 	h.fill(ctx, options, wait, &s)
 	return s, nil

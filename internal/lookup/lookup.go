@@ -72,6 +72,9 @@ type Table[K comparable, V any] struct {
 	// Good and Bad are how long an answer, or an error, serves before it is
 	// asked for again; 0 is not at all.
 	Good, Bad time.Duration
+	// Serves says instead of Good how long the answer to a key serves that took so
+	// long. It is called by Start and One; nil where Good is for all.
+	Serves func(key K, took time.Duration) time.Duration
 	// Slots is nil where any number may be asked at a time.
 	Slots *Slots
 	// Share says of whose slots a question takes one, nil for nobody's in
@@ -132,15 +135,21 @@ func (t *Table[K, V]) question() question {
 	if t.Share != nil {
 		share = func(key any) any { return t.Share(key.(K)) }
 	}
-	return question{t.Deadline, t.Good, t.Bad, t.Slots, share, func(ctx context.Context, key any) (any, error) { return t.Ask(ctx, key.(K)) }}
+	good := func(any, time.Duration) time.Duration { return t.Good }
+	if t.Serves != nil {
+		good = func(key any, took time.Duration) time.Duration { return t.Serves(key.(K), took) }
+	}
+	return question{t.Deadline, good, t.Bad, t.Slots, share, func(ctx context.Context, key any) (any, error) { return t.Ask(ctx, key.(K)) }}
 }
 
 // question is a Table's without its types: the code of the tables is there once.
 type question struct {
-	deadline, good, bad time.Duration
-	slots               *Slots
-	share               func(key any) any
-	ask                 func(ctx context.Context, key any) (any, error)
+	deadline time.Duration
+	good     func(key any, took time.Duration) time.Duration
+	bad      time.Duration
+	slots    *Slots
+	share    func(key any) any
+	ask      func(ctx context.Context, key any) (any, error)
 }
 
 // table holds the answers of a Table.
@@ -236,7 +245,7 @@ func (t *table) start(key any, q question) *entry {
 	}
 	serves := q.bad
 	if e.err == nil && e.silent.IsZero() {
-		serves = q.good
+		serves = q.good(key, e.finished.Sub(e.at))
 	}
 	if e.done != nil || !e.finished.IsZero() && time.Since(e.finished) < serves {
 		return e
