@@ -72,7 +72,7 @@ without root as far as it can. Exit status 3 says that there is a problem.`,
 func printReport(w io.Writer, c doctorReport) error {
 	var b strings.Builder
 	for _, p := range c.Problems {
-		fmt.Fprintf(&b, "! %s\n", p)
+		fmt.Fprintf(&b, "! %s\n", text.Line(p))
 	}
 	if len(c.Problems) > 0 {
 		b.WriteByte('\n')
@@ -84,20 +84,20 @@ func printReport(w io.Writer, c doctorReport) error {
 	}
 	switch {
 	case c.Boot.File != nil:
-		fmt.Fprintf(&b, ", %d after a reboot (%s)\n", *c.Boot.Somaxconn, *c.Boot.File)
+		fmt.Fprintf(&b, ", %d after a reboot (%s)\n", *c.Boot.Somaxconn, text.Line(*c.Boot.File))
 	case c.Boot.Somaxconn != nil:
 		fmt.Fprintf(&b, ", %d after a reboot (the kernel's default)\n", *c.Boot.Somaxconn)
 	default:
-		fmt.Fprintf(&b, ", not known after a reboot: %s\n", c.Boot.Unseen)
+		fmt.Fprintf(&b, ", not known after a reboot: %s\n", text.Line(c.Boot.Unseen))
 	}
 	switch {
 	case len(c.Sockets) == 0 && c.HiddenOwners == "":
 		b.WriteString("\nno uWSGI has a listening socket here\n")
 	case len(c.Sockets) == 0:
-		fmt.Fprintf(&b, "\nno uWSGI that qwatch may see has a listening socket here, and not all of them could be looked into: %s\n", c.HiddenOwners)
+		fmt.Fprintf(&b, "\nno uWSGI that qwatch may see has a listening socket here, and not all of them could be looked into: %s\n", text.Line(c.HiddenOwners))
 	}
 	for _, s := range c.Sockets {
-		fmt.Fprintf(&b, "\n%s  %s %4d of %d\n", s.Socket, bar(s.Length, s.Limit), s.Length, s.Limit)
+		fmt.Fprintf(&b, "\n%s  %s %4d of %d\n", text.Line(s.Socket), bar(s.Length, s.Limit), s.Length, s.Limit)
 		owner := fmt.Sprintf("uwsgi %d", s.PID)
 		if s.Unit != nil {
 			owner += ", " + *s.Unit
@@ -105,7 +105,7 @@ func printReport(w io.Writer, c doctorReport) error {
 		if s.Container != nil {
 			owner += ", in " + *s.Container
 		}
-		fmt.Fprintf(&b, "  %s, %s, %s\n", owner, s.Family, text.Plural(s.Workers, "worker", "workers"))
+		fmt.Fprintf(&b, "  %s, %s, %s\n", text.Line(owner), s.Family, text.Plural(s.Workers, "worker", "workers"))
 		if s.Overflows != nil && *s.Overflows > 0 {
 			fmt.Fprintf(&b, "  at least %s found its queue full since it was made\n", text.Plural(int(*s.Overflows), "connection has", "connections have"))
 		}
@@ -113,15 +113,15 @@ func printReport(w io.Writer, c doctorReport) error {
 		if s.Configured != nil {
 			fmt.Fprintf(&b, "; a cold start gives listen = %d", *s.Configured)
 			if s.ConfiguredAt != nil {
-				fmt.Fprintf(&b, " (%s)", *s.ConfiguredAt)
+				fmt.Fprintf(&b, " (%s)", text.Line(*s.ConfiguredAt))
 			}
 		}
 		b.WriteByte('\n')
 		for _, r := range s.Reasons {
-			fmt.Fprintf(&b, "  %s\n", r)
+			fmt.Fprintf(&b, "  %s\n", text.Line(r))
 		}
 		for _, a := range s.Advice {
-			fmt.Fprintf(&b, "  → %s\n", a)
+			fmt.Fprintf(&b, "  → %s\n", text.Line(a))
 		}
 	}
 	b.WriteString("\nqwatch may here:")
@@ -134,7 +134,7 @@ func printReport(w io.Writer, c doctorReport) error {
 	}
 	b.WriteByte('\n')
 	for _, u := range c.Unseen {
-		fmt.Fprintf(&b, "not seen: %s\n", u)
+		fmt.Fprintf(&b, "not seen: %s\n", text.Line(u))
 	}
 	for _, path := range c.Unreadable {
 		fmt.Fprintf(&b, "not readable: %s\n", text.Line(path))

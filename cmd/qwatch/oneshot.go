@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/config"
+	"qwatch/internal/text"
 	"qwatch/internal/trail"
 	"qwatch/matcher"
 	"qwatch/remediate"
@@ -97,7 +98,7 @@ func readTrail(cfg *config.Config) (remediate.History, error) {
 // printActions writes the actions of a plan for people.
 func printActions(w io.Writer, actions []remediate.Action) {
 	for _, a := range actions {
-		fmt.Fprintf(w, "  %s\n      because %s\n", a, a.Describe().Why)
+		fmt.Fprintf(w, "  %s\n      because %s\n", text.Line(fmt.Sprint(a)), text.Line(a.Describe().Why))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"qwatch/internal/config"
 	"qwatch/internal/daemon"
+	"qwatch/internal/text"
 	"qwatch/remediate"
 )
 
@@ -106,10 +107,10 @@ func printPlans(e env, plans []remediate.Plan, asJSON bool) error {
 		if name == "" {
 			name = "this host"
 		}
-		fmt.Fprintf(e.stdout, "%s: %s: %s\n", name, p.Verdict, p.Reason)
+		fmt.Fprintf(e.stdout, "%s: %s: %s\n", text.Line(name), p.Verdict, text.Line(p.Reason))
 		printActions(e.stdout, p.Actions)
 		for _, a := range p.Advice {
-			fmt.Fprintf(e.stdout, "  advice: %s\n", a)
+			fmt.Fprintf(e.stdout, "  advice: %s\n", text.Line(a))
 		}
 	}
 	return nil

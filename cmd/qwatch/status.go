@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"qwatch/internal/daemon"
+	"qwatch/internal/text"
 	"qwatch/remediate/facts"
 )
 
@@ -64,7 +65,7 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 	}
 	for _, step := range facts.AllSteps() {
 		if why, is := s.Cannot[step]; is {
-			fmt.Fprintf(w, "cannot do %s here: %s\n", step, why)
+			fmt.Fprintf(w, "cannot do %s here: %s\n", step, text.Line(why))
 		}
 	}
 	table := func(head string, rows int, row func(i int) string) {
@@ -75,7 +76,7 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, head)
 		for i := range rows {
-			fmt.Fprintln(t, row(i))
+			fmt.Fprintln(t, oneRow(row(i)))
 		}
 		t.Flush()
 	}
@@ -119,4 +120,13 @@ func printStatus(ctx context.Context, w io.Writer, socket string, asJSON bool) e
 		return fmt.Sprintf("%s\t%s\t%s\t%d\t%s", src.Name, src.Kind, lines, src.Hits, trouble)
 	})
 	return nil
+}
+
+// oneRow keeps the cells of a row on one line, whatever stands in them.
+func oneRow(row string) string {
+	cells := strings.Split(row, "\t")
+	for i := range cells {
+		cells[i] = text.Line(cells[i])
+	}
+	return strings.Join(cells, "\t")
 }
