@@ -33,7 +33,7 @@ var scenes = []scene{
 	}},
 	{name: "users-sockets", before: func(r *room) {
 		for i := range 40 {
-			stranger{User: 1 + i, First: 10000 + 500*i, Ports: 400, Backlog: 4, Fill: true}.start(r)
+			stranger{User: 1 + i, First: 10000 + 500*i, Ports: 200, Backlog: 4, Fill: true}.start(r)
 		}
 	}, raised: (*room).onlyTrusted},
 	{name: "users-namespaces", before: func(r *room) {
