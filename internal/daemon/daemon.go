@@ -88,6 +88,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		defer close(sourcesDone)
 		return d.follow(ctx)
 	})
+	g.Go(func() error { return d.sources.watchPulses(ctx) })
 	g.Go(func() error { return d.core.report.tally.run(ctx) })
 	g.Go(func() error { return d.watchConfig(ctx) })
 	g.Go(func() error { return d.watchdog(ctx) })
@@ -110,26 +111,23 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 // follow keeps the sources of the newest configuration running.
 func (d *Daemon) follow(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer d.sources.drop(func(*running) bool { return true })
+	defer stop()
 	cfg := d.opts.Config
 	for first := true; ; first = false {
-		generation, stop := context.WithCancel(ctx)
-		ready, err := d.sources.start(cfg, d.opts)
-		if err != nil {
-			stop()
+		if err := d.sources.change(ctx, cfg, d.opts); err != nil {
 			return err
 		}
-		done := make(chan error, 1)
-		go func() { done <- d.sources.run(generation) }()
-		go d.announce(generation, ready, cfg, first)
-		cfg, err = d.nextConfig(ctx, cfg, done)
-		stop()
-		if cfg == nil {
+		announcing, done := context.WithCancel(ctx)
+		go d.announce(announcing, cfg, first)
+		next, err := d.nextConfig(ctx, cfg)
+		done()
+		if next == nil {
 			return err
 		}
+		cfg = next
 		d.notify(d.opts.Notifier.Reloading())
-		if err := <-done; err != nil {
-			return err
-		}
 		if err := d.core.call(ctx, func(context.Context) { d.core.configure(cfg) }); err != nil {
 			return nil // ctx ended
 		}
@@ -137,11 +135,13 @@ func (d *Daemon) follow(ctx context.Context) error {
 }
 
 // nextConfig waits until another good configuration is there. It returns nil
-// when the sources have ended, with their error.
-func (d *Daemon) nextConfig(ctx context.Context, old *config.Config, done <-chan error) (*config.Config, error) {
+// when ctx ends, and when a source has, with its error.
+func (d *Daemon) nextConfig(ctx context.Context, old *config.Config) (*config.Config, error) {
 	for {
 		select {
-		case err := <-done:
+		case <-ctx.Done():
+			return nil, nil
+		case err := <-d.sources.failed:
 			return nil, err
 		case <-d.reload:
 		}
@@ -211,48 +211,53 @@ func (d *Daemon) watchConfig(ctx context.Context) error {
 	}
 }
 
-// readyTime is how long READY=1 waits for a source that does not come up, before
-// the others go on without it.
+// readyTime is how long READY=1 waits for a source that is busy coming up, before
+// the others go on without it. One that hangs is not waited for.
 const readyTime = 20 * time.Second
 
-// await waits for all sources, and for one that hangs not for ever.
-func (d *Daemon) await(ctx context.Context, ready []<-chan struct{}) {
+// await waits until every source is ready, or hangs.
+func (d *Daemon) await(ctx context.Context) {
 	patience := time.NewTimer(readyTime)
 	defer patience.Stop()
-	late := 0
-	for _, r := range ready {
+	late, all := 0, d.sources.all()
+	for _, r := range all {
 		select {
-		case <-r:
+		case <-r.Ready():
+			continue
+		case <-r.pulse.found:
 			continue
 		case <-ctx.Done():
 			return
 		case <-patience.C:
 			patience.Reset(0)
 		}
-		select {
-		case <-r:
-		default:
+		if !isReady(r) {
 			late++
 		}
 	}
 	if late > 0 {
-		d.log.Error().Str(eventField, systemd.EventSourceUnreadable).Msgf("%d of %s not come up within %s; the others are followed", late, text.Plural(len(ready), "source has", "sources have"), readyTime)
+		d.log.Error().Str(eventField, systemd.EventSourceUnreadable).Msgf("%d of %s not come up within %s; the others are followed", late, text.Plural(len(all), "follower has", "followers have"), readyTime)
 	}
 }
 
 // announce says READY=1 when every source follows, or hangs.
-func (d *Daemon) announce(ctx context.Context, ready []<-chan struct{}, cfg *config.Config, first bool) {
-	if d.await(ctx, ready); ctx.Err() != nil {
+func (d *Daemon) announce(ctx context.Context, cfg *config.Config, first bool) {
+	if d.await(ctx); ctx.Err() != nil {
 		return
 	}
 	d.ready(ctx)
-	mode := map[bool]string{true: "dry run: nothing is changed", false: "acting"}[cfg.Policy.DryRun]
-	e := d.log.Info().Bool("dry_run", cfg.Policy.DryRun).Int("sources", len(ready))
+	mode, n := map[bool]string{true: "dry run: nothing is changed", false: "acting"}[cfg.Policy.DryRun], 0
+	for _, src := range cfg.Sources {
+		if len(src.Files)+len(src.Journal) > 0 {
+			n++
+		}
+	}
+	e := d.log.Info().Bool("dry_run", cfg.Policy.DryRun).Int("sources", n)
 	if first {
-		e.Msgf("qwatch %s is ready (%s), following %s", d.opts.Version, mode, text.Plural(len(ready), "source", "sources"))
+		e.Msgf("qwatch %s is ready (%s), following %s", d.opts.Version, mode, text.Plural(n, "source", "sources"))
 	} else {
 		e.Str(eventField, systemd.EventConfigReloaded).
-			Msgf("the new configuration is in force (%s), following %s", mode, text.Plural(len(ready), "source", "sources"))
+			Msgf("the new configuration is in force (%s), following %s", mode, text.Plural(n, "source", "sources"))
 	}
 }
 
@@ -321,8 +326,8 @@ func (s Status) Summary() string {
 	return line
 }
 
-// watchdog answers systemd only while the real loops turn: the core and every
-// source.
+// watchdog answers systemd only while the real loops turn: the core, and every
+// source of which a restart may help (sources.alive).
 func (d *Daemon) watchdog(ctx context.Context) error {
 	every := d.opts.Watchdog / 2
 	if every == 0 {

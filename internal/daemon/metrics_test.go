@@ -38,7 +38,7 @@ func TestMetricsOfHostileNames(t *testing.T) {
 		Config: cfg, Host: h, Trail: &trail.Trail{}, Log: zerolog.Nop(),
 		Configure: func(*config.Config) remediate.Actor { return refused{} },
 	})
-	d.sources.list = []tailer.Source{oddNames{}}
+	d.sources.list = []*running{{Source: oddNames{}}}
 	done := make(chan struct{})
 	go d.core.observer.run(t.Context())
 	go d.core.loop(t.Context(), done)

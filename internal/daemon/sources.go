@@ -4,16 +4,15 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 
 	"qwatch/internal/config"
 	"qwatch/matcher"
@@ -35,21 +34,28 @@ type sources struct {
 	tally   *tally
 	origins *origins
 	counted prometheus.Counter // records that the core does not get
+	refresh func()             // has the status line made anew
+
+	registry *file.Registry // of all followers of files, from the first change on
+	window   atomic.Int64   // [group] window, a time.Duration
+	failed   chan error     // holds the first error that ended a source
+	changed  chan struct{}  // holds a token when there are others
 
 	mu   sync.Mutex
-	list []tailer.Source
+	list []*running
 	hits map[string]uint64 // by tailer.Status.Name
 }
 
 func newSources(c *core, log zerolog.Logger) *sources {
 	return &sources{
 		out: c.in.hits, marks: c.in.marks, log: log, tally: c.report.tally, origins: c.report.origins,
-		counted: c.report.counts.hits,
-		hits:    map[string]uint64{},
+		counted: c.report.counts.hits, refresh: c.report.refresh,
+		failed: make(chan error, 1), changed: make(chan struct{}, 1),
+		hits: map[string]uint64{},
 	}
 }
 
-func (s *sources) all() []tailer.Source {
+func (s *sources) all() []*running {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.list
@@ -61,17 +67,57 @@ func (s *sources) hitsOf(name string) uint64 {
 	return s.hits[name]
 }
 
-// start makes the sources of a configuration; run runs them. Where the old
-// ones left off the new ones go on.
-func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, error) {
-	var list []tailer.Source
+// change makes the sources those of a configuration, and runs them until ctx
+// ends. One that follows the same as before goes on; what the others leave, the
+// new ones take up.
+func (s *sources) change(ctx context.Context, cfg *config.Config, opts Options) error {
+	s.window.Store(int64(cfg.Group.Window))
+	globs, units := sourcesOf(cfg)
+	s.origins.configure(globs)
 	state := func(name string) string {
 		if !opts.KeepState {
 			return ""
 		}
 		return filepath.Join(cfg.StateDir, name)
 	}
-	var globs, units []string
+	if s.registry == nil {
+		s.registry = file.NewRegistry(state("positions.json"), s.fileEvent)
+	}
+	var wanted []*running
+	files := func(kind string, group []string, rest []string) {
+		r := newRunning(kind, slices.Concat(group, rest))
+		r.globs = group
+		r.make = func(h tailer.Handler) (tailer.Source, error) {
+			return file.New(file.Options{
+				Globs: group, Rest: rest, FromStart: opts.FromStart, Registry: s.registry,
+				Cut: matcher.Cut, Continues: matcher.Continues, Events: s.fileEvent,
+			}, h)
+		}
+		wanted = append(wanted, r)
+	}
+	for _, group := range file.Apart(globs) {
+		files("files", group, nil)
+	}
+	if len(units) > 0 {
+		r := newRunning("journal", units)
+		r.make = func(h tailer.Handler) (tailer.Source, error) {
+			return journal.New(journal.Options{
+				Units: units, FromStart: opts.FromStart, StateFile: state("journal.json"), Report: s.journalTrouble,
+			}, h)
+		}
+		wanted = append(wanted, r)
+	}
+	files("rest", nil, slices.Concat([]string{}, globs))
+	rest := wanted[len(wanted)-1]
+	s.drop(func(old *running) bool { return !slices.ContainsFunc(wanted, old.same) })
+	if !slices.ContainsFunc(s.all(), rest.same) && !s.registry.HasRest(globs) {
+		wanted = wanted[:len(wanted)-1]
+	}
+	return s.start(ctx, wanted)
+}
+
+// sourcesOf are the globs and the units that a configuration has followed.
+func sourcesOf(cfg *config.Config) (globs, units []string) {
 	for _, src := range cfg.Sources {
 		globs = append(globs, src.Files...)
 		for _, unit := range src.Journal {
@@ -80,84 +126,7 @@ func (s *sources) start(cfg *config.Config, opts Options) ([]<-chan struct{}, er
 			}
 		}
 	}
-	s.origins.configure(globs)
-	handle := func(c tailer.Chunk) { s.handle(c, cfg.Group.Window) }
-	if len(globs) > 0 {
-		files, err := file.New(file.Options{
-			Globs: globs, FromStart: opts.FromStart, StateFile: state("positions.json"),
-			Cut: matcher.Cut, Continues: matcher.Continues, Events: s.fileEvent,
-		}, handle)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, files)
-	}
-	if len(units) > 0 {
-		entries, err := journal.New(journal.Options{
-			Units: units, FromStart: opts.FromStart, StateFile: state("journal.json"), Report: s.journalTrouble,
-		}, handle)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, entries)
-	}
-	s.mu.Lock()
-	s.list = list
-	s.mu.Unlock()
-	ready := make([]<-chan struct{}, len(list))
-	for i, src := range list {
-		ready[i] = src.Ready()
-	}
-	return ready, nil
-}
-
-// stopTime is how long the end of a source is waited for. One that hangs, in a
-// read of a file system that is gone, keeps nobody from stopping, nor from a new
-// configuration.
-const stopTime = 5 * time.Second
-
-// run runs the sources until ctx ends.
-func (s *sources) run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, src := range s.all() {
-		g.Go(func() error {
-			ended := make(chan error, 1)
-			go func() { ended <- src.Run(ctx) }()
-			err := s.await(ctx, src, ended)
-			if err != nil && ctx.Err() == nil {
-				return fmt.Errorf("%s: %w", src, err)
-			}
-			return nil
-		})
-	}
-	// Without any source the probe still works.
-	g.Go(func() error { <-ctx.Done(); return nil })
-	return g.Wait()
-}
-
-// await waits for the end of a source, and not for ever once ctx has ended.
-func (s *sources) await(ctx context.Context, src tailer.Source, ended <-chan error) error {
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(stopTime):
-		s.log.Error().Str("source", fmt.Sprint(src)).Msgf("%s does not stop and is left behind; what it has read since its last checkpoint may be read twice", src)
-		return nil
-	}
-}
-
-func isReady(src tailer.Source) bool {
-	select {
-	case <-src.Ready():
-		return true
-	default:
-		return false
-	}
+	return globs, units
 }
 
 // handle finds the hits in a chunk. It waits while the core is busy: the text
@@ -166,15 +135,18 @@ func isReady(src tailer.Source) bool {
 // What stood in its source before this start and is older than window is counted,
 // and that is all: it tells of another time. Log dates carry no zone, so they are
 // asked only there; what comes in since is new whatever its date says.
-func (s *sources) handle(c tailer.Chunk, window time.Duration) {
+func (s *sources) handle(r *running, c tailer.Chunk) {
 	meta := matcher.Meta{Source: c.Source, Read: c.Time, PID: c.PID, Unit: c.Unit, Continued: c.Middle}
-	old := func(time.Time) bool { return false }
+	old, window := func(time.Time) bool { return false }, time.Duration(s.window.Load())
 	if now := time.Now(); !c.Stood.IsZero() {
 		meta.Read = c.Stood // dates what has no date of its own
 		old = func(at time.Time) bool { return now.Sub(at) > window }
 	}
 	matcher.Scan(c.Text, meta, func(h matcher.Hit) {
 		s.origins.of(c.Source) // the core remembers it, and may not look
+		if r.left.Load() {
+			return // it hung there, and another one reads this again
+		}
 		s.mu.Lock()
 		s.hits[c.Name]++
 		s.mu.Unlock()
@@ -188,7 +160,9 @@ func (s *sources) handle(c tailer.Chunk, window time.Duration) {
 		if old(m.At) {
 			return
 		}
-		s.origins.of(c.Source)
+		if s.origins.of(c.Source); r.left.Load() {
+			return
+		}
 		s.marks <- m
 	})
 }
@@ -252,19 +226,4 @@ func (s *sources) journalTrouble(err error) {
 		return
 	}
 	s.log.Warn().Str(eventField, event).Str("source", "journal").Err(err).Msg("trouble with the journal; it is tried again")
-}
-
-// alive reports whether the loop of every source turns that once was ready. One
-// that never was hangs in something that it would hang in again after a restart,
-// by which all others would be lost too.
-func (s *sources) alive(ctx context.Context) error {
-	for _, src := range s.all() {
-		if !isReady(src) {
-			continue
-		}
-		if err := src.Alive(ctx); err != nil {
-			return fmt.Errorf("%s stands still: %w", src, err)
-		}
-	}
-	return nil
 }

@@ -36,15 +36,11 @@ func TestOverlappingFilesAreReadOnce(t *testing.T) {
 	}
 	core := newCore(nil, nil, nil, zerolog.Nop())
 	s := newSources(core, zerolog.Nop())
-	ready, err := s.start(cfg, Options{FromStart: true})
-	if err != nil {
+	if err := s.change(t.Context(), cfg, Options{FromStart: true}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx) }()
-	for _, r := range ready {
-		<-r
+	for _, r := range s.all() {
+		<-r.Ready()
 	}
 	write(2)
 	write(3)
@@ -55,10 +51,7 @@ func TestOverlappingFilesAreReadOnce(t *testing.T) {
 	if diff := cmp.Diff([]string{"1", "2", "3"}, got); diff != "" {
 		t.Errorf("hits (-want +got):\n%s", diff)
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	s.drop(func(*running) bool { return true })
 }
 
 // A unit that two sources name is one source of lines.
@@ -68,7 +61,9 @@ func TestUnitsAreFollowedOnce(t *testing.T) {
 		{Journal: []string{"web.service", "w*.service"}}, {Journal: []string{"app.service", "web.service"}},
 	}
 	s := newSources(newCore(nil, nil, nil, zerolog.Nop()), zerolog.Nop())
-	if _, err := s.start(cfg, Options{}); err != nil {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.change(ctx, cfg, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -106,7 +101,8 @@ func TestOldText(t *testing.T) {
 		core := newCore(nil, nil, nil, zerolog.Nop())
 		s := newSources(core, zerolog.Nop())
 		text := tt.date + fmt.Sprintf(record, 3) + mark
-		s.handle(tailer.Chunk{Source: "a", Name: "a", Time: now, Stood: tt.stood, Text: []byte(text)}, 30*time.Second)
+		s.window.Store(int64(30 * time.Second))
+		s.handle(new(running), tailer.Chunk{Source: "a", Name: "a", Time: now, Stood: tt.stood, Text: []byte(text)})
 		if got := len(core.in.hits) == 1; got != tt.taken || s.hitsOf("a") != 1 {
 			t.Errorf("%s: taken %v, %d counted", tt.name, got, s.hitsOf("a"))
 		}
@@ -114,5 +110,57 @@ func TestOldText(t *testing.T) {
 		if got, want := len(core.in.marks) == 1, tt.stood.IsZero() || now.Sub(tt.stood) < time.Minute; got != want {
 			t.Errorf("%s: its mark taken %v", tt.name, got)
 		}
+	}
+}
+
+// A new configuration leaves alone what it follows as before. What it follows no
+// more is read to its end.
+func TestChangeKeepsWhatStays(t *testing.T) {
+	var logs []string
+	for range 3 {
+		log := filepath.Join(t.TempDir(), "web.log")
+		if err := os.WriteFile(log, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		logs = append(logs, log)
+	}
+	core := newCore(nil, nil, nil, zerolog.Nop())
+	s := newSources(core, zerolog.Nop())
+	defer s.drop(func(*running) bool { return true })
+	follow := func(logs ...string) map[string]*running {
+		t.Helper()
+		cfg := config.Default()
+		cfg.Sources = nil
+		for _, log := range logs {
+			cfg.Sources = append(cfg.Sources, config.Source{Files: []string{log}})
+		}
+		if err := s.change(t.Context(), cfg, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]*running{}
+		for _, r := range s.all() {
+			<-r.Ready()
+			all[r.String()] = r
+		}
+		return all
+	}
+	before := follow(logs[0], logs[1])
+	after := follow(logs[2], logs[1])
+	name := func(log string) string { return "files " + log }
+	if len(before) != 2 || len(after) != 3 || after[name(logs[1])] != before[name(logs[1])] || after["files of an earlier configuration"] == nil {
+		t.Errorf("%v, then %v", before, after)
+	}
+	for i, log := range logs {
+		text := fmt.Sprintf("*** uWSGI listen queue of socket %d full !!! (129/128) ***\n", i)
+		if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]bool{}
+	for range logs {
+		got[(<-core.in.hits).Socket] = true
+	}
+	if len(got) != 3 {
+		t.Errorf("%v", got)
 	}
 }

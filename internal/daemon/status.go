@@ -191,9 +191,13 @@ func (d *Daemon) known(ctx context.Context) (Status, error) {
 		Version: d.opts.Version, Started: d.started.UTC(),
 		Sources: []SourceStatus{}, Sockets: []SocketStatus{}, Incidents: []IncidentStatus{}, Actions: []remediate.Event{},
 	}
+	named := map[string]bool{} // two followers may tell of one folder
 	for _, source := range d.sources.all() {
-		for _, t := range source.Status() {
-			s.Sources = append(s.Sources, sourceStatus(t, d.sources.hitsOf(t.Name)))
+		for _, t := range source.status() {
+			if !named[t.Name] {
+				named[t.Name] = true
+				s.Sources = append(s.Sources, sourceStatus(t, d.sources.hitsOf(t.Name)))
+			}
 		}
 	}
 	err := d.core.call(ctx, func(context.Context) { d.core.status(&s) })

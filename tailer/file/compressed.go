@@ -46,11 +46,7 @@ func (f *Files) unpackNew(s *source, what string) (found int) {
 			heads = append(heads, in.head)
 		}
 	}
-	for _, p := range f.past.finished {
-		if p.Path == s.path {
-			heads = append(heads, p.Head)
-		}
-	}
+	heads = append(heads, f.shared.finishedHeads(s.path)...)
 	after := s.lineage.Packed
 	for _, path := range s.neighbours() {
 		st, err := statPath(path)
@@ -94,6 +90,7 @@ func (f *Files) unpack(p position, s *source, path string) (begin head, err erro
 		}
 		fill := 0
 		for {
+			f.step()
 			n, err := io.ReadFull(r, f.buf[fill:])
 			text := f.buf[:fill+n]
 			if begin.Text == nil {
@@ -139,8 +136,8 @@ const (
 	maxRatio = 200
 	maxSmall = 64 << 20
 	// unpackTime is how long the files of one user are read in each unpackSpan,
-	// and unpackTimeAll those of root, and those of all others together: nothing
-	// else is followed meanwhile, and the watchdog waits.
+	// and unpackTimeAll those of root, and those of all others together: the
+	// files beside them wait meanwhile.
 	unpackTime    = 4 * time.Second
 	unpackTimeAll = 10 * time.Second
 	unpackSpan    = 5 * time.Minute
@@ -158,35 +155,6 @@ type unpacked struct {
 	said  bool
 }
 
-// unpackBudget says for how long a compressed file of this user may be read,
-// and takes note of how long it was.
-func (f *Files) unpackBudget(uid uint32, path string) (left time.Duration, took func()) {
-	spent := func(key uint32) *unpacked {
-		u := f.unpacks[key]
-		if u == nil || time.Since(u.since) > unpackSpan {
-			u = &unpacked{since: time.Now()}
-			f.unpacks[key] = u
-		}
-		return u
-	}
-	his, all := spent(uid), &unpacked{}
-	left = unpackTimeAll - his.spent
-	if uid != 0 {
-		all = spent(everybody)
-		left = min(unpackTime-his.spent, unpackTimeAll-all.spent)
-	}
-	if left <= 0 && !his.said {
-		his.said = true
-		f.event(Event{Kind: Unreadable, Source: path, Err: fmt.Errorf("the compressed files of user %d have been read for %s, those of all users for %s; no more are before %s have gone",
-			uid, his.spent.Round(time.Second), all.spent.Round(time.Second), unpackSpan)})
-	}
-	began := time.Now()
-	return left, func() {
-		his.spent += time.Since(began)
-		all.spent += time.Since(began)
-	}
-}
-
 // packed reads a compressed file, going by its ending, as far as that goes in
 // time and size.
 func (f *Files) packed(path string, read func(io.Reader) error) error {
@@ -199,7 +167,10 @@ func (f *Files) packed(path string, read func(io.Reader) error) error {
 	if err != nil {
 		return err
 	}
-	left, took := f.unpackBudget(st.uid, path)
+	left, took, why := f.shared.unpackBudget(st.uid)
+	if why != nil {
+		f.event(Event{Kind: Unreadable, Source: path, Err: why})
+	}
 	if left <= 0 {
 		return context.DeadlineExceeded
 	}

@@ -52,6 +52,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -77,9 +78,16 @@ type Options struct {
 	// FromStart makes the very first start read files that are there from
 	// their beginning, not from their end.
 	FromStart bool
+	// Registry is shared by all followers of a process. Where it is nil, this one
+	// has one of its own, with StateFile.
+	Registry *Registry
 	// StateFile keeps the positions over restarts; "" keeps them nowhere.
 	// Its directory must exist.
 	StateFile string
+	// Rest, where it is not nil, are the globs of all other followers; this one has
+	// none then. It reads to their end the files of positions that stem from other
+	// globs, of an earlier configuration (Registry.HasRest).
+	Rest []string
 	// Cut says how much of text, the newest part of a log, can be handed over,
 	// 0 for nothing yet; settled says that nothing has come for a while. What
 	// is left must be shorter than 64 KiB, so that no line needs more memory.
@@ -116,9 +124,9 @@ const (
 	Unsaved    EventKind = "unsaved"    // positions cannot be read or written
 )
 
-// Files follows files. Make one with New; one inode must not be followed by
-// two Files of one process (nxadm/tail's watch is shared, and fsnotify knows
-// one name for an inode).
+// Files follows files, in one loop: a file system that hangs keeps all of its
+// files waiting, and none of another Files. Make one with New. All of one process
+// share a Registry, by which an inode is followed by one of them.
 //
 // Only the goroutine of Run uses the fields from names on, but for names, which
 // has a lock.
@@ -127,6 +135,12 @@ type Files struct {
 	handle tailer.Handler
 	ready  chan struct{}
 	asked  chan func() // by Alive
+	shared *Registry
+	alone  bool // nobody else does
+
+	stepped atomic.Int64 // when Run's goroutine did the last thing, in Unix nanoseconds
+	rests   atomic.Bool  // it waits for something to do
+	left    atomic.Bool  // it was left behind, see Leave
 
 	names    names
 	inodes   map[identity]*inode
@@ -135,16 +149,16 @@ type Files struct {
 	searches map[*source]int // for lost generations of these names, and the round
 	agenda   agenda
 	watch    *watcher
-	store    *store
-	buf      []byte               // one read of any file
-	running  context.Context      // Run's
-	unpacks  map[uint32]*unpacked // by user
-	owned    map[uint32]int       // how many inodes of each user are open
-	refused  map[uint32]int       // how many files of a user were not opened since the last survey, -1 where that was told
-	group    sync.WaitGroup       // of all goroutines but Run's and the store's
+	buf      []byte          // one read of any file
+	running  context.Context // Run's
+	remote   map[uint64]bool // by device: the file system may hang
+	refused  map[uint32]int  // how many files of a user were not opened since the last survey, -1 where that was told
+	group    sync.WaitGroup  // of all goroutines but Run's and the store's
 }
 
-// New checks the globs. It opens nothing yet.
+// New checks the globs. It opens nothing yet but, where no Registry is given, the
+// state file. The positions of earlier runs are given out here: all followers are
+// to be made before one of them runs.
 func New(opt Options, h tailer.Handler) (*Files, error) {
 	for i, g := range opt.Globs {
 		if !filepath.IsAbs(g) {
@@ -161,20 +175,24 @@ func New(opt Options, h tailer.Handler) (*Files, error) {
 	if opt.Events == nil {
 		opt.Events = func(Event) {}
 	}
-	return &Files{
+	f := &Files{
 		opt:      opt,
 		handle:   h,
 		ready:    make(chan struct{}),
 		asked:    make(chan func()),
 		names:    names{sources: map[string]*source{}},
 		inodes:   map[identity]*inode{},
-		past:     past{finished: map[identity]position{}, saved: map[identity]position{}},
 		searches: map[*source]int{},
 		buf:      make([]byte, chunkSize),
-		unpacks:  map[uint32]*unpacked{},
-		owned:    map[uint32]int{},
+		remote:   map[uint64]bool{},
 		refused:  map[uint32]int{},
-	}, nil
+		shared:   opt.Registry,
+	}
+	if f.shared == nil {
+		f.alone, f.shared = true, NewRegistry(opt.StateFile, opt.Events)
+	}
+	f.past = f.shared.join(f)
+	return f, nil
 }
 
 // Ready is closed when every file that was there at the start is open at its
@@ -199,8 +217,27 @@ func (f *Files) ask(ctx context.Context, do func()) error {
 	return nil
 }
 
+// Pulse tells how the loop fares: step is another one each time that it has done
+// something, unless it rests, as there is nothing to do. A loop that neither rests
+// nor comes to another step hangs in a system call.
+func (f *Files) Pulse() (step int64, rests bool) { return f.stepped.Load(), f.rests.Load() }
+
+func (f *Files) step() { f.stepped.Store(time.Now().UnixNano()) }
+
+func (f *Files) lastStep() time.Time { return time.Unix(0, f.stepped.Load()) }
+
+// Leave leaves a Files behind whose Run hangs though its context has ended.
+// Others may follow its files from then on, from where it was at its last
+// checkpoint; and should it ever wake, it hands over nothing any more.
+func (f *Files) Leave() { f.shared.leave(f, true) }
+
 // String names the task.
-func (f *Files) String() string { return "files " + strings.Join(f.opt.Globs, " ") }
+func (f *Files) String() string {
+	if f.opt.Rest != nil {
+		return "files of an earlier configuration"
+	}
+	return "files " + strings.Join(f.opt.Globs, " ")
+}
 
 // Status tells of each followed name, sorted by it, and of each directory that
 // cannot be listed.
@@ -229,16 +266,23 @@ func (f *Files) Status() []tailer.Status {
 // positions at most a second old, and writes them once more at the end.
 func (f *Files) Run(ctx context.Context) error {
 	f.running = ctx
+	f.step()
+	defer f.rests.Store(true)
 	f.watch = newWatcher(f)
 	defer f.stop()
-	f.load()
 	f.past.starting, f.past.began = true, time.Now()
 	f.survey()
 	f.resume()
 	f.past.starting = false
+	if ctx.Err() != nil {
+		return nil
+	}
 	// Before anything is read: after a kill the next start must know which
 	// files this one has seen.
-	f.store.write(f.snapshot())
+	written := f.shared.put(f, f.snapshot())
+	f.rests.Store(true) // of a slow disk the store tells
+	<-written
+	f.rests.Store(false)
 	close(f.ready)
 	for _, in := range f.inodes {
 		f.checkFile(in)
@@ -252,6 +296,7 @@ func (f *Files) Run(ctx context.Context) error {
 			wait = 0
 		}
 		timer.Reset(wait)
+		f.rests.Store(true)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -261,6 +306,8 @@ func (f *Files) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		f.agenda.now = time.Now()
+		f.stepped.Store(f.agenda.now.UnixNano())
+		f.rests.Store(false)
 		f.takeEvents()
 		f.agenda.run()
 	}
@@ -273,25 +320,29 @@ func (f *Files) Run(ctx context.Context) error {
 // which it stops goroutines ends the pause.
 func pause(d time.Duration) {
 	spec := unix.NsecToTimespec(int64(d))
-	if runtime.GOMAXPROCS(0) > 1 {
+	defer pausing.Add(-1)
+	if int(pausing.Add(1)) < runtime.GOMAXPROCS(0) {
 		unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&spec)), 0, 0)
 	} else {
 		unix.Nanosleep(&spec, nil)
 	}
 }
 
+// pausing counts the followers that pause.
+var pausing atomic.Int32
+
 func (f *Files) stop() {
 	for _, in := range f.inodes {
 		f.watch.disarm(in)
 	}
 	f.watch.close()
-	for _, s := range f.names.sources {
-		if s.pipe != nil {
-			s.pipe.close()
-		}
-	}
 	f.group.Wait()
-	f.store.close(f.snapshot())
+	select {
+	case <-f.ready:
+		<-f.shared.put(f, f.snapshot())
+	default: // nothing was read: all is as it was saved
+	}
+	f.shared.leave(f, false)
 	for _, in := range f.inodes {
 		unix.Close(in.fd)
 	}
@@ -300,9 +351,16 @@ func (f *Files) stop() {
 // emit hands over text, which stood there before this start where stood is not
 // zero.
 func (f *Files) emit(s *source, text []byte, middle bool, stood time.Time) {
+	if f.left.Load() {
+		return
+	}
 	s.lines.Add(uint64(bytes.Count(text, []byte{'\n'})))
 	s.bytes.Add(uint64(len(text)))
 	f.handle(tailer.Chunk{Source: s.path, Name: s.path, Time: time.Now(), Stood: stood, Text: text, Middle: middle})
 }
 
-func (f *Files) event(e Event) { f.opt.Events(e) }
+func (f *Files) event(e Event) {
+	if !f.left.Load() {
+		f.opt.Events(e)
+	}
+}

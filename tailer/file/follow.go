@@ -31,9 +31,9 @@ const (
 	longQuiet  = time.Hour       // the same, where its writers cannot be told
 )
 
-// adopt begins to follow an open file.
-func (f *Files) adopt(fd int, id identity, s *source) *inode {
-	in := &inode{id: id, fd: fd, src: s, moved: time.Now()}
+// adopt begins to follow an open file that this Files has claimed.
+func (f *Files) adopt(fd int, id identity, uid uint32, s *source) *inode {
+	in := &inode{id: id, fd: fd, uid: uid, src: s, moved: time.Now()}
 	if st, err := statFD(fd); err == nil {
 		if written := f.past.stood(st); !written.IsZero() {
 			in.before = before{st.size, written}
@@ -42,26 +42,18 @@ func (f *Files) adopt(fd int, id identity, s *source) *inode {
 	in.at = in.path()
 	s.users++
 	f.inodes[id] = in
-	if st, err := statFD(fd); err == nil {
-		in.uid = st.uid
-	}
-	f.owned[in.uid]++
 	f.saveSoon()
 	return in
 }
 
 // place sets a new file's position.
 func (f *Files) place(in *inode, st facts) {
-	if p, ok := f.past.saved[in.id]; ok {
-		delete(f.past.saved, in.id)
+	defer func() { f.shared.began(f, in.id, in.head) }()
+	if p, ok := f.shared.known(in.id); ok {
 		p.apply(in)
 		if p.Copy {
 			in.copyOf = f.original(in.src.path)
 		}
-		return
-	}
-	if p, ok := f.past.finished[in.id]; ok {
-		p.apply(in)
 		return
 	}
 	switch {
@@ -158,6 +150,7 @@ func (f *Files) read(in *inode, settled bool) (grew, more bool) {
 	}
 	whole := false // half a line will be whole if nothing follows it
 	for range burst {
+		f.step()
 		n, err := unix.Pread(in.fd, f.buf, in.off)
 		if err != nil {
 			f.failRead(in, err)
@@ -177,7 +170,9 @@ func (f *Files) read(in *inode, settled bool) (grew, more bool) {
 			grew = true
 			continue
 		}
-		in.learn(text)
+		if in.learn(text) {
+			f.shared.began(f, in.id, in.head)
+		}
 		for k := f.opt.Cut(text, settled); k > 0; k = f.opt.Cut(text, settled) {
 			f.hand(in, text[:k])
 			text = text[k:]
@@ -293,6 +288,13 @@ func (f *Files) hand(in *inode, text []byte) {
 
 // drop closes a file and remembers how far it was read.
 func (f *Files) drop(in *inode) {
+	at := positionOf(in)
+	f.close(in, &at)
+}
+
+// close closes a file that was read up to a position, nil for one that counts as
+// not read.
+func (f *Files) close(in *inode, at *position) {
 	f.watch.disarm(in)
 	if st, err := statFD(in.fd); err == nil {
 		in.src.lineage.Low = max(in.src.lineage.Low, st.since())
@@ -300,8 +302,7 @@ func (f *Files) drop(in *inode) {
 	unix.Close(in.fd)
 	in.fd = -1
 	delete(f.inodes, in.id)
-	f.owned[in.uid]--
-	f.past.finish(in.id, positionOf(in))
+	f.shared.release(f, in.id, at)
 	in.src.users--
 	f.forget(in.src)
 	f.saveSoon()

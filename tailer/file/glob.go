@@ -25,12 +25,13 @@ type scope struct {
 	names map[string]bool  // paths that match, whether or not they can be read
 	dirs  map[string]bool  // directories where a change can change names; true: one that a symlink stands in or leads to
 	errs  map[string]error // directories that cannot be listed
+	step  func()           // is told that it goes on
 }
 
 // expand finds what the globs come to. Where a glob's directory does not exist yet, the nearest
 // one above it is in dirs.
-func expand(globs []string) scope {
-	s := scope{names: map[string]bool{}, dirs: map[string]bool{}, errs: map[string]error{}}
+func expand(globs []string, step func()) scope {
+	s := scope{names: map[string]bool{}, dirs: map[string]bool{}, errs: map[string]error{}, step: step}
 	for _, g := range globs {
 		base, pattern := doublestar.SplitPattern(g)
 		s.note(existing(base), false)
@@ -65,6 +66,7 @@ func (s scope) note(dir string, linked bool) { s.dirs[dir] = s.dirs[dir] || link
 // in, and the one where it ends.
 func (s scope) chain(path string) string {
 	for range 40 { // as many as the kernel follows
+		s.step()
 		at := "/"
 		rest := strings.Split(strings.TrimPrefix(path, "/"), "/")
 		again := false
@@ -120,6 +122,7 @@ func (l lister) Stat(name string) (fs.FileInfo, error) { return os.Stat(filepath
 
 // ReadDir lists a directory and notes it, or why it cannot be listed.
 func (l lister) ReadDir(name string) ([]fs.DirEntry, error) {
+	l.s.step()
 	dir := filepath.Join(l.base, name)
 	entries, err := bounded.Entries(dir, maxEntries)
 	var more *bounded.TooMuchError

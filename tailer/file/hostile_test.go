@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -67,33 +68,38 @@ func TestHostileNeighbours(t *testing.T) {
 	}
 }
 
-// The compressed files of one user have a budget, and what goes beyond is told
-// once.
+// The compressed files of one user have a budget over all followers, and what goes
+// beyond is told once.
 func TestUnpackBudget(t *testing.T) {
-	var told []Event
-	f, err := New(Options{Events: func(e Event) { told = append(told, e) }}, nil)
-	if err != nil {
-		t.Fatal(err)
+	r := NewRegistry("", nil)
+	var told []error
+	budget := func(uid uint32) time.Duration {
+		left, took, why := r.unpackBudget(uid)
+		took()
+		if why != nil {
+			told = append(told, why)
+		}
+		return left.Round(time.Second)
 	}
 	for range 3 {
-		if left, _ := f.unpackBudget(1000, "/a.gz"); left != unpackTime {
+		if left := budget(1000); left != unpackTime {
 			t.Errorf("%s", left)
 		}
 	}
-	f.unpacks[1000].spent = unpackTime
+	r.unpacks[1000].spent = unpackTime
 	for range 3 {
-		if left, _ := f.unpackBudget(1000, "/a.gz"); left > 0 {
+		if left := budget(1000); left > 0 {
 			t.Errorf("%s", left)
 		}
 	}
-	f.unpacks[everybody].spent = unpackTimeAll - 1
-	if left, _ := f.unpackBudget(1001, "/b.gz"); left != 1 {
+	r.unpacks[everybody].spent = unpackTimeAll - time.Second
+	if left := budget(1001); left != time.Second {
 		t.Errorf("%s", left)
 	}
-	if left, _ := f.unpackBudget(0, "/c.gz"); left != unpackTimeAll {
+	if left := budget(0); left != unpackTimeAll {
 		t.Errorf("root has %s", left)
 	}
-	if len(told) != 1 || !strings.HasPrefix(told[0].Err.Error(), "the compressed files of user 1000 have been read for 4s, ") {
+	if len(told) != 1 || !strings.HasPrefix(told[0].Error(), "the compressed files of user 1000 have been read for 4s, ") {
 		t.Errorf("%v", told)
 	}
 }

@@ -59,6 +59,9 @@ type head struct {
 	Text []byte `json:"text,omitempty"`
 }
 
+// grewTo says whether now is h when more was seen of the same text.
+func (h head) grewTo(now head) bool { return h.At == now.At && bytes.HasPrefix(now.Text, h.Text) }
+
 // readHead finds how a file's text begins now.
 func readHead(fd int) head {
 	buf := make([]byte, 8<<10)
@@ -100,12 +103,15 @@ func (in *inode) intact() bool {
 	return err == nil && bytes.Equal(buf[:n], want)
 }
 
-// learn keeps the file's first bytes; text stands at off.
-func (in *inode) learn(text []byte) {
+// learn keeps the file's first bytes; text stands at off. It says whether it has
+// learned something.
+func (in *inode) learn(text []byte) bool {
 	h := &in.head
 	if have, at := int64(len(h.Text)), in.off-h.At; have < windowSize && at <= have && at+int64(len(text)) > have {
 		h.Text = append(h.Text[:at:at], text[:min(int64(len(text)), windowSize-at)]...)
+		return true
 	}
+	return false
 }
 
 // advance moves the position behind text, which stands at off.

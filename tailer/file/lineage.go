@@ -68,6 +68,15 @@ func (f *Files) isCopy(fd int, s *source) bool {
 		}
 		heads = append(heads[:len(heads):len(heads)], o.head, now)
 	}
+	if s.elsewhere != (identity{}) {
+		heads = append(heads[:len(heads):len(heads)], f.shared.headsOf(s.elsewhere)...)
+		if fd, id, _, err := openFile(s.path); err == nil {
+			if id == s.elsewhere {
+				heads = append(heads, readHead(fd))
+			}
+			unix.Close(fd)
+		}
+	}
 	return slices.ContainsFunc(heads, func(h head) bool { return h.begins(fd) })
 }
 

@@ -14,12 +14,15 @@ import (
 
 // source is a followed name.
 type source struct {
-	path    string
-	inode   *inode // what the name leads to, nil if nothing or a pipe
-	pipe    *pipe
-	users   int // inodes whose source this is
-	lineage lineage
-	delay   time.Duration // until the next try to read it, 0 if all is well
+	path  string
+	inode *inode // what the name leads to, nil if nothing, a pipe, or what another Files follows
+	// elsewhere is the inode that the name leads to and another Files follows, the
+	// zero one if there is none.
+	elsewhere identity
+	pipe      *pipe
+	users     int // inodes whose source this is
+	lineage   lineage
+	delay     time.Duration // until the next try to read it, 0 if all is well
 
 	lines, bytes, truncations atomic.Uint64
 	err                       atomic.Pointer[error]
@@ -36,7 +39,7 @@ type names struct {
 func (f *Files) survey() {
 	var s scope
 	for {
-		s = expand(f.opt.Globs)
+		s = expand(f.opt.Globs, f.step)
 		if !f.watch.directories(s.dirs) {
 			break // no directory is new: nothing was missed while the list was made
 		}
@@ -53,18 +56,22 @@ func (f *Files) survey() {
 	f.names.unlisted = s.errs
 	f.names.mu.Unlock()
 	old := slices.Collect(maps.Keys(f.names.sources))
-	for _, path := range slices.Sorted(maps.Keys(s.names)) {
-		f.checkName(path)
-	}
+	all := slices.Sorted(maps.Keys(s.names))
 	for _, path := range old {
 		if !s.names[path] {
-			f.checkName(path)
+			all = append(all, path)
 		}
+	}
+	for _, path := range all {
+		if f.running.Err() != nil {
+			return // else each of them might hang once more
+		}
+		f.checkName(path)
 	}
 	for uid, n := range f.refused {
 		if n > 0 {
 			f.refused[uid] = -1
-			f.event(Event{Kind: TooMany, Source: fmt.Sprintf("user %d", uid), Detail: fmt.Sprintf("%d files are followed, %d more are not", f.owned[uid], n)})
+			f.event(Event{Kind: TooMany, Source: fmt.Sprintf("user %d", uid), Detail: fmt.Sprintf("%d files are followed, %d more are not", f.shared.ofUser(uid), n)})
 		}
 	}
 }
@@ -86,12 +93,14 @@ func (f *Files) retryDirectories(delay time.Duration) {
 
 // checkName compares a name with what it leads to now.
 func (f *Files) checkName(path string) {
+	f.step()
 	st, err := statPath(path)
 	s := f.names.sources[path]
 	switch {
 	case err != nil && gone(err):
 		if s != nil {
 			f.readable(s)
+			s.elsewhere = identity{}
 			f.attach(s, nil)
 			f.attachPipe(s, nil)
 			f.forget(s)
@@ -101,17 +110,16 @@ func (f *Files) checkName(path string) {
 		f.fail(f.source(path), err)
 		return
 	case s != nil && s.inode != nil && s.inode.id.Dev == st.dev && s.inode.id.Ino == st.ino,
-		s != nil && s.pipe != nil && s.pipe.dev == st.dev && s.pipe.ino == st.ino:
+		s != nil && s.pipe != nil && s.pipe.dev == st.dev && s.pipe.ino == st.ino,
+		s != nil && s.elsewhere.Dev == st.dev && s.elsewhere.Ino == st.ino && f.shared.ofOthers(f, s.elsewhere):
 		return // an inode that is open keeps its number
 	case st.pipe():
 		f.openPipe(path)
 		return
 	case !st.regular():
 		return
-	case st.uid != 0 && f.owned[st.uid] >= maxOfUser && (s == nil || s.inode == nil):
-		if f.refused[st.uid] >= 0 {
-			f.refused[st.uid]++
-		}
+	case (s == nil || s.inode == nil) && !f.shared.hasRoom(st.uid):
+		f.refuse(st.uid)
 		return
 	}
 	fd, id, st, err := openFile(path)
@@ -123,14 +131,29 @@ func (f *Files) checkName(path string) {
 		f.fail(f.source(path), err)
 		return
 	}
-	s = f.source(path)
-	f.readable(s)
 	if in := f.inodes[id]; in != nil {
 		unix.Close(fd)
+		s = f.source(path)
+		f.readable(s)
+		if s.inode != in && !f.past.starting {
+			s.lineage.opened++ // this name was born, too
+		}
 		f.attach(s, in)
 		return
 	}
-	in := f.adopt(fd, id, s)
+	switch f.shared.claim(f, id, st.uid, s == nil || s.inode == nil) {
+	case others:
+		unix.Close(fd)
+		f.leaveToOthers(path, id)
+		return
+	case tooMany:
+		unix.Close(fd)
+		f.refuse(st.uid)
+		return
+	}
+	s = f.source(path)
+	f.readable(s)
+	in := f.adopt(fd, id, st.uid, s)
 	if !f.past.starting {
 		s.lineage.opened++
 	}
@@ -141,8 +164,48 @@ func (f *Files) checkName(path string) {
 	}
 }
 
+// refuse counts a file that is one too many of its user.
+func (f *Files) refuse(uid uint32) {
+	if f.refused[uid] >= 0 {
+		f.refused[uid]++
+	}
+}
+
+// leaveToOthers notes that a name leads to an inode that another Files follows,
+// by a link to it there.
+func (f *Files) leaveToOthers(path string, id identity) {
+	s := f.source(path)
+	f.readable(s)
+	if s.elsewhere != id && !f.past.starting {
+		s.lineage.opened++
+	}
+	s.elsewhere = id
+	f.attach(s, nil)
+	f.attachPipe(s, nil)
+}
+
+// released looks at the names again that lead to an inode which another Files has
+// let go.
+func (f *Files) released(id identity) {
+	for _, s := range f.sourcesElsewhere(id) {
+		f.checkName(s.path)
+	}
+}
+
+func (f *Files) sourcesElsewhere(id identity) (all []*source) {
+	for _, s := range f.names.sources {
+		if s.elsewhere == id {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // attach makes a name lead to in, nil for nowhere.
 func (f *Files) attach(s *source, in *inode) {
+	if in != nil {
+		s.elsewhere = identity{}
+	}
 	old := s.inode
 	if old == in {
 		return
@@ -173,7 +236,7 @@ func (f *Files) source(path string) *source {
 
 // forget removes a source that has no file left.
 func (f *Files) forget(s *source) {
-	if s.inode == nil && s.pipe == nil && s.users == 0 && s.delay == 0 && f.names.sources[s.path] == s {
+	if s.inode == nil && s.pipe == nil && s.elsewhere == (identity{}) && s.users == 0 && s.delay == 0 && f.names.sources[s.path] == s {
 		f.names.mu.Lock()
 		delete(f.names.sources, s.path)
 		f.names.mu.Unlock()
@@ -184,7 +247,7 @@ func (f *Files) forget(s *source) {
 // name.
 func (f *Files) original(path string) *source {
 	for _, s := range f.names.sources {
-		if s.inode != nil && filepath.Dir(s.path) == filepath.Dir(path) && related(filepath.Base(s.path), filepath.Base(path)) {
+		if (s.inode != nil || s.elsewhere != (identity{})) && filepath.Dir(s.path) == filepath.Dir(path) && related(filepath.Base(s.path), filepath.Base(path)) {
 			return s
 		}
 	}

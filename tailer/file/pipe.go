@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -55,7 +56,12 @@ func (f *Files) openPipe(path string) {
 	p := &pipe{dev: st.dev, ino: st.ino, file: os.NewFile(uintptr(fd), path)}
 	f.attachPipe(s, p)
 	f.attach(s, nil)
-	f.group.Go(func() { f.readPipe(s, p) })
+	// Also where Run's goroutine hangs.
+	stop := context.AfterFunc(f.running, p.close)
+	f.group.Go(func() {
+		defer stop()
+		f.readPipe(s, p)
+	})
 }
 
 func (f *Files) attachPipe(s *source, p *pipe) {

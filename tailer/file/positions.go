@@ -2,17 +2,11 @@ package file
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
-	"sync"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
-
-	"qwatch/internal/bounded"
 )
 
 // checkpoint is the state file.
@@ -20,6 +14,7 @@ type checkpoint struct {
 	Version int        `json:"version"`
 	Saved   time.Time  `json:"saved"`
 	Files   []position `json:"files"`
+	Late    []late     `json:"late,omitempty"`
 }
 
 // position is how far one inode was handed over.
@@ -36,6 +31,8 @@ type position struct {
 	Copy   bool   `json:"copy,omitempty"`   // not read yet: it looks like a copy
 	Copied bool   `json:"copied,omitempty"` // a copy whose rest is being read
 	done          // of the name
+
+	hung bool // the follower that had it was left behind as it hung
 }
 
 // done bounds what of a name's rotated files has been dealt with, in Unix
@@ -45,11 +42,7 @@ type done struct {
 	Packed int64 `json:"packed,omitempty"` // compressed ones written until then
 }
 
-const (
-	checkpointVersion = 1
-	// saveAfter is how old the saved positions may become.
-	saveAfter = 900 * time.Millisecond
-)
+const checkpointVersion = 1
 
 // decodeCheckpoint reads a state file, and refuses one that cannot be true.
 func decodeCheckpoint(data []byte) (checkpoint, error) {
@@ -89,20 +82,14 @@ func (p position) apply(in *inode) {
 	in.head = head{p.Head.At, slices.Clone(p.Head.Text)}
 }
 
-// past is what is known from earlier, of this run and the ones before.
+// past is what a follower knows from earlier, of this run and the ones before.
 type past struct {
-	began    time.Time             // when Run was called
-	starting bool                  // until all files of the first survey are open
-	first    bool                  // no checkpoint: the very first start
-	since    int64                 // files born before (Unix ns) are not news
-	names    map[string]done       // in the checkpoint
-	saved    map[identity]position // from the checkpoint, not found yet
-	finished map[identity]position // of files that were closed, so that none is read twice
-	order    []identity            // of finished, oldest first
+	began    time.Time       // when Run was called
+	starting bool            // until all files of the first survey are open
+	first    bool            // no checkpoint: the very first start
+	since    int64           // files born before (Unix ns) are not news
+	names    map[string]done // in the checkpoint
 }
-
-// maxFinished bounds past.finished.
-const maxFinished = 1024
 
 // stood is when the text of a file was written at the latest, where it was there
 // before this start; zero where it has come since.
@@ -132,17 +119,6 @@ func (p *past) doneWith(path string) done {
 	return done{p.since, p.since}
 }
 
-func (p *past) finish(id identity, at position) {
-	if _, ok := p.finished[id]; !ok {
-		p.order = append(p.order, id)
-	}
-	p.finished[id] = at
-	if len(p.order) > maxFinished {
-		delete(p.finished, p.order[0])
-		p.order = p.order[1:]
-	}
-}
-
 // beforeNow is older than every file that is born from now on. Births come from
 // a clock that ticks a few hundred times a second (CLOCK_REALTIME_COARSE).
 func beforeNow() int64 {
@@ -153,98 +129,18 @@ func beforeNow() int64 {
 	return now.Nano() - 1
 }
 
-// maxState is more than the positions of all files that can be followed take.
-const maxState = 64 << 20
-
-// load reads the positions of the run before.
-func (f *Files) load() {
-	p := &f.past
-	p.first = true
-	p.since = beforeNow()
-	f.store = newStore(f.opt.StateFile, f.opt.Events)
-	data, err := bounded.ReadFile(f.opt.StateFile, maxState)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	var c checkpoint
-	if err == nil {
-		c, err = decodeCheckpoint(data)
-	}
-	if err != nil {
-		f.event(Event{Kind: Unsaved, Source: f.opt.StateFile, Detail: "following as on a first start", Err: err})
-		return
-	}
-	p.first = false
-	p.names = map[string]done{}
-	// A file may have been born shortly before the checkpoint and not been
-	// open in it. One that was dealt with has been still for quietTime.
-	p.since = c.Saved.Add(-quietTime / 2).UnixNano()
-	for _, at := range c.Files {
-		p.saved[at.id()] = at
-		p.names[at.Path] = at.done
-	}
-}
-
-func (f *Files) snapshot() checkpoint {
-	c := checkpoint{Version: checkpointVersion, Saved: time.Now(), Files: make([]position, 0, len(f.inodes))}
+// snapshot are the positions of the files that are followed.
+func (f *Files) snapshot() []position {
+	part := make([]position, 0, len(f.inodes))
 	for _, in := range f.inodes {
-		c.Files = append(c.Files, positionOf(in))
+		part = append(part, positionOf(in))
 	}
-	return c
+	return part
 }
 
 // saveSoon has the positions written within a second.
 func (f *Files) saveSoon() {
-	f.agenda.once(savePositions, saveAfter, f.save)
-}
-
-// save hands the positions to the goroutine that writes them.
-func (f *Files) save() {
-	select {
-	case f.store.todo <- f.snapshot():
-	default: // the disk is slow
-		f.agenda.once(savePositions, saveAfter/4, f.save)
+	if f.agenda.pending[savePositions] == nil {
+		f.agenda.once(savePositions, f.shared.untilSave(), func() { f.shared.put(f, f.snapshot()) })
 	}
-}
-
-// store writes checkpoints in a goroutine of its own, as fsync(2) may take as
-// long as it likes.
-type store struct {
-	path   string // "" for nowhere
-	events func(Event)
-	todo   chan checkpoint
-	group  sync.WaitGroup
-	failed bool
-}
-
-func newStore(path string, events func(Event)) *store {
-	s := &store{path: path, events: events, todo: make(chan checkpoint)}
-	s.group.Go(func() { // from here on only this goroutine writes, until close
-		for c := range s.todo {
-			s.write(c)
-		}
-	})
-	return s
-}
-
-// close writes a last checkpoint.
-func (s *store) close(last checkpoint) {
-	close(s.todo)
-	s.group.Wait()
-	s.write(last)
-}
-
-// write waits for the disk.
-func (s *store) write(c checkpoint) {
-	if s.path == "" {
-		return
-	}
-	data, err := json.Marshal(c)
-	if err == nil {
-		err = renameio.WriteFile(s.path, data, 0o600)
-	}
-	if err != nil && !s.failed {
-		s.events(Event{Kind: Unsaved, Source: s.path, Err: err})
-	}
-	s.failed = err != nil
 }

@@ -30,28 +30,46 @@ func (f *Files) truncated(in *inode) {
 	if in.copied {
 		// The copy's place was used again. What is there now belongs to the
 		// original, and is searched from there.
-		f.drop(in)
-		delete(f.past.finished, in.id)
+		f.close(in, nil)
 		return
 	}
 	s.truncations.Add(1)
+	at := positionOf(in)
 	detail := "no copy holds its text"
-	if copy := f.findCopy(in); copy != "" {
+	if copy := f.recoverCopy(s, at); copy != "" {
 		detail = "read on in " + copy
 	}
-	f.passShortCopies(in)
-	s.lineage.add(in.head)
+	f.shared.cut(f, in.id, at)
 	in.restart()
 	f.search(s)
 	f.event(Event{Kind: Truncated, Source: s.path, Detail: detail})
 }
 
-// findCopy finds the file into which copytruncate put in's text, and has its
-// rest read.
-func (f *Files) findCopy(in *inode) string {
-	at := positionOf(in)
+// cutElsewhere handles that a file was cut which another Files follows: its copy
+// may stand beside one of the names here.
+func (f *Files) cutElsewhere(id identity, at position) {
+	for _, s := range f.sourcesElsewhere(id) {
+		at.Path = s.path
+		if copy := f.recoverCopy(s, at); copy != "" {
+			f.event(Event{Kind: Recovered, Source: s.path, Detail: "it was cut in place, and is read on in " + copy})
+		}
+	}
+}
+
+// recoverCopy has the rest read of what was cut in place under the name of s, at a
+// position, and says in which copy it stands; "" if in none.
+func (f *Files) recoverCopy(s *source, at position) (copy string) {
+	copy = f.findCopy(s, at)
+	f.passShortCopies(s, at)
+	s.lineage.add(at.Head)
+	return copy
+}
+
+// findCopy finds the file into which copytruncate put the text at a position, and
+// has its rest read.
+func (f *Files) findCopy(s *source, at position) string {
 	for _, c := range f.inodes {
-		if c != in && c.copyOf != nil && f.holds(c.fd, at, c.src.path) {
+		if c.id != at.id() && c.copyOf != nil && f.holds(c.fd, at, c.src.path) {
 			c.copyOf = nil
 			at.apply(c)
 			c.copied = true
@@ -59,13 +77,13 @@ func (f *Files) findCopy(in *inode) string {
 			return c.src.path
 		}
 	}
-	for _, path := range in.src.neighbours() {
+	for _, path := range s.neighbours() {
 		st, err := statPath(path)
-		if err != nil || !st.regular() || isCompressed(path) || st.size < in.off ||
-			st.dev == in.id.Dev && st.ino == in.id.Ino {
+		if err != nil || !st.regular() || isCompressed(path) || st.size < at.Off ||
+			st.dev == at.Dev && st.ino == at.Ino {
 			continue
 		}
-		c := f.adoptIf(path, in.src, func(fd int, _ identity) bool { return f.holds(fd, at, path) })
+		c := f.adoptIf(path, s, func(fd int, _ identity) bool { return f.holds(fd, at, path) })
 		if c == nil {
 			continue
 		}
@@ -74,22 +92,21 @@ func (f *Files) findCopy(in *inode) string {
 		f.drain(c)
 		return path
 	}
-	return f.findCompressed(at, in.src)
+	return f.findCompressed(at, s)
 }
 
-// passShortCopies counts as read what holds less of in's text than was handed
+// passShortCopies counts as read what holds less of the text than was handed
 // over: a copy that was made before the last lines. It must not be taken for
-// an unseen generation later: how in began is forgotten, at the latest with
-// this process.
-func (f *Files) passShortCopies(in *inode) {
-	s := in.src
+// an unseen generation later: how the text began is forgotten, at the latest
+// with this process.
+func (f *Files) passShortCopies(s *source, at position) {
 	short := func(fd int) bool {
 		st, err := statFD(fd)
-		return err == nil && in.head.At < st.size && st.size < in.off && in.head.begins(fd)
+		return err == nil && at.Head.At < st.size && st.size < at.Off && at.Head.begins(fd)
 	}
 	var passed []*inode
 	for _, c := range f.inodes {
-		if c != in && c.copyOf == s && short(c.fd) {
+		if c.id != at.id() && c.copyOf == s && short(c.fd) {
 			c.copyOf = nil
 			passed = append(passed, c)
 		}
@@ -105,7 +122,7 @@ func (f *Files) passShortCopies(in *inode) {
 		c.copied = true
 		if st, err := statFD(c.fd); err != nil {
 			f.failRead(c, err)
-		} else if err = c.jump(min(st.size, in.off)); err != nil {
+		} else if err = c.jump(min(st.size, at.Off)); err != nil {
 			f.failRead(c, err)
 		}
 		f.drain(c)
@@ -247,27 +264,28 @@ func (f *Files) generation(s *source, path string) *inode {
 // adoptUnknown begins to follow a file with text that nothing was read of yet,
 // if it is the right one.
 func (f *Files) adoptUnknown(path string, s *source, right func(fd int) bool) *inode {
+	f.step()
 	st, err := statPath(path)
 	if err != nil || !st.regular() || st.size == 0 || st.since() <= s.lineage.Low {
 		return nil
 	}
 	return f.adoptIf(path, s, func(fd int, id identity) bool {
-		_, finished := f.past.finished[id]
-		return !finished && right(fd)
+		return !f.shared.isFinished(id) && right(fd)
 	})
 }
 
 // adoptIf begins to follow a file that is not open yet, if it is the right one.
 func (f *Files) adoptIf(path string, s *source, right func(fd int, id identity) bool) *inode {
-	fd, id, _, err := openFile(path)
+	f.step()
+	fd, id, st, err := openFile(path)
 	if err != nil {
 		return nil
 	}
-	if f.inodes[id] != nil || !right(fd, id) {
+	if f.inodes[id] != nil || !right(fd, id) || f.shared.claim(f, id, st.uid, false) != granted {
 		unix.Close(fd)
 		return nil
 	}
-	return f.adopt(fd, id, s)
+	return f.adopt(fd, id, st.uid, s)
 }
 
 // resume finds the files of the run before that have lost their names since,
@@ -276,23 +294,28 @@ func (f *Files) resume() {
 	if f.past.first {
 		return
 	}
-	names := map[string]bool{}
-	for _, p := range f.past.saved {
+	names, moved := map[string]bool{}, f.shared.unclaimed(f)
+	for _, p := range moved {
 		names[p.Path] = true
 	}
 	for _, in := range f.inodes {
 		names[in.src.path] = true
 	}
-	moved := slices.Collect(maps.Values(f.past.saved))
 	sort.Slice(moved, func(i, j int) bool { return moved[i].Born < moved[j].Born })
 	for _, p := range moved {
+		if f.running.Err() != nil {
+			return
+		}
 		s := f.source(p.Path)
 		s.lineage.add(p.Head)
 		f.findMoved(p, s)
+		f.shared.settle(p.id())
 		f.forget(s)
 	}
-	clear(f.past.saved)
 	for _, path := range slices.Sorted(maps.Keys(names)) {
+		if f.running.Err() != nil {
+			return
+		}
 		s := f.source(path)
 		f.generations(filepath.Dir(path), []*source{s})
 		f.unpackNew(s, "a generation that came and went while not running")
@@ -307,6 +330,7 @@ func (f *Files) findMoved(p position, s *source) {
 		more = append(more, filepath.Dir(p.At))
 	}
 	for _, path := range s.neighbours(more...) {
+		f.step()
 		st, err := statPath(path)
 		if err != nil || st.ino != p.Ino || st.dev != p.Dev || !st.regular() {
 			continue
@@ -316,11 +340,12 @@ func (f *Files) findMoved(p position, s *source) {
 			continue
 		}
 		p.apply(in)
+		f.shared.began(f, in.id, in.head)
 		f.event(Event{Kind: Rotated, Source: p.Path, Detail: "while not running, to " + path})
 		f.drain(in)
 		return
 	}
-	if p.Copy || p.Copied {
+	if p.Copy || p.Copied || f.shared.ofOthers(f, p.id()) {
 		return
 	}
 	if f.findCompressed(p, s) == "" {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +41,7 @@ type watcher struct {
 	mu      sync.Mutex
 	queue   []*inode
 	changes []fsnotify.Event // of directories
+	calls   []func()         // from other followers
 	lost    bool             // events were dropped
 }
 
@@ -228,12 +230,21 @@ func (w *watcher) hint(in *inode, moved bool) {
 	w.tell()
 }
 
+// later has Run's goroutine call do. Any goroutine may call it, and it waits for
+// nothing.
+func (f *Files) later(do func()) {
+	f.watch.mu.Lock()
+	f.watch.calls = append(f.watch.calls, do)
+	f.watch.mu.Unlock()
+	f.watch.tell()
+}
+
 // takeEvents does what the events ask for.
 func (f *Files) takeEvents() {
 	w := f.watch
 	w.mu.Lock()
-	queue, changes, lost := w.queue, w.changes, w.lost
-	w.queue, w.changes, w.lost = nil, nil, false
+	queue, changes, calls, lost := w.queue, w.changes, w.calls, w.lost
+	w.queue, w.changes, w.calls, w.lost = nil, nil, nil, false
 	moved := make([]bool, len(queue))
 	for i, in := range queue {
 		moved[i] = in.wake.moved
@@ -242,6 +253,9 @@ func (f *Files) takeEvents() {
 	w.mu.Unlock()
 	for _, ev := range changes {
 		f.directoryEvent(ev)
+	}
+	for _, do := range calls {
+		do()
 	}
 	for i, in := range queue {
 		if in.fd < 0 {
@@ -270,9 +284,22 @@ var errBlind = errors.New("no inotify watch, so it is looked at four times a sec
 // arm has nxadm/tail watch the file by our own descriptor, so that no name
 // can lead it astray. It uses the watch itself, not the follower around it:
 // that one ends the process when stat(2) fails.
+//
+// The watch is one for all followers, so what may hang is not asked for it: such a
+// file is looked at four times a second.
 func (w *watcher) arm(in *inode) bool {
+	if w.f.mayHang(in) {
+		in.wake.polled = true
+		w.f.pollSoon()
+		return false
+	}
 	err := w.probe()
 	name := fmt.Sprintf("/proc/self/fd/%d", in.fd)
+	if err == nil {
+		// What inotify_add_watch(2) is about to ask of the file system is asked
+		// here first: it is this follower that hangs then.
+		err = unix.Access(name, unix.R_OK)
+	}
 	if err == nil {
 		err = watch.Watch(name)
 	}
@@ -294,6 +321,10 @@ func (w *watcher) arm(in *inode) bool {
 		})
 		return false
 	}
+	if !w.f.shared.watching(w.f, in.id, name) {
+		removeWatch(name)
+		return false
+	}
 	in.wake.armed = true
 	if in.src.delay == 0 {
 		in.src.err.Store(nil)
@@ -310,9 +341,27 @@ func (w *watcher) arm(in *inode) bool {
 func (w *watcher) disarm(in *inode) {
 	if in.wake.armed {
 		in.wake.armed = false
-		// The only error says that the kernel has ended the watch already.
-		_ = watch.RemoveWatch(fmt.Sprintf("/proc/self/fd/%d", in.fd))
+		w.f.shared.unwatch(w.f, in.id)
 	}
+}
+
+// remote are the file systems whose answers come from another machine, or from
+// another process (linux/magic.h): those may never come.
+var remote = []int64{
+	unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC,
+	unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC, unix.CODA_SUPER_MAGIC,
+	unix.OCFS2_SUPER_MAGIC, unix.AUTOFS_SUPER_MAGIC, 0x01161970 /* gfs2 */, 0x0bd00bd0 /* lustre */, 0x47504653, /* gpfs */
+}
+
+// mayHang says whether a file stands on such a file system.
+func (f *Files) mayHang(in *inode) bool {
+	is, known := f.remote[in.id.Dev]
+	if !known {
+		var st unix.Statfs_t
+		is = unix.Fstatfs(in.fd, &st) == nil && slices.Contains(remote, int64(uint32(st.Type)))
+		f.remote[in.id.Dev] = is
+	}
+	return is
 }
 
 // probe makes sure that an inotify instance can be had: without one
