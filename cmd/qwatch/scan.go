@@ -152,7 +152,7 @@ type scanner struct {
 }
 
 func (s *scanner) scan(ctx context.Context, e env, args []string) {
-	paths, missing := bulk.Expand(args)
+	paths, missing := bulk.Expand(ctx, args)
 	group := config.Default().Group
 	book := matcher.NewBook(group.Window, group.Quiet, group.Threshold)
 	named := make(map[string]bool, len(args))

@@ -45,6 +45,12 @@ func Open(path string) (*os.File, error) {
 	if err != nil {
 		return failed(err)
 	}
+	// Go polls what does not block. A FUSE that hangs is asked then, while a lock
+	// is held that all of this process's polling needs (fuse_file_poll, epoll_ctl).
+	if err := unix.SetNonblock(fd, false); err != nil {
+		unix.Close(fd)
+		return failed(err)
+	}
 	return os.NewFile(uintptr(fd), path), nil
 }
 
@@ -218,4 +224,19 @@ func OpenFile(path string, flags int, perm fs.FileMode) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// remote are the file systems whose answers come from another machine, or from
+// another process (linux/magic.h): they may never come.
+var remote = []int64{
+	unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC,
+	unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC, unix.CODA_SUPER_MAGIC,
+	unix.OCFS2_SUPER_MAGIC, unix.AUTOFS_SUPER_MAGIC, 0x01161970 /* gfs2 */, 0x0bd00bd0 /* lustre */, 0x47504653, /* gpfs */
+}
+
+// MayHang says whether an open file stands on a file system whose answers come
+// from elsewhere. To ask may hang, too.
+func MayHang(fd int) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && slices.Contains(remote, int64(uint32(st.Type)))
 }

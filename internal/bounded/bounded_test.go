@@ -10,7 +10,36 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/testbed"
 )
+
+func TestMain(m *testing.M) { testbed.Main(m) }
+
+// A FUSE is not polled: Go's poller would hang with it, and all goroutines with
+// that.
+func TestOpenPollsNothing(t *testing.T) {
+	testbed.Needs(t, "fuse")
+	dir := t.TempDir()
+	fuse := testbed.MountFUSE(t, dir)
+	fuse.Append("a", "text")
+	if b, err := ReadFile(filepath.Join(dir, "a"), 10); string(b) != "text" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	if fuse.Polled() {
+		t.Error("it was polled")
+	}
+	for path, may := range map[string]bool{filepath.Join(dir, "a"): true, os.Args[0]: false} {
+		f, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if MayHang(int(f.Fd())) != may {
+			t.Errorf("%s may hang: %v", path, !may)
+		}
+	}
+}
 
 type zeros struct{}
 

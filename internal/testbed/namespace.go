@@ -119,7 +119,7 @@ func prepare() error {
 // Needs skips t, saying why, unless all of these are here: "namespace" (Main
 // entered one), "user namespace" (one can be made), "root" (uid 0 on the host,
 // not in a user namespace), "uwsgi" (with its python3 plugin), "acl" (access
-// control lists for temporary files), a file by its absolute path, or any command
+// control lists for temporary files), "fuse" (MountFUSE works), a file by its absolute path, or any command
 // by its name. Where CI is set in the environment
 // a skip is a failure. Nothing else in the tree skips a test; make lint looks.
 func Needs(t testing.TB, things ...string) {
@@ -168,6 +168,15 @@ func missing(thing string) error {
 	case "uwsgi":
 		_, err := findUWSGI()
 		return err
+	case "fuse":
+		if err := missing("namespace"); err != nil {
+			return err
+		}
+		dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		return dev.Close()
 	case "acl":
 		if _, err := unix.Getxattr(os.TempDir(), "system.posix_acl_access", nil); err != nil && !errors.Is(err, unix.ENODATA) {
 			return fmt.Errorf("no access control lists in %s: %w", os.TempDir(), err)

@@ -225,3 +225,40 @@ func TestTry(t *testing.T) {
 	}()
 	Try(func() { panic("mine") })
 }
+
+// A FUSE is read like any other file system, until it hangs.
+func TestFUSE(t *testing.T) {
+	Needs(t, "fuse")
+	dir := t.TempDir()
+	f := MountFUSE(t, dir)
+	f.Append("b.log", "one\n")
+	f.Append("a.log", "")
+	f.Append("b.log", "two\n")
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 || entries[0].Name() != "a.log" || entries[1].Name() != "b.log" {
+		t.Errorf("%v, %v", entries, err)
+	}
+	path := filepath.Join(dir, "b.log")
+	if text, err := os.ReadFile(path); string(text) != "one\ntwo\n" || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "c.log")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	asked := f.Hang()
+	got := make(chan string)
+	go func() {
+		text, _ := os.ReadFile(path)
+		got <- string(text)
+	}()
+	select {
+	case <-asked:
+	case text := <-got:
+		t.Fatalf("it answers: %q", text)
+	}
+	f.Append("b.log", "three\n")
+	f.Release()
+	if text := <-got; text != "one\ntwo\nthree\n" {
+		t.Errorf("%q", text)
+	}
+}

@@ -118,6 +118,9 @@ type mapped struct {
 	file *os.File
 	size int64
 	next int64
+	// read has it read, not mapped: a thread that hangs in a page fault stops all
+	// others at the next collection of garbage, one in read(2) does not.
+	read bool
 	sizes
 }
 
@@ -134,7 +137,7 @@ func (m *mapped) claim(b *block) bool {
 func (m *mapped) scan(b *block, w *worker, res *result) {
 	low := max(0, b.start-int64(m.edge))
 	high := min(m.size, b.end+int64(m.edge))
-	if m.scanMap(b, w, res, low, high) {
+	if !m.read && m.scanMap(b, w, res, low, high) {
 		return
 	}
 	// It cannot be mapped, was cut short under us, or the disk fails: read(2)

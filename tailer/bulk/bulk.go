@@ -78,14 +78,17 @@ const Stdin = "-"
 // literal), save for what an archive's
 // own window asks for (zstd: up to 128 MiB, xz: what it was made with).
 func Read(ctx context.Context, paths []string, stdin io.Reader, opt Options, emit func(path string, text []byte)) Totals {
-	r := newReader(opt, paths, emit)
+	r := newReader(opt, emit)
+	if opt.Progress != nil {
+		r.total, _ = patiently(ctx, func() (int64, error) { return sum(paths), nil })
+	}
 	for _, path := range paths {
 		if ctx.Err() != nil {
 			break
 		}
-		src, closed, err := r.open(ctx, path, stdin)
+		in, err := patiently(ctx, func() (input, error) { return r.open(path, stdin) })
 		if err == nil {
-			err = r.scan(ctx, path, src, closed)
+			err = r.scan(ctx, path, in.source, in.closed)
 		}
 		if err != nil && ctx.Err() == nil {
 			r.totals.Unreadable = append(r.totals.Unreadable, Unreadable{path, err})
@@ -95,6 +98,27 @@ func Read(ctx context.Context, paths []string, stdin io.Reader, opt Options, emi
 		r.opt.Progress(r.done, r.total)
 	}
 	return r.totals
+}
+
+// patiently waits for an answer of a file system, which may never come, until ctx
+// is done.
+func patiently[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		value, err := ask()
+		answered <- answer{value, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.value, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 type reader struct {
@@ -107,7 +131,7 @@ type reader struct {
 	told        time.Time // when Progress was last called
 }
 
-func newReader(opt Options, paths []string, emit func(string, []byte)) *reader {
+func newReader(opt Options, emit func(string, []byte)) *reader {
 	if opt.Workers == 0 {
 		opt.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -125,20 +149,21 @@ func newReader(opt Options, paths []string, emit func(string, []byte)) *reader {
 		find := &finder{literal: opt.Literal}
 		r.workers = append(r.workers, &worker{cut: cutter{find, []byte(opt.Seam), opt.sizes.edge}})
 	}
-	if opt.Progress == nil {
-		return r
-	}
+	return r
+}
+
+// sum is how many bytes there are in all, 0 if pipes are among them.
+func sum(paths []string) (total int64) {
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		switch {
 		case path == Stdin || err == nil && !info.Mode().IsRegular():
-			r.total = 0
-			return r
+			return 0
 		case err == nil:
-			r.total += info.Size()
+			total += info.Size()
 		}
 	}
-	return r
+	return total
 }
 
 // scan scans one file.
@@ -190,27 +215,31 @@ func (r *reader) scan(ctx context.Context, path string, src source, closed func(
 	return fail
 }
 
-// open finds out what the file is and returns how to read it. closed is to be
-// called when nobody does any more.
-func (r *reader) open(ctx context.Context, path string, stdin io.Reader) (src source, closed func(), err error) {
+// input is a source, and what is to be called when nobody reads it any more.
+type input struct {
+	source
+	closed func()
+}
+
+// open finds out what the file is and returns how to read it.
+func (r *reader) open(path string, stdin io.Reader) (in input, err error) {
 	if path == Stdin {
-		return r.stream(stdin), func() {}, nil
+		return input{r.stream(stdin), func() {}}, nil
 	}
 	var file *os.File
 	if r.opt.Named == nil || r.opt.Named(path) {
-		file, err = open(ctx, path)
+		file, err = open(path)
 	} else {
 		file, err = bounded.Open(path)
 	}
 	if err != nil {
-		return nil, nil, err
+		return in, err
 	}
-	closed = func() { file.Close() }
-	src, err = r.source(file)
-	if err != nil {
-		closed()
+	in.closed = func() { file.Close() }
+	if in.source, err = r.source(file); err != nil {
+		file.Close()
 	}
-	return src, closed, err
+	return in, err
 }
 
 func (r *reader) source(file *os.File) (source, error) {
@@ -229,7 +258,7 @@ func (r *reader) source(file *os.File) (source, error) {
 			return nil, err
 		}
 		if unpacker(head[:n]) == nil {
-			return &mapped{file: file, size: info.Size(), sizes: r.opt.sizes}, nil
+			return &mapped{file: file, size: info.Size(), read: bounded.MayHang(int(file.Fd())), sizes: r.opt.sizes}, nil
 		}
 	}
 	return r.stream(file), nil
@@ -240,25 +269,13 @@ func (r *reader) stream(raw io.Reader) *stream {
 	return &stream{raw: bufio.NewReaderSize(input, 256<<10), done: input.n.Load, sizes: r.opt.sizes}
 }
 
-// open opens a file. A FIFO without a writer blocks open(2), and nothing ends
-// that but a writer, so it is left alone when ctx is done.
-func open(ctx context.Context, path string) (*os.File, error) {
-	info, err := os.Stat(path)
-	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
-		return os.Open(path)
+// open opens what the user has named. A FIFO without a writer blocks open(2), and
+// nothing ends that but a writer.
+func open(path string) (*os.File, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		return bounded.Open(path)
 	}
-	var file *os.File
-	opened := make(chan struct{})
-	go func() {
-		file, err = os.Open(path)
-		close(opened)
-	}()
-	select {
-	case <-opened:
-		return file, err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return os.Open(path)
 }
 
 // counter counts what is read.

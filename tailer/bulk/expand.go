@@ -1,6 +1,7 @@
 package bulk
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -17,8 +18,14 @@ import (
 // whatever name, is in the list once, as its hits must not count twice.
 // Symbolic links are followed to files, and to directories where an argument or a
 // glob names them. What does not exist or cannot be looked into is in the
-// second list.
-func Expand(args []string) ([]string, []Unreadable) {
+// second list. When ctx is done Expand returns nothing at once: a file system may
+// hang.
+func Expand(ctx context.Context, args []string) ([]string, []Unreadable) {
+	e, _ := patiently(ctx, func() (expansion, error) { return expand(args), nil })
+	return e.paths, e.unreadable
+}
+
+func expand(args []string) expansion {
 	e := expansion{seen: make(map[any]bool)}
 	for _, arg := range args {
 		info, err := os.Stat(arg)
@@ -35,7 +42,7 @@ func Expand(args []string) ([]string, []Unreadable) {
 			e.fail(arg, err)
 		}
 	}
-	return e.paths, e.unreadable
+	return e
 }
 
 type expansion struct {

@@ -51,7 +51,7 @@ func TestExpand(t *testing.T) {
 		{"FIFO by glob", "logs/fif?", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			paths, unreadable := Expand(strings.Fields(test.args))
+			paths, unreadable := Expand(t.Context(), strings.Fields(test.args))
 			var bad []string
 			for _, u := range unreadable {
 				bad = append(bad, u.Path)
@@ -76,7 +76,7 @@ func TestSwapped(t *testing.T) {
 	if err := os.WriteFile(path, []byte("a needle\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	paths, _ := Expand([]string{dir})
+	paths, _ := Expand(t.Context(), []string{dir})
 	if err := errors.Join(os.Remove(path), os.Symlink("/dev/zero", path)); err != nil {
 		t.Fatal(err)
 	}

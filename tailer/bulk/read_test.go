@@ -55,16 +55,16 @@ func TestReadShrunk(t *testing.T) {
 	keep := record(1) + "\n" + strings.Repeat("x\n", 100)
 	path := write(t, keep+strings.Repeat("y\n", 1<<20)+record(2))
 	var got []string
-	r := newReader(Options{Literal: literal, Workers: 2, sizes: sizes{mapped: 64 << 10, stream: 1, edge: 4096}}, nil,
+	r := newReader(Options{Literal: literal, Workers: 2, sizes: sizes{mapped: 64 << 10, stream: 1, edge: 4096}},
 		func(_ string, text []byte) { got = append(got, string(text)) })
-	src, closed, err := r.open(t.Context(), path, nil)
+	in, err := r.open(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(path, int64(len(keep))); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.scan(t.Context(), path, src, closed); err != nil {
+	if err := r.scan(t.Context(), path, in.source, in.closed); err != nil {
 		t.Error(err)
 	}
 	if diff := cmp.Diff([]string{record(1)}, got); diff != "" {

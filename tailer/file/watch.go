@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/nxadm/tail/watch"
 	"golang.org/x/sys/unix"
+
+	"qwatch/internal/bounded"
 )
 
 // wake is how an inode comes to be read.
@@ -345,20 +346,11 @@ func (w *watcher) disarm(in *inode) {
 	}
 }
 
-// remote are the file systems whose answers come from another machine, or from
-// another process (linux/magic.h): those may never come.
-var remote = []int64{
-	unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC,
-	unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC, unix.CODA_SUPER_MAGIC,
-	unix.OCFS2_SUPER_MAGIC, unix.AUTOFS_SUPER_MAGIC, 0x01161970 /* gfs2 */, 0x0bd00bd0 /* lustre */, 0x47504653, /* gpfs */
-}
-
-// mayHang says whether a file stands on such a file system.
+// mayHang says whether a file's answers come from elsewhere.
 func (f *Files) mayHang(in *inode) bool {
 	is, known := f.remote[in.id.Dev]
 	if !known {
-		var st unix.Statfs_t
-		is = unix.Fstatfs(in.fd, &st) == nil && slices.Contains(remote, int64(uint32(st.Type)))
+		is = bounded.MayHang(in.fd)
 		f.remote[in.id.Dev] = is
 	}
 	return is
