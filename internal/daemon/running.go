@@ -76,9 +76,9 @@ func (s *sources) run(ctx context.Context, r *running) {
 	}()
 }
 
-// stopTime is how long the end of sources is waited for. One that hangs, in a
-// read of a file system that is gone, keeps nobody from stopping, nor from a new
-// configuration.
+// stopTime is how long the end of sources is waited for. One that is known to hang,
+// in a read of a file system that is gone, is not waited for: it keeps nobody from
+// stopping, nor from a new configuration.
 const stopTime = 5 * time.Second
 
 // drop stops sources, and waits for their end.
@@ -95,11 +95,13 @@ func (s *sources) drop(which func(*running) bool) {
 	patience := time.NewTimer(stopTime)
 	defer patience.Stop()
 	for _, r := range gone {
-		select {
-		case <-r.ended:
-			continue
-		case <-patience.C:
-			patience.Reset(0)
+		if !r.pulse.hangs.Load() {
+			select {
+			case <-r.ended:
+				continue
+			case <-patience.C:
+				patience.Reset(0)
+			}
 		}
 		select {
 		case <-r.ended:
@@ -118,7 +120,7 @@ func (s *sources) leave(r *running) {
 	if f, ok := r.Source.(interface{ Leave() }); ok {
 		f.Leave()
 	}
-	s.log.Error().Str("source", fmt.Sprint(r)).Msgf("%s does not stop and is left behind; what it has read since its last checkpoint may be read twice", r)
+	s.log.Error().Str("source", fmt.Sprint(r)).Msgf("%s does not stop and is left behind; the next to follow it goes on where it was", r)
 }
 
 func isReady(src tailer.Source) bool {

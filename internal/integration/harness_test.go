@@ -85,16 +85,17 @@ func wantAtMost(t *testing.T, what string, took, most time.Duration) {
 // settings are the parts of a configuration in which the tests differ.
 type settings struct {
 	DryRun    bool
-	Source    string // the log that is followed, "": none
-	Probe     string // interval; "": off
-	Threshold int    // 0: 1
-	Quiet     string // "": 60s
-	Max       int    // 0: 8192
-	Cooldown  string // between raises; "": 1h
-	MaxWait   string // "": 1h, for a flood that holds its connections looks like any overload
-	Policy    string // one more line of [policy]
-	Reload    string // when; "": never
-	How       string // to reload; "": auto
+	Source    string   // the log that is followed, "": none
+	More      []string // globs of further sources
+	Probe     string   // interval; "": off
+	Threshold int      // 0: 1
+	Quiet     string   // "": 60s
+	Max       int      // 0: 8192
+	Cooldown  string   // between raises; "": 1h
+	MaxWait   string   // "": 1h, for a flood that holds its connections looks like any overload
+	Policy    string   // one more line of [policy]
+	Reload    string   // when; "": never
+	How       string   // to reload; "": auto
 	Metrics   string
 	SysctlDir string   // "": /etc/sysctl.d
 	Stats     []string // addresses of stats servers
@@ -114,6 +115,8 @@ socket = "{{.Socket}}"
 [log]
 format = "json"
 {{with .Source}}[[source]]
+files = ["{{.}}"]
+{{end}}{{range .More}}[[source]]
 files = ["{{.}}"]
 {{end}}{{range .Stats}}[[source]]
 stats = "{{.}}"

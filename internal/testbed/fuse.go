@@ -9,30 +9,35 @@ import (
 	"sort"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // FUSE is a file system of one folder that stops to answer when it is told to,
-// like a dead NFS or a FUSE daemon that stalls: whoever asks it something then
+// like a dead NFS or a FUSE daemon that was stopped: whoever asks it something then
 // waits in the kernel. It is read only, and grows by Append.
 //
 // It speaks the protocol of linux/fuse.h, version 7.31, as far as a reader of files
-// asks.
+// asks. While it hangs it does not even take the questions: whoever waits for the
+// answer to one that was taken does not die of SIGKILL (request_wait_answer). Nor
+// does it want to be told of a close(2), also that of a process which ends: nothing
+// interrupts that (fuse_flush).
 type FUSE struct {
-	dev, ended int // ended is one end of a pipe whose other is closed
+	dev  int
+	wake [2]int // a pipe: there is something new; its end is that of serve
 
-	mu      sync.Mutex
-	files   []*fuseFile // by their number, from firstFile on
-	hangs   bool
-	polled  bool
-	waiting [][]byte // questions that came since
-	asked   chan struct{}
+	mu     sync.Mutex
+	files  []*fuseFile // by their number, from firstFile on
+	hangs  bool
+	polled bool
+	asked  chan struct{}
 }
 
 type fuseFile struct {
-	name string
-	text []byte
+	name    string
+	text    []byte
+	written time.Time
 }
 
 const (
@@ -52,18 +57,17 @@ func MountFUSE(t testing.TB, dir string) *FUSE {
 		unix.Close(fd)
 		t.Fatalf("mount a FUSE at %s: %v", dir, err)
 	}
-	var end [2]int
-	if err := unix.Pipe2(end[:], unix.O_CLOEXEC); err != nil {
+	f := &FUSE{dev: fd}
+	if err := unix.Pipe2(f.wake[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
-	f := &FUSE{dev: fd, ended: end[0], asked: make(chan struct{}, 1)}
 	var served sync.WaitGroup
 	served.Go(f.serve)
 	t.Cleanup(func() {
-		unix.Close(end[1])
+		unix.Close(f.wake[1])
 		served.Wait()
+		unix.Close(f.wake[0])
 		unix.Close(fd) // all that wait get an error
-		unix.Close(end[0])
 		unix.Unmount(dir, unix.MNT_DETACH)
 	})
 	return f
@@ -75,30 +79,28 @@ func (f *FUSE) Append(name, text string) {
 	defer f.mu.Unlock()
 	for _, file := range f.files {
 		if file.name == name {
-			file.text = append(file.text, text...)
+			file.text, file.written = append(file.text, text...), time.Now()
 			return
 		}
 	}
-	f.files = append(f.files, &fuseFile{name, []byte(text)})
+	f.files = append(f.files, &fuseFile{name, []byte(text), time.Now()})
 }
 
-// Hang stops the answers. Asked tells when the next question has come.
+// Hang stops the answers. What it returns is closed when somebody has asked.
 func (f *FUSE) Hang() (asked <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hangs, f.asked = true, make(chan struct{}, 1)
+	f.hangs, f.asked = true, make(chan struct{})
+	_, _ = unix.Write(f.wake[1], []byte{0})
 	return f.asked
 }
 
 // Release answers everything.
 func (f *FUSE) Release() {
 	f.mu.Lock()
-	waiting := f.waiting
-	f.hangs, f.waiting = false, nil
-	f.mu.Unlock()
-	for _, q := range waiting {
-		f.answer(q)
-	}
+	defer f.mu.Unlock()
+	f.hangs = false
+	_, _ = unix.Write(f.wake[1], []byte{0})
 }
 
 // Polled says whether somebody has polled a file (poll(2), epoll_ctl(2)).
@@ -112,34 +114,35 @@ func (f *FUSE) serve() {
 	buf := make([]byte, 1<<17+4096)
 	for {
 		// Not through Go's poller: that waits itself where a file here is polled.
-		fds := []unix.PollFd{{Fd: int32(f.dev), Events: unix.POLLIN}, {Fd: int32(f.ended), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(f.wake[0]), Events: unix.POLLIN}, {Fd: int32(f.dev), Events: unix.POLLIN}}
+		if f.wasAsked() {
+			fds = fds[:1]
+		}
 		if _, err := unix.Poll(fds, -1); errors.Is(err, unix.EINTR) {
 			continue
 		}
-		if fds[1].Revents != 0 {
-			return
-		}
-		n, err := unix.Read(f.dev, buf)
-		if errors.Is(err, unix.ENODEV) {
-			return
-		}
-		if err != nil { // the question was taken back
+		if fds[0].Revents != 0 {
+			if n, _ := unix.Read(f.wake[0], buf[:1]); n == 0 {
+				return
+			}
 			continue
 		}
 		f.mu.Lock()
-		wait := f.hangs
-		if wait {
-			f.waiting = append(f.waiting, bytes.Clone(buf[:n]))
-			select {
-			case f.asked <- struct{}{}:
-			default:
-			}
-		}
-		f.mu.Unlock()
-		if !wait {
+		if f.hangs {
+			close(f.asked)
+			f.asked = nil
+		} else if n, err := unix.Read(f.dev, buf); err == nil { // else it was taken back
 			f.answer(buf[:n])
 		}
+		f.mu.Unlock()
 	}
+}
+
+// wasAsked says whether it hangs, and a question waits.
+func (f *FUSE) wasAsked() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hangs && f.asked == nil
 }
 
 // The numbers of the questions (enum fuse_opcode).
@@ -151,7 +154,6 @@ const (
 	fuseRead        = 15
 	fuseStatfs      = 17
 	fuseRelease     = 18
-	fuseFlush       = 25
 	fuseInit        = 26
 	fuseOpendir     = 27
 	fuseReaddir     = 28
@@ -165,8 +167,6 @@ var order = binary.NativeEndian
 
 // answer answers one question: struct fuse_in_header and what follows it.
 func (f *FUSE) answer(q []byte) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	code, node := order.Uint32(q[4:]), order.Uint64(q[16:])
 	body := q[40:]
 	var out []byte
@@ -193,7 +193,7 @@ func (f *FUSE) answer(q []byte) {
 		out = append(make([]byte, 16), f.attr(node)...)
 	case fuseOpen, fuseOpendir: // struct fuse_open_out
 		out = make([]byte, 16)
-		order.PutUint32(out[8:], 1) // FOPEN_DIRECT_IO
+		order.PutUint32(out[8:], 1|1<<5) // FOPEN_DIRECT_IO, FOPEN_NOFLUSH
 	case fuseRead:
 		text := f.files[node-firstFile].text
 		out = part(text, order.Uint64(body[8:]), order.Uint32(body[16:]))
@@ -201,7 +201,7 @@ func (f *FUSE) answer(q []byte) {
 		out = part(f.entries(), order.Uint64(body[8:]), order.Uint32(body[16:]))
 	case fuseStatfs:
 		out = make([]byte, 80)
-	case fuseRelease, fuseReleasedir, fuseFlush:
+	case fuseRelease, fuseReleasedir:
 	case fusePoll:
 		f.polled, errno = true, unix.ENOSYS
 	default:
@@ -226,7 +226,10 @@ func (f *FUSE) attr(node uint64) []byte {
 	mode := uint32(unix.S_IFDIR | 0o755)
 	if node != rootNode {
 		mode = unix.S_IFREG | 0o644
-		order.PutUint64(a[8:], uint64(len(f.files[node-firstFile].text)))
+		file := f.files[node-firstFile]
+		order.PutUint64(a[8:], uint64(len(file.text)))
+		order.PutUint64(a[32:], uint64(file.written.Unix())) // mtime
+		order.PutUint32(a[52:], uint32(file.written.Nanosecond()))
 	}
 	order.PutUint32(a[60:], mode)
 	order.PutUint32(a[64:], 1) // nlink

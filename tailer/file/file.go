@@ -227,9 +227,14 @@ func (f *Files) step() { f.stepped.Store(time.Now().UnixNano()) }
 func (f *Files) lastStep() time.Time { return time.Unix(0, f.stepped.Load()) }
 
 // Leave leaves a Files behind whose Run hangs though its context has ended.
-// Others may follow its files from then on, from where it was at its last
-// checkpoint; and should it ever wake, it hands over nothing any more.
-func (f *Files) Leave() { f.shared.leave(f, true) }
+// Others may follow its files from then on, from where it was; and should it ever
+// wake, it hands over nothing any more.
+func (f *Files) Leave() {
+	select {
+	case <-f.shared.leave(f, true):
+	case <-time.After(saveAfter): // the state file's own disk hangs
+	}
+}
 
 // String names the task.
 func (f *Files) String() string {
@@ -339,10 +344,10 @@ func (f *Files) stop() {
 	f.group.Wait()
 	select {
 	case <-f.ready:
-		<-f.shared.put(f, f.snapshot())
+		f.shared.put(f, f.snapshot())
 	default: // nothing was read: all is as it was saved
 	}
-	f.shared.leave(f, false)
+	<-f.shared.leave(f, false)
 	for _, in := range f.inodes {
 		unix.Close(in.fd)
 	}

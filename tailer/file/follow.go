@@ -173,12 +173,16 @@ func (f *Files) read(in *inode, settled bool) (grew, more bool) {
 		if in.learn(text) {
 			f.shared.began(f, in.id, in.head)
 		}
+		from := in.off
 		for k := f.opt.Cut(text, settled); k > 0; k = f.opt.Cut(text, settled) {
 			f.hand(in, text[:k])
 			text = text[k:]
 			if n == len(f.buf) {
 				break
 			}
+		}
+		if in.off > from {
+			f.shared.handed(f, in)
 		}
 		if len(text) != in.tail || len(text) != n {
 			grew = true

@@ -38,8 +38,9 @@ type Registry struct {
 type owner struct {
 	by      *Files
 	uid     uint32
-	watched string // its name in nxadm/tail, "" for none
-	heads   []head // how its text began, before each cut, and now
+	watched string    // its name in nxadm/tail, "" for none
+	at      *position // how far it was handed over since by handed its positions in, nil for no further
+	heads   []head    // how its text began, before each cut, and now
 	waiting []*Files
 }
 
@@ -192,6 +193,17 @@ func (r *Registry) finishedHeads(path string) (heads []head) {
 		}
 	}
 	return heads
+}
+
+// handed notes how far an inode was handed over: it may be the last thing that its
+// owner does for a long time.
+func (r *Registry) handed(f *Files, in *inode) {
+	at := positionOf(in)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.owners[in.id]; o != nil && o.by == f {
+		o.at = &at
+	}
 }
 
 // began notes how an inode's text begins, as far as that was seen, for those who

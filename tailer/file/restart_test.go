@@ -20,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"qwatch/internal/testbed"
 	"qwatch/matcher"
 	"qwatch/tailer"
 )
@@ -33,10 +34,18 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m,
+	testbed.Main(suite{m})
+}
+
+type suite struct{ m *testing.M }
+
+// Run runs the tests, and ends the process.
+func (s suite) Run() int {
+	goleak.VerifyTestMain(s.m,
 		// nxadm/tail's shared watch stays for good, with its fsnotify.
 		goleak.IgnoreAnyFunction("github.com/nxadm/tail/watch.(*InotifyTracker).run"),
 		goleak.IgnoreAnyFunction("github.com/fsnotify/fsnotify.(*inotify).readEvents"))
+	return 0
 }
 
 // reader follows until SIGTERM and copies what it is handed to a file.

@@ -160,9 +160,18 @@ func (r *Registry) put(f *Files, part []position) (written <-chan struct{}) {
 		return done
 	}
 	for _, p := range part {
-		delete(r.saved, p.id())
+		id := p.id()
+		delete(r.saved, id)
+		if o := r.owners[id]; o != nil && o.by == f {
+			o.at = nil
+		}
 	}
 	m.part, m.came = part, true
+	return r.dirty()
+}
+
+// dirty has everything written, and says when it is.
+func (r *Registry) dirty() (written <-chan struct{}) {
 	if r.store.written == nil {
 		r.store.written = make(chan struct{})
 	}
@@ -187,14 +196,15 @@ func (r *Registry) untilSave() time.Duration {
 }
 
 // leave ends a membership. Where the follower hangs, it is left behind: what it
-// follows is anybody's, from where it was when it handed its positions in last,
-// and nothing that it does from now on is heard.
-func (r *Registry) leave(f *Files, hangs bool) {
+// follows is anybody's, from where it was, and nothing that it does from now on is
+// heard. What is returned is closed when that is written.
+func (r *Registry) leave(f *Files, hangs bool) (written <-chan struct{}) {
 	r.mu.Lock()
 	m := r.members[f]
 	if m == nil {
+		written = r.dirty()
 		r.mu.Unlock()
-		return
+		return written
 	}
 	delete(r.members, f)
 	f.left.Store(true)
@@ -222,6 +232,9 @@ func (r *Registry) leave(f *Files, hangs bool) {
 		if !ok {
 			p, ok = r.position(id)
 		}
+		if o.at != nil {
+			p, ok = *o.at, true
+		}
 		if ok {
 			p.hung = hangs
 			r.saved[id] = p
@@ -233,11 +246,13 @@ func (r *Registry) leave(f *Files, hangs bool) {
 			r.saved[id] = p
 		}
 	}
+	written = r.dirty()
 	r.mu.Unlock()
 	for id, o := range freed {
 		removeWatch(o.watched)
 		o.tell(id)
 	}
+	return written
 }
 
 // maxLeft bounds Registry.left.
@@ -268,6 +283,11 @@ func (r *Registry) checkpoint(now time.Time) checkpoint {
 		if !seen[id] {
 			seen[id] = true
 			c.Files = append(c.Files, p)
+		}
+	}
+	for id, o := range r.owners {
+		if o.at != nil {
+			add(id, *o.at)
 		}
 	}
 	for f, m := range r.members {
