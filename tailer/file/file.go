@@ -26,7 +26,10 @@
 // over within 0.57 ms (median) and 1.2 ms (p99). A thousand quiet files take
 // 14 MiB and, in a minute, no CPU tick and 3 context switches.
 //
-// fsnotify watches the directories: births, renames, deletions and symlinks.
+// fsnotify watches the directories: births, renames, deletions and symlinks. Each
+// Files has its own, as adding a watch may hang, with fsnotify's lock held; so is
+// nxadm/tail's, which all share, and which is not asked about file systems that may
+// hang (watcher.arm).
 //
 // What is promised: over rename, create, delete, a symlink's switch, uWSGI's
 // own rotation and a restart of the reader, each line is handed over once, as
