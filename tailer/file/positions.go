@@ -65,15 +65,25 @@ func (p position) id() identity {
 	return identity{Dev: p.Dev, Ino: p.Ino, Born: p.Born, Handle: string(p.Handle)}
 }
 
-func positionOf(in *inode) position {
-	p := position{
-		Path: in.src.path, Dev: in.id.Dev, Ino: in.id.Ino, Born: in.id.Born, Handle: []byte(in.id.Handle),
-		Off: in.off, Window: slices.Clone(in.window), Head: head{in.head.At, slices.Clone(in.head.Text)},
+func positionOf(in *inode) (p position) {
+	p.set(in)
+	return p
+}
+
+// set makes p that of in, in the memory that it has.
+func (p *position) set(in *inode) {
+	*p = position{
+		Path: in.src.path, Dev: in.id.Dev, Ino: in.id.Ino, Born: in.id.Born, Handle: append(p.Handle[:0], in.id.Handle...),
+		Off: in.off, Window: append(p.Window[:0], in.window...), Head: head{in.head.At, append(p.Head.Text[:0], in.head.Text...)},
 		Copy: in.copyOf != nil, Copied: in.copied, done: in.src.lineage.done,
 	}
 	if in.at != p.Path {
 		p.At = in.at
 	}
+}
+
+func (p position) clone() position {
+	p.Handle, p.Window, p.Head.Text = slices.Clone(p.Handle), slices.Clone(p.Window), slices.Clone(p.Head.Text)
 	return p
 }
 

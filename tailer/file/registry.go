@@ -38,9 +38,10 @@ type Registry struct {
 type owner struct {
 	by      *Files
 	uid     uint32
-	watched string    // its name in nxadm/tail, "" for none
-	at      *position // how far it was handed over since by handed its positions in, nil for no further
-	heads   []head    // how its text began, before each cut, and now
+	watched string   // its name in nxadm/tail, "" for none
+	at      position // how far it was handed over, where that is
+	further bool     // further than in the positions that by has handed in
+	heads   []head   // how its text began, before each cut, and now
 	waiting []*Files
 }
 
@@ -198,11 +199,11 @@ func (r *Registry) finishedHeads(path string) (heads []head) {
 // handed notes how far an inode was handed over: it may be the last thing that its
 // owner does for a long time.
 func (r *Registry) handed(f *Files, in *inode) {
-	at := positionOf(in)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.owners[in.id]; o != nil && o.by == f {
-		o.at = &at
+		o.at.set(in)
+		o.further = true
 	}
 }
 

@@ -163,7 +163,7 @@ func (r *Registry) put(f *Files, part []position) (written <-chan struct{}) {
 		id := p.id()
 		delete(r.saved, id)
 		if o := r.owners[id]; o != nil && o.by == f {
-			o.at = nil
+			o.further = false
 		}
 	}
 	m.part, m.came = part, true
@@ -223,6 +223,7 @@ func (r *Registry) leave(f *Files, hangs bool) (written <-chan struct{}) {
 	}
 	freed := map[identity]*owner{}
 	for id, o := range r.owners {
+		o.waiting = slices.DeleteFunc(o.waiting, func(g *Files) bool { return g == f })
 		if o.by != f {
 			continue
 		}
@@ -232,8 +233,8 @@ func (r *Registry) leave(f *Files, hangs bool) (written <-chan struct{}) {
 		if !ok {
 			p, ok = r.position(id)
 		}
-		if o.at != nil {
-			p, ok = *o.at, true
+		if o.further {
+			p, ok = o.at, true
 		}
 		if ok {
 			p.hung = hangs
@@ -286,8 +287,8 @@ func (r *Registry) checkpoint(now time.Time) checkpoint {
 		}
 	}
 	for id, o := range r.owners {
-		if o.at != nil {
-			add(id, *o.at)
+		if o.further {
+			add(id, o.at.clone())
 		}
 	}
 	for f, m := range r.members {
