@@ -10,7 +10,7 @@ import (
 
 // Judgement is what the kernel shows after a plan was carried out.
 type Judgement struct {
-	Result Result // Fixed, NoEffect or Worse
+	Result Result // Fixed, NoEffect or Worse; "" where nothing proves one of them
 	Limit  int    // the socket's limit now, 0 if it is gone
 	// Slope is by how many connections a second the queue grows, nil where that
 	// is not known.
@@ -55,13 +55,18 @@ func judge(p Plan, after facts.Snapshot, e facts.Evidence, served *facts.Served)
 	case s.Limit < p.Target:
 		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the running socket's limit is %d and should be %d", s.Limit, p.Target)}
 	}
+	var f facts.Fault
 	if served != nil {
-		if f, bad := served.Verdict(); bad {
-			return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the limit is %d now, was %d, but the reload was none that is known to serve people: %s", s.Limit, p.Socket.Limit, f.Why)}
-		}
+		f, _ = served.Verdict()
+	}
+	if f.Why != "" && !f.Unproven {
+		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the limit is %d now, was %d, but the reload was none that is known to serve people: %s", s.Limit, p.Socket.Limit, f.Why)}
 	}
 	if e.Corroborates() {
 		return Judgement{NoEffect, s.Limit, nil, fmt.Sprintf("the limit is %d now, yet the queue is full again: %s", s.Limit, e)}
+	}
+	if f.Unproven {
+		return Judgement{"", s.Limit, nil, fmt.Sprintf("the limit is %d now, was %d; whether it is fixed the reload does not show, and nothing says that it is worse: %s", s.Limit, p.Socket.Limit, f.Why)}
 	}
 	j := Judgement{Fixed, s.Limit, nil, fmt.Sprintf("the limit is %d now, was %d; %s", s.Limit, p.Socket.Limit, e)}
 	if served != nil {
@@ -83,7 +88,7 @@ func worse(served *facts.Served) string {
 // because is what a reload says of why something is gone.
 func because(served *facts.Served) string {
 	if served != nil {
-		if f, bad := served.Verdict(); bad {
+		if f, bad := served.Verdict(); bad && !f.Unproven {
 			return ": " + f.Why
 		}
 	}

@@ -146,6 +146,9 @@ type Done struct {
 // ErrUnjudged is the error of a plan of which no verdict can be said.
 var ErrUnjudged = errors.New("what was done could not be judged: its queue could not be seen for long enough")
 
+// ErrUnproven is the error of a plan of which nothing shows whether it has helped.
+var ErrUnproven = errors.New("no verdict")
+
 // Errors of what was not begun, since another qwatch was faster.
 var (
 	ErrOvertaken  = errors.New("nothing was done: another qwatch acted on this socket in the meantime")
@@ -417,7 +420,7 @@ func (r Runner) judge(ctx context.Context, looks []facts.Sample, done ...*Done) 
 						d.Err = fmt.Errorf("the judgement could not be recorded: %w", err)
 					}
 				case t.Over(now):
-					d.Err = ErrUnjudged
+					d.Err = t.Unjudged()
 				default:
 					if t.Postponed() {
 						r.Waits(d.Plan, t.Outlook())

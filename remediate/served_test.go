@@ -42,6 +42,9 @@ func TestJudgeOfAReload(t *testing.T) {
 			"the limit is 1024 now, was 128, but the reload was none that is known to serve people: 1 old worker of 4 still at work"},
 		{"the socket is another", func(*facts.Served) {}, func(s *facts.Socket) { s.ID.Inode = 900 }, Worse,
 			"the socket that was raised is gone, and uWSGI has bound 127.0.0.1:5000 anew, with 128"},
+		{"nobody came", func(s *facts.Served) { s.Later = facts.Words{} }, raised, "",
+			"the limit is 1024 now, was 128; whether it is fixed the reload does not show, and nothing says that it is worse: not proven: nobody has connected in 10s since"},
+		{"nobody came, and no raise", func(s *facts.Served) { s.Later = facts.Words{} }, func(*facts.Socket) {}, NoEffect, "the running socket's limit still is 128"},
 		{"no raise", func(*facts.Served) {}, func(*facts.Socket) {}, NoEffect, "the running socket's limit still is 128"},
 	} {
 		after, s := full().Facts, reloaded()
@@ -73,6 +76,18 @@ func TestTrialOfAReload(t *testing.T) {
 	j, said := trial.Judge(facts.Snapshot{At: s.Seen, Sockets: []facts.Socket{p.Socket}}, nil, s.Seen)
 	if !said || j.Result != Fixed {
 		t.Errorf("%v %+v", said, j)
+	}
+}
+
+// Where nobody came, there is no verdict, and it is not waited for one.
+func TestTrialOfAReloadThatNobodyTried(t *testing.T) {
+	p, s := wholePlan(), reloaded()
+	s.Later = facts.Words{}
+	trial := Done{Plan: p, Outcomes: []Outcome{{Result: Failed, Served: s}}}.Trial(s.Seen)
+	p.Socket.Limit = 1024
+	j, said := trial.Judge(facts.Snapshot{At: s.Seen, Sockets: []facts.Socket{p.Socket}}, nil, s.Seen)
+	if err := trial.Unjudged(); said || j.Result != "" || !trial.Over(s.Seen) || !errors.Is(err, ErrUnproven) || !strings.Contains(err.Error(), "nobody has connected in 10s since") {
+		t.Errorf("%v %+v: %v", said, j, err)
 	}
 }
 

@@ -44,7 +44,8 @@ type Trial struct {
 	low       int       // where it came from
 	postponed bool      // until is new
 
-	served *facts.Served // what was seen of the plan's reload, nil where none was asked for
+	served   *facts.Served // what was seen of the plan's reload, nil where none was asked for
+	unproven string        // why there is no verdict, though the host was seen
 
 	fixed time.Time // when it was called so, zero before
 	looks int       // how often it was looked at again
@@ -78,9 +79,21 @@ func (t *Trial) Open() bool { return t.fixed.IsZero() }
 // the host could not be seen for so long that there is none.
 func (t *Trial) Over(now time.Time) bool {
 	if t.Open() {
-		return now.Sub(t.begun) > JudgeWithin+trendSpan
+		from := t.begun
+		if t.served != nil && t.served.Seen.After(from) { // its watch may take as long
+			from = t.served.Seen
+		}
+		return t.unproven != "" || now.Sub(from) > JudgeWithin+trendSpan
 	}
 	return t.looks == len(again) || now.Sub(t.fixed) > again[len(again)-1]+trendSpan
+}
+
+// Unjudged says why a trial that is over has no verdict.
+func (t *Trial) Unjudged() error {
+	if t.unproven != "" {
+		return fmt.Errorf("%w: %s", ErrUnproven, t.unproven)
+	}
+	return ErrUnjudged
 }
 
 // Next is when the queue should be looked at next.
@@ -133,6 +146,10 @@ func (t *Trial) Judge(f facts.Snapshot, samples []facts.Sample, now time.Time) (
 	trend := trendOf(t.own(), trendSpan)
 	if trend.known {
 		j.Slope = &trend.slope
+	}
+	if j.Result == "" {
+		t.unproven = j.Why
+		return Judgement{}, false
 	}
 	if j.Result != Fixed || t.Plan.Unit != "" {
 		return j, true

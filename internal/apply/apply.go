@@ -41,6 +41,7 @@ type Applier struct {
 	// anything is applied.
 	Follow     Follow
 	leastWatch time.Duration // facts.LeastWatch, but in tests
+	moreWatch  time.Duration // facts.MoreWatch, likewise
 
 	// What may lie on a file system that does not answer.
 	configs lookup.Table[uwsgi.Process, facts.Config]
@@ -77,7 +78,7 @@ const (
 func New(processes []string, u Units) *Applier {
 	slots := lookup.NewSlots(maxHanging, maxHanging)
 	a := &Applier{
-		processes: processes, units: u, leastWatch: facts.LeastWatch,
+		processes: processes, units: u, leastWatch: facts.LeastWatch, moreWatch: facts.MoreWatch,
 		configs: lookup.Table[uwsgi.Process, facts.Config]{Deadline: fileDeadline, Slots: slots,
 			Ask: func(_ context.Context, master uwsgi.Process) (facts.Config, error) {
 				return uwsgi.Running(master, processes, ""), nil

@@ -26,13 +26,17 @@ func TestMain(m *testing.M) { testbed.Main(m) }
 // quick is an Applier that watches for less long what a reload has made.
 func quick(u Units) *Applier {
 	a := New(names, u)
-	a.leastWatch = 500 * time.Millisecond
+	a.leastWatch, a.moreWatch = 500*time.Millisecond, 5*time.Second
 	return a
 }
 
-// do acts with nothing but what the action says.
+// do acts with nothing but what the action says. What is reloaded has a client
+// meanwhile.
 func do(t *testing.T, a remediate.Action) remediate.Outcome {
 	t.Helper()
+	if r, ok := a.(remediate.Reload); ok {
+		defer visit(t, r.Socket.Address)()
+	}
 	return quick(nil).Apply(t.Context(), a)
 }
 

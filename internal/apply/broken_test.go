@@ -70,6 +70,22 @@ func (s *site) visit(t *testing.T) {
 	})
 }
 
+// visit sends a client again and again, until end.
+func visit(t *testing.T, address string) (end func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var client sync.WaitGroup
+	client.Go(func() {
+		for ctx.Err() == nil {
+			get(ctx, address)
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	})
+	return func() { cancel(); client.Wait() }
+}
+
 func get(ctx context.Context, address string) bool {
 	c, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -197,9 +213,34 @@ func TestReloadLate(t *testing.T) {
 	}
 }
 
+// That nobody has come proves nothing, and somebody who comes late does.
 func TestReloadOfAnIdleApp(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
+	a := quick(nil)
+	a.moreWatch = 3 * time.Second
 	s := startSite(t, 5431, "")
-	o := reloadAnyway(t, socketOf(t, s.Address), time.Minute)
-	wantResult(t, o, "applied -1 (hup: 2 new workers after ", "nobody has connected in 10s since, so that it serves was not seen")
+	reload := remediate.Reload{Socket: socketOf(t, s.Address), Way: way("hup"), Timeout: time.Minute}
+	o := a.Apply(t.Context(), reload)
+	wantResult(t, o, "failed -1: reload of uWSGI", "(hup): not proven: nobody has connected in 4s since; 2 new workers after ", ", gracefully; ask it by hand")
+	if f, bad := o.Served.Verdict(); !bad || f.Worse || !f.Unproven {
+		t.Errorf("%+v, %v", f, bad)
+	}
+	a.moreWatch = time.Minute
+	stood := strings.Count(s.Log(), "WSGI app 0")
+	go func() {
+		testbed.Until(t.Context(), time.Minute, "not reloaded", func() bool { return strings.Count(s.Log(), "WSGI app 0") > stood })
+		time.Sleep(2 * time.Second) // beyond the ordinary watch
+		get(t.Context(), s.Address)
+	}()
+	began := time.Now()
+	o = a.Apply(t.Context(), reload)
+	wantResult(t, o, "applied -1 (hup: 2 new workers after ", "1 request was answered in ")
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	socket := filepath.Join(t.TempDir(), "socket")
+	u := testbed.Run(t, testbed.Options{Address: socket, Args: []string{"--disable-logging"}})
+	a.moreWatch = time.Second
+	o = a.Apply(t.Context(), remediate.Reload{Socket: socketOf(t, u.Address), Way: way("hup"), Timeout: time.Minute})
+	wantResult(t, o, "failed -1: reload of uWSGI", "(hup): not proven: whether anybody was served could not be seen")
 }

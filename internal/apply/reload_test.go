@@ -307,6 +307,7 @@ func TestReloadRights(t *testing.T) {
 	testbed.Needs(t, "root", "uwsgi")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5350", User: "nobody"})
 	s := socketOf(t, u.Address)
+	defer visit(t, u.Address)()
 	act := func() remediate.Outcome {
 		a, read := quick(nil), uwsgi.Running(uwsgi.ProcessOf(s.Master), names, "") // the rights are this thread's only
 		a.configs.Ask = func(context.Context, uwsgi.Process) (facts.Config, error) { return read, nil }
@@ -364,6 +365,7 @@ func TestReloadSystemd(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:0"}) // an old worker may hold the last one's yet
 			tt.units.master = u.Pid
+			defer visit(t, u.Address)()
 			wantResult(t, quick(&tt.units).Apply(t.Context(), remediate.Reload{Socket: socketOf(t, u.Address), Way: way("systemd:app.service"), Timeout: time.Minute}), tt.want)
 			if !slices.Equal(tt.units.log, tt.log) {
 				t.Errorf("systemd was asked %q, want %q", tt.units.log, tt.log)

@@ -443,7 +443,7 @@ func (w *watch) run(ctx, timed context.Context) remediate.Outcome {
 	return o
 }
 
-// serve watches the generation that stands.
+// serve watches the generation that stands, for longer where nobody has come yet.
 func (w *watch) serve(ctx context.Context) error {
 	s := &w.served
 	s.Stood, w.stood = s.Seen, slices.Clone(w.fresh)
@@ -455,7 +455,8 @@ func (w *watch) serve(ctx context.Context) error {
 	return w.until(ctx, func() bool {
 		s.Later = s.Words.Since(from)
 		_, broken := s.Broken()
-		return broken || s.Seen.Sub(s.Stood) >= s.Watch(w.a.leastWatch)
+		over := s.Seen.Sub(s.Stood) - s.Watch(w.a.leastWatch)
+		return broken || over >= 0 && (over >= w.a.moreWatch || s.Settled())
 	})
 }
 

@@ -206,7 +206,7 @@ func (c *core) tryAll(samples []facts.Sample, now time.Time) {
 		}
 		switch {
 		case t.Over(now) && t.Open():
-			c.report.log.Warn().Str("plan", t.Plan.ID).Str("socket", t.Plan.Name).Msg(remediate.ErrUnjudged.Error())
+			c.report.log.Warn().Str("plan", t.Plan.ID).Str("socket", t.Plan.Name).Msg(t.Unjudged().Error())
 			fallthrough
 		case t.Over(now), said && j.Result != remediate.Fixed:
 			delete(a.trials, subject)

@@ -21,12 +21,18 @@ type Look struct {
 // is: a worker may be at work on one request so long.
 const leastGap = time.Second
 
+// longGap is how long nobody is accepted before that is no matter of one request.
+const longGap = 3 * leastGap
+
 // Intake is what was seen of who is accepted at a socket, and when.
 type Intake struct {
 	// Accepted is how many connections were accepted, at least.
 	Accepted int
 	Came     bool // somebody has connected, or waited
 	Waiting  int  // connections in the queue at the newest look
+	// Untold says that somebody may have connected of whom nothing was seen: the
+	// kernel counts nothing of this socket, or not of it alone.
+	Untold bool
 	// Unserved is for how long clients waited, or were refused, and nobody was
 	// accepted.
 	Unserved time.Duration
@@ -50,7 +56,9 @@ func (i *Intake) Add(l Look) {
 		i.begun, i.first, i.Came = true, l, l.Length > 0
 		return
 	}
-	i.Came = i.Came || l.Length > 0 || arrived(i.last, l, i.sole)
+	came := arrived(i.last, l, i.sole)
+	i.Came = i.Came || l.Length > 0 || came
+	i.Untold = i.Untold || !came && !calm(i.last, l)
 	count := i.count(l)
 	// Only who accepts takes a connection out of the queue, whatever became of
 	// its client.
@@ -119,6 +127,14 @@ func (i *Intake) count(l Look) int {
 		return 0
 	}
 	return min(n, int(drops-before)-in)
+}
+
+// calm reports whether nobody has connected to any socket of the namespace between
+// two looks.
+func calm(before, now Look) bool {
+	opens, counted := now.Opens.Get()
+	then, was := before.Opens.Get()
+	return counted && was && opens == then
 }
 
 // arrived reports whether somebody has connected between two looks.

@@ -91,8 +91,12 @@ type Served struct {
 // LeastWatch is for how long at least a new generation is watched.
 const LeastWatch = 10 * time.Second
 
-// mostWatch bounds it.
-const mostWatch = 5 * time.Minute
+// mostWatch bounds it, and MoreWatch is for how long it goes on where nobody has
+// come yet, at most.
+const (
+	mostWatch = 5 * time.Minute
+	MoreWatch = time.Minute
+)
 
 // Watch is for how long the new generation has to be watched: as long as the app
 // took to load, before or now, and least at least.
@@ -164,7 +168,10 @@ type Fault struct {
 	// Worse says that clients are not served as they were, and not only that
 	// nothing came of the reload.
 	Worse bool
-	Why   string
+	// Unproven says that nothing is known to be wrong, and that nobody was seen to
+	// be served either: no reason to call it better or worse.
+	Unproven bool
+	Why      string
 }
 
 const (
@@ -176,7 +183,7 @@ const (
 // waited for; ok is false where nothing says so.
 func (s *Served) Broken() (f Fault, ok bool) {
 	worse := func(format string, args ...any) (Fault, bool) {
-		return Fault{true, fmt.Sprintf(format, args...)}, true
+		return Fault{Worse: true, Why: fmt.Sprintf(format, args...)}, true
 	}
 	of := s.Words.Of
 	switch {
@@ -201,7 +208,7 @@ func (s *Served) Broken() (f Fault, ok bool) {
 // unserved is why clients are not served by a generation that stands there.
 func (s *Served) unserved() (f Fault, ok bool) {
 	worse := func(format string, args ...any) (Fault, bool) {
-		return Fault{true, fmt.Sprintf(format, args...)}, true
+		return Fault{Worse: true, Why: fmt.Sprintf(format, args...)}, true
 	}
 	watched := s.Seen.Sub(s.Stood).Round(time.Second)
 	worker, times := s.Later.deaths()
@@ -239,17 +246,41 @@ func (s *Served) Verdict() (f Fault, ok bool) {
 	watched := s.Seen.Sub(s.Stood).Round(time.Second)
 	switch {
 	case s.After < s.Least:
-		return Fault{true, fmt.Sprintf("there are %s, where there were %d%s", text.Plural(s.After, "worker", "workers"), s.Before, putBack)}, true
+		return Fault{Worse: true, Why: fmt.Sprintf("there are %s, where there were %d%s", text.Plural(s.After, "worker", "workers"), s.Before, putBack)}, true
 	case answered > 0 || requests > 0:
 		return Fault{}, false
-	case s.Watched.Accepted == 0 && s.Watched.Waiting > 0:
-		return Fault{true, fmt.Sprintf("%s, and nobody has been accepted for %s%s",
-			text.Plural(s.Watched.Waiting, "client waits", "clients wait"), watched, lookIntoLog)}, true
+	case s.Watched.Accepted == 0 && s.Watched.Waiting > 0 && s.Watched.Gap() >= longGap:
+		return Fault{Worse: true, Why: fmt.Sprintf("%s, and nobody has been accepted for %s%s",
+			text.Plural(s.Watched.Waiting, "client waits", "clients wait"), s.Watched.Gap().Round(time.Second), lookIntoLog)}, true
+	case s.Watched.Accepted == 0:
+		return Fault{Unproven: true, Why: fmt.Sprintf("not proven: %s; %s; ask it by hand", s.nobody(), s.there())}, true
 	case logged && s.Watched.Accepted > 2*held:
-		return Fault{true, fmt.Sprintf("%s accepted in %s, and not one request was answered: does its socket speak the protocol that it spoke before?%s",
+		return Fault{Worse: true, Why: fmt.Sprintf("%s accepted in %s, and not one request was answered: does its socket speak the protocol that it spoke before?%s",
 			text.Plural(s.Watched.Accepted, "connection was", "connections were"), watched, lookIntoLog)}, true
 	}
 	return Fault{}, false
+}
+
+// Settled reports whether a longer watch of a generation that stands would tell
+// nothing more: somebody was served, or cannot be.
+func (s *Served) Settled() bool {
+	f, _ := s.Verdict()
+	return !f.Unproven
+}
+
+// nobody says that nobody was seen to be served, as far as that could be seen.
+func (s *Served) nobody() string {
+	watched := s.Seen.Sub(s.Stood).Round(time.Second)
+	_, counted := s.Stats[2].Get()
+	switch {
+	case s.Watched.Came:
+		return fmt.Sprintf("nobody has been accepted in %s since", watched)
+	case !s.Watched.Untold:
+		return fmt.Sprintf("nobody has connected in %s since", watched)
+	case s.Prior.Of[matcher.WordAnswered] > 0 || counted:
+		return fmt.Sprintf("no request was answered in %s since", watched)
+	}
+	return "whether anybody was served could not be seen (the kernel does not count who connects to this socket alone, and there is no request log and no stats server)"
 }
 
 // undone is what is missing to a new generation.
@@ -276,17 +307,20 @@ func (s *Served) undone() Fault {
 		add("%s", why)
 	}
 	gap := max(s.Intake.Gap(), 0)
-	if gap >= 3*leastGap {
+	if gap >= longGap {
 		add("nobody has been accepted for %s", gap.Round(time.Second))
 	}
 	if len(parts) == 0 {
 		add("no end was seen after %s", waited)
 	}
-	return Fault{gap >= 3*leastGap, strings.Join(parts, ", ")}
+	return Fault{Worse: gap >= longGap, Why: strings.Join(parts, ", ")}
 }
 
 // String tells how it went, of a reload that was one.
-func (s *Served) String() string {
+func (s *Served) String() string { return s.there() + "; " + s.People() }
+
+// there is what stands there, and what it has cost.
+func (s *Served) there() string {
 	said := fmt.Sprintf("%s after %s", text.Plural(s.After, "new worker", "new workers"), s.Stood.Sub(s.Asked).Round(100*time.Millisecond))
 	if cut := s.Cut(); cut > 0 {
 		said += fmt.Sprintf(", %s cut", text.Plural(cut, "request", "requests"))
@@ -296,17 +330,18 @@ func (s *Served) String() string {
 	if gap := s.Intake.Unserved; gap > 0 {
 		said += fmt.Sprintf(", nobody accepted for %.1f s", gap.Seconds())
 	}
-	return said + "; " + s.People()
+	return said
 }
 
 // People tells who was served by the new generation.
 func (s *Served) People() string {
 	watched := s.Seen.Sub(s.Stood).Round(time.Second)
-	switch answered := s.Later.Of[matcher.WordAnswered]; {
+	requests := s.Stats[2].Value.Requests - min(s.Stats[1].Value.Requests, s.Stats[2].Value.Requests)
+	switch answered := max(s.Later.Of[matcher.WordAnswered], int(requests)); {
 	case answered > 0:
 		return fmt.Sprintf("%s answered in %s since", text.Plural(answered, "request was", "requests were"), watched)
 	case s.Watched.Accepted > 0:
 		return fmt.Sprintf("%s accepted in %s since", text.Plural(s.Watched.Accepted, "connection was", "connections were"), watched)
 	}
-	return fmt.Sprintf("nobody has connected in %s since, so that it serves was not seen", watched)
+	return s.nobody()
 }

@@ -85,8 +85,23 @@ func TestVerdict(t *testing.T) {
 			s.later(matcher.Word{Kind: matcher.WordAnswered, N: 503})
 			s.Prior.Add(matcher.Word{Kind: matcher.WordAnswered, N: 503})
 		}, "", false},
-		{"nobody came", func(s *Served) { s.Later, s.Watched = Words{}, Intake{} }, "", false},
-		{"nobody is accepted", func(s *Served) { s.Later, s.Watched = Words{}, Intake{Came: true, Waiting: 300} }, "300 clients wait, and nobody has been accepted for 10s", false},
+		{"nobody came", func(s *Served) { s.Later, s.Watched = Words{}, Intake{} }, "not proven: nobody has connected in 10s since; 2 new workers after 1s, gracefully; ask it by hand", true},
+		{"nobody came that is seen", func(s *Served) { s.Later, s.Watched = Words{}, Intake{Untold: true} }, "not proven: no request was answered in 10s since; 2 new", true},
+		{"it is not seen who comes", func(s *Served) { silent(s); s.Watched = Intake{Untold: true} }, "not proven: whether anybody was served could not be seen (", true},
+		{"it is not seen who comes, the stats server counts", func(s *Served) {
+			stats(Counted{Apps: 1}, Counted{Apps: 1, Requests: 5}, Counted{Apps: 1, Requests: 5})(s)
+			s.Watched = Intake{Untold: true}
+		}, "not proven: no request was answered in 10s since", true},
+		{"it is seen there alone", func(s *Served) {
+			stats(Counted{Apps: 1}, Counted{Apps: 1}, Counted{Apps: 1, Requests: 5})(s)
+			s.Watched = Intake{Untold: true}
+		}, "", false},
+		{"nobody is accepted", func(s *Served) {
+			s.Later, s.Watched = Words{}, Intake{Came: true, Waiting: 300, unserved: 10 * time.Second}
+		}, "300 clients wait, and nobody has been accepted for 10s", false},
+		{"somebody has just come", func(s *Served) {
+			s.Later, s.Watched = Words{}, Intake{Came: true, Waiting: 1, unserved: time.Second}
+		}, "not proven: nobody has been accepted in 10s since", true},
 		{"accepted and not answered", func(s *Served) { s.Later = Words{} }, "40 connections were accepted in 10s, and not one request was answered", false},
 		{"the first requests take long", func(s *Served) { s.Later, s.Watched.Accepted = Words{}, 3 }, "", false},
 		{"no request log", func(s *Served) { s.Later, s.Prior = Words{}, Words{} }, "", false},
@@ -190,8 +205,8 @@ func TestServedString(t *testing.T) {
 		{func() { s.Intake.Unserved = 1300 * time.Millisecond }, "2 new workers after 1.3s, gracefully, nobody accepted for 1.3 s; 1 request was answered in 10s since"},
 		{func() { s.say(matcher.WordMercy, matcher.MarkHarakiri) }, "2 new workers after 1.3s, 2 requests cut, nobody accepted for 1.3 s; 1 request was answered in 10s since"},
 		{func() { s.Later = Words{} }, "2 new workers after 1.3s, 2 requests cut, nobody accepted for 1.3 s; 40 connections were accepted in 10s since"},
-		{func() { s.Watched = Intake{} }, "2 new workers after 1.3s, 2 requests cut, nobody accepted for 1.3 s; nobody has connected in 10s since, so that it serves was not seen"},
-		{func() { s.Words, s.Mode.Loop = Words{}, "asyncio" }, "2 new workers after 1.3s, nobody accepted for 1.3 s; nobody has connected in 10s since, so that it serves was not seen"},
+		{func() { s.Watched = Intake{} }, "2 new workers after 1.3s, 2 requests cut, nobody accepted for 1.3 s; nobody has connected in 10s since"},
+		{func() { s.Words, s.Mode.Loop = Words{}, "asyncio" }, "2 new workers after 1.3s, nobody accepted for 1.3 s; nobody has connected in 10s since"},
 	} {
 		tt.with()
 		if got := s.String(); got != tt.want {
