@@ -114,7 +114,7 @@ func (h *fakeHost) Apply(ctx context.Context, a remediate.Action) remediate.Outc
 					case <-time.After(h.late):
 					case <-ctx.Done():
 					}
-					s := facts.Served{Asked: asked, Stood: time.Now().Add(-10 * time.Second), Seen: time.Now(), Renewed: true, Before: 2, After: 2, Listens: true}
+					s := facts.Served{Asked: asked, Stood: time.Now().Add(-10 * time.Second), Seen: time.Now(), Renewed: true, Before: 2, After: 2, Listens: true, Watched: facts.Intake{Accepted: 40, Came: true}}
 					s.Intake.Unserved = 3 * time.Second
 					return remediate.Outcome{Result: remediate.Applied, Now: -1, Served: &s}
 				},
