@@ -875,20 +875,20 @@ func TestDecideReloadGuards(t *testing.T) {
 		{"systemd asked for, unit not known", func(p *Policy, c *Case) {
 			p.ReloadHow, c.Socket.Master.Unit = How{Method: MethodSystemd}, facts.Unknown[string]("permission denied")
 		},
-			"it is not known to which systemd unit uWSGI 1234 belongs (permission denied)"},
+			`it is not known to which systemd unit uWSGI 1234 belongs (permission denied); policy.reload.how = "auto" reloads it alone (hup)`},
 		{"perhaps frozen", func(p *Policy, c *Case) { c.Socket.Paused = facts.Unknown[string]("permission denied") },
 			"it is not known whether uWSGI 1234 is stopped or frozen: permission denied"},
 		{"no workers", func(p *Policy, c *Case) { c.Socket.Workers = nil },
 			"uWSGI 1234 has no workers: the end of a reload could not be seen"},
 		{"systemd asked for, no unit", func(p *Policy, c *Case) {
 			p.ReloadHow, c.Socket.Master.Unit = How{Method: MethodSystemd}, facts.Absent[string]()
-		}, "uWSGI 1234 belongs to no systemd unit, and policy.reload.how is systemd"},
+		}, `uWSGI 1234 belongs to no systemd unit; policy.reload.how = "auto" reloads it alone (hup)`},
 		{"signal not permitted", func(p *Policy, c *Case) {
 			p.ReloadHow, c.Socket.Ways.NoSignal = How{Method: MethodSignal}, facts.Known("needs CAP_KILL")
 		}, "needs CAP_KILL"},
 		{"signal not permitted, and auto can be nothing else", func(p *Policy, c *Case) {
 			c.Socket.Ways.NoSignal, c.Socket.Ways.Service.Value.CanReload = facts.Known("needs CAP_KILL"), false
-		}, "needs CAP_KILL"},
+		}, "needs CAP_KILL; nor by its unit: app.service cannot be reloaded (it has no ExecReload=)"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

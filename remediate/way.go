@@ -53,25 +53,47 @@ func (p Policy) way(s facts.Socket) (Way, string) {
 	case MethodFIFO, MethodTouch:
 		w, why = p.byFile(s)
 	case MethodSystemd:
-		w, why = bySystemd(s)
+		if w, why = p.bySystemd(s); why != "" {
+			why += p.orAuto(s)
+		}
 	case MethodChain:
 		w, why = p.byChain(s)
 	case MethodAuto:
-		// A reload that never leaves an application without workers goes before
-		// one of which systemd knows.
-		if w, why = p.byChain(s); why != "" {
-			w, why = bySystemd(s)
-		}
-		if why != "" {
-			w, why = bySignal(s)
-		}
+		w, why = p.byItself(s)
 	default:
 		w, why = bySignal(s)
 	}
 	if why == "" && w.Wholly(s) {
-		why = takesAlong(s)
+		why = p.takesAlong(s)
 	}
 	return w, why
+}
+
+// byItself is the way that goes best. A reload that never leaves an application
+// without workers goes before one of which systemd knows.
+func (p Policy) byItself(s facts.Socket) (Way, string) {
+	if w, why := p.byChain(s); why == "" {
+		return w, ""
+	}
+	w, unit := p.bySystemd(s)
+	if unit == "" {
+		return w, ""
+	}
+	w, why := bySignal(s)
+	if why != "" {
+		why += "; nor by its unit: " + unit
+	}
+	return w, why
+}
+
+// orAuto says what policy.reload.how = "auto" would do for a uWSGI that cannot be
+// reloaded by its unit.
+func (p Policy) orAuto(s facts.Socket) string {
+	w, why := p.byItself(s)
+	if why != "" || w.Wholly(s) && p.takesAlong(s) != "" {
+		return ""
+	}
+	return fmt.Sprintf("; policy.reload.how = \"auto\" reloads it alone (%s)", w)
 }
 
 // noChain says why a uWSGI that could be reloaded in a chain is reloaded otherwise,
@@ -108,7 +130,7 @@ func (p Policy) shared(s facts.Socket) string {
 
 // takesAlong says what a reload of the master would end besides its workers, ""
 // where there is nothing.
-func takesAlong(s facts.Socket) string {
+func (p Policy) takesAlong(s facts.Socket) string {
 	router := s.Config.Orders.Router
 	if router == "" {
 		router = s.Ways.Router
@@ -125,6 +147,8 @@ func takesAlong(s facts.Socket) string {
 		return fmt.Sprintf("uWSGI %d is configured as an emperor (%s), and its reload would restart all its vassals", s.Master.PID, s.Config.Orders.Emperor)
 	case router != "":
 		return fmt.Sprintf("uWSGI %d has a router (%s): a reload kills it with all that it carries, and binds a hidden socket behind it anew with the configured listen", s.Master.PID, router)
+	case s.Ways.Hidden != "" && !p.AssumeRights:
+		return fmt.Sprintf("it is not known what a reload of uWSGI %d would end besides it: %s", s.Master.PID, s.Ways.Hidden)
 	}
 	return ""
 }
@@ -141,8 +165,7 @@ func bySignal(s facts.Socket) (Way, string) {
 }
 
 // bySystemd is the unit where its reload reaches this master alone.
-func bySystemd(s facts.Socket) (Way, string) {
-	const or = "; policy.reload.how = \"auto\" signals it alone"
+func (p Policy) bySystemd(s facts.Socket) (Way, string) {
 	unit, known := s.Master.Unit.Get()
 	service, told := s.Ways.Service.Get()
 	others := strings.Join(s.Ways.Others, ", ")
@@ -150,19 +173,21 @@ func bySystemd(s facts.Socket) (Way, string) {
 	case unseen != "":
 		return Way{}, fmt.Sprintf("it is not known to which systemd unit uWSGI %d belongs (%s)", s.Master.PID, unseen)
 	case !known:
-		return Way{}, fmt.Sprintf("uWSGI %d belongs to no systemd unit, and policy.reload.how is systemd", s.Master.PID)
+		return Way{}, fmt.Sprintf("uWSGI %d belongs to no systemd unit", s.Master.PID)
 	case s.Ways.Service.IsAbsent():
-		return Way{}, "no systemd runs here, and policy.reload.how is systemd"
+		return Way{}, "no systemd runs here"
 	case !told:
 		return Way{}, fmt.Sprintf("it is not known whom a reload of %s reaches: %s", unit, s.Ways.Service.Unseen())
 	case others != "":
-		return Way{}, fmt.Sprintf("a reload of %s reaches other uWSGIs too: %s%s", unit, others, or)
+		return Way{}, fmt.Sprintf("a reload of %s reaches other uWSGIs too: %s", unit, others)
+	case s.Ways.Hidden != "" && !p.AssumeRights:
+		return Way{}, fmt.Sprintf("it is not known whom a reload of %s reaches: %s", unit, s.Ways.Hidden)
 	case service.MainPID == 0:
-		return Way{}, fmt.Sprintf("%s has no main process that systemd knows, so that its reload need not reach uWSGI %d%s", unit, s.Master.PID, or)
+		return Way{}, fmt.Sprintf("%s has no main process that systemd knows, so that its reload need not reach uWSGI %d", unit, s.Master.PID)
 	case service.MainPID != s.Master.PID:
-		return Way{}, fmt.Sprintf("the main process of %s is %d, and not uWSGI %d: its reload reaches that, and may end this%s", unit, service.MainPID, s.Master.PID, or)
+		return Way{}, fmt.Sprintf("the main process of %s is %d, and not uWSGI %d: its reload reaches that, and may end this", unit, service.MainPID, s.Master.PID)
 	case !service.CanReload:
-		return Way{}, fmt.Sprintf("%s cannot be reloaded (it has no ExecReload=)%s", unit, or)
+		return Way{}, fmt.Sprintf("%s cannot be reloaded (it has no ExecReload=)", unit)
 	}
 	return Way{WaySystemd, unit}, ""
 }

@@ -41,9 +41,28 @@ func TestWay(t *testing.T) {
 		{"asked for", how(MethodSystemd), "systemd:app.service"},
 		{"asked for, and others in the unit", func(p *Policy, s *facts.Socket) {
 			p.ReloadHow, s.Ways.Others = How{Method: MethodSystemd}, []string{"uwsgi 7 (127.0.0.1:5002)", "uwsgi 8"}
-		}, `-a reload of app.service reaches other uWSGIs too: uwsgi 7 (127.0.0.1:5002), uwsgi 8; policy.reload.how = "auto" signals it alone`},
+		}, `-a reload of app.service reaches other uWSGIs too: uwsgi 7 (127.0.0.1:5002), uwsgi 8; policy.reload.how = "auto" reloads it alone (hup)`},
 		{"asked for, and a shell is the main process", service(MethodSystemd, facts.Known(facts.Service{MainPID: 77, CanReload: true})),
-			`-the main process of app.service is 77, and not uWSGI 1234: its reload reaches that, and may end this; policy.reload.how = "auto" signals it alone`},
+			`-the main process of app.service is 77, and not uWSGI 1234: its reload reaches that, and may end this; policy.reload.how = "auto" reloads it alone (hup)`},
+		{"asked for, and no main process, in a chain", func(p *Policy, s *facts.Socket) {
+			chain(s)
+			service(MethodSystemd, facts.Known(facts.Service{CanReload: true}))(p, s)
+		}, `-app.service has no main process that systemd knows, so that its reload need not reach uWSGI 1234; policy.reload.how = "auto" reloads it alone (chain)`},
+		{"neither the unit nor a signal", func(p *Policy, s *facts.Socket) {
+			service(MethodAuto, facts.Known(facts.Service{MainPID: 1234}))(p, s)
+			s.Ways.NoSignal = facts.Known("needs CAP_KILL")
+		}, "-needs CAP_KILL; nor by its unit: app.service cannot be reloaded (it has no ExecReload=)"},
+		{"no unit, and no signal", func(_ *Policy, s *facts.Socket) {
+			s.Master.Unit, s.Ways.NoSignal = facts.Absent[string](), facts.Known("needs CAP_KILL")
+		}, "-needs CAP_KILL; nor by its unit: uWSGI 1234 belongs to no systemd unit"},
+		{"asked for, and it is not seen whom it reaches", func(p *Policy, s *facts.Socket) {
+			how(MethodSystemd)(p, s)
+			s.Ways.Hidden = "hidepid"
+		}, "-it is not known whom a reload of app.service reaches: hidepid"},
+		{"it is not seen what would end with it", func(_ *Policy, s *facts.Socket) { s.Ways.Hidden = "hidepid" },
+			"-it is not known what a reload of uWSGI 1234 would end besides it: hidepid"},
+		{"that, where rights are assumed", func(p *Policy, s *facts.Socket) { p.AssumeRights, s.Ways.Hidden = true, "hidepid" }, "systemd:app.service"},
+		{"a chain ends nothing besides", func(_ *Policy, s *facts.Socket) { chain(s); s.Ways.Hidden = "hidepid" }, "chain"},
 		{"asked for, and no main process", service(MethodSystemd, facts.Known(facts.Service{CanReload: true})), "-app.service has no main process that systemd knows"},
 		{"asked for, no ExecReload", service(MethodSystemd, facts.Known(facts.Service{MainPID: 1234})), "-app.service cannot be reloaded (it has no ExecReload=)"},
 		{"asked for, no bus", service(MethodSystemd, facts.Unknown[facts.Service]("no bus")), "-it is not known whom a reload of app.service reaches: no bus"},

@@ -207,7 +207,7 @@ func TestReloadLate(t *testing.T) {
 		t.Fatal("nobody looks again")
 	}
 	o = o.Late(t.Context())
-	wantResult(t, o, "applied -1 (hup: 2 new workers after ", "gracefully, nobody accepted for ", "answered in 10s since")
+	wantResult(t, o, "applied -1 (2 new workers after ", "gracefully, nobody accepted for ", "answered in 10s since")
 	if gap := o.Served.Intake.Unserved; gap < 5*time.Second || gap > 12*time.Second {
 		t.Errorf("nobody accepted for %s", gap)
 	}
@@ -234,7 +234,7 @@ func TestReloadOfAnIdleApp(t *testing.T) {
 	}()
 	began := time.Now()
 	o = a.Apply(t.Context(), reload)
-	wantResult(t, o, "applied -1 (hup: 2 new workers after ", "1 request was answered in ")
+	wantResult(t, o, "applied -1 (2 new workers after ", "1 request was answered in ")
 	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it took %s", took)
 	}

@@ -29,13 +29,13 @@ func TestReloadOfNewborns(t *testing.T) {
 	}
 	wantResult(t, reload(5*time.Second), "stale -1: uWSGI", "was not asked to reload: for 3s worker", "was still starting, and a reload would hang on it")
 	write(t, dir+"/go", "")
-	wantResult(t, reload(time.Minute), "applied -1 (hup: 2 new workers")
+	wantResult(t, reload(time.Minute), "applied -1 (2 new workers")
 	if after := pidsOfWorkers(t, u); slices.ContainsFunc(after, func(p int) bool { return slices.Contains(before, p) }) {
 		t.Errorf("workers %v, then %v", before, after)
 	}
 	// The workers are as young as can be now.
 	began := time.Now()
-	wantResult(t, reload(time.Minute), "applied -1 (hup: 2 new workers")
+	wantResult(t, reload(time.Minute), "applied -1 (2 new workers")
 	if took := time.Since(began); took < time.Second {
 		t.Errorf("the newborn were asked to end after %s", took)
 	}
@@ -46,7 +46,7 @@ func TestReloadByChain(t *testing.T) {
 	testbed.Needs(t, "namespace", "uwsgi")
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5376", Args: []string{"--lazy-apps", "--master-fifo", fifo}})
-	wantResult(t, do(t, remediate.Reload{Socket: socketOf(t, u.Address), Way: way("chain:" + fifo), Timeout: time.Minute}), "applied -1 (chain: 2 new workers")
+	wantResult(t, do(t, remediate.Reload{Socket: socketOf(t, u.Address), Way: way("chain:" + fifo), Timeout: time.Minute}), "applied -1 (2 new workers")
 	if log := u.Log(); !strings.Contains(log, "chain reload starting") || strings.Contains(log, "(RE)spawned uWSGI master") {
 		t.Errorf("log: %s", log)
 	}

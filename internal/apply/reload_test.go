@@ -50,20 +50,19 @@ func TestReload(t *testing.T) {
 	for i, tt := range []struct {
 		way  string
 		args []string
-		want string
 	}{
-		{"hup", nil, "hup: 2 new workers after"},
-		{"hup", []string{"--lazy-apps"}, "hup: 2 new workers after"},
-		{"fifo:" + fifo, []string{"--master-fifo", fifo}, "fifo:" + fifo + ": 2 new workers after"},
-		{"touch:" + old, []string{"--touch-reload", old}, "touch:" + old + ": 2 new workers after"},
-		{"touch:" + old, []string{"--lazy-apps", "--touch-chain-reload", old}, "touch:" + old + ": 2 new workers after"},
+		{"hup", nil},
+		{"hup", []string{"--lazy-apps"}},
+		{"fifo:" + fifo, []string{"--master-fifo", fifo}},
+		{"touch:" + old, []string{"--touch-reload", old}},
+		{"touch:" + old, []string{"--lazy-apps", "--touch-chain-reload", old}},
 	} {
 		t.Run(strings.Join(append(tt.args, tt.way), " "), func(t *testing.T) {
 			// An old worker may hold the port of the one before still.
 			u := testbed.Run(t, testbed.Options{Address: fmt.Sprintf("127.0.0.1:%d", 5300+i), Args: tt.args})
 			before := pidsOfWorkers(t, u)
 			r := do(t, remediate.Reload{Socket: socketOf(t, u.Address), Way: way(tt.way), Timeout: time.Minute})
-			wantResult(t, r, "applied -1 ("+tt.want)
+			wantResult(t, r, "applied -1 (2 new workers after")
 			after := pidsOfWorkers(t, u)
 			if len(after) != 2 || slices.ContainsFunc(after, func(p int) bool { return slices.Contains(before, p) }) {
 				t.Errorf("workers %v, then %v, want other ones", before, after)
@@ -321,7 +320,7 @@ func TestReloadRights(t *testing.T) {
 		wantResult(t, act(), "failed -1: SIGHUP to process", "operation not permitted; needs the same user or CAP_KILL")
 	})
 	as(t, 1000, []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_KILL}, func() {
-		wantResult(t, act(), "applied -1 (hup: 2 new workers")
+		wantResult(t, act(), "applied -1 (2 new workers")
 	})
 }
 
@@ -359,7 +358,7 @@ func TestReloadSystemd(t *testing.T) {
 		want  string
 		log   []string
 	}{
-		{"done", units{}, "applied -1 (systemd:app.service: 2 new workers", []string{"reload app.service"}},
+		{"done", units{}, "applied -1 (2 new workers", []string{"reload app.service"}},
 		{"job failed", units{fail: errors.New("job failed")}, "failed -1: job failed", []string{"reload app.service"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -398,7 +397,7 @@ func TestReloadVassal(t *testing.T) {
 		return "no vassal"
 	})
 	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: time.Minute})
-	wantResult(t, r, "applied -1 (hup: 2 new workers")
+	wantResult(t, r, "applied -1 (2 new workers")
 }
 
 func TestStart(t *testing.T) {

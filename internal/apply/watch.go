@@ -437,7 +437,7 @@ func (w *watch) run(ctx, timed context.Context) remediate.Outcome {
 	case bad:
 		o.Result, o.Err = remediate.Failed, fmt.Errorf("reload of uWSGI %d (%s): %s", w.r.Socket.Master.PID, w.r.Way, fault.Why)
 	default:
-		o.Note = fmt.Sprintf("%s: %s", w.r.Way, &seen)
+		o.Note = seen.String()
 	}
 	w.close()
 	return o

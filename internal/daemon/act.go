@@ -115,7 +115,7 @@ func logOutcome(log zerolog.Logger, level zerolog.Level, plan remediate.Plan, o 
 	}
 	text := string(o.Result) + ": " + o.Action.String()
 	if o.Note != "" {
-		text += " (" + o.Note + ")"
+		text += ": " + o.Note
 	}
 	e.Msg(text)
 }

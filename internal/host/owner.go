@@ -1,7 +1,9 @@
 package host
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -89,11 +91,19 @@ type company struct {
 	addresses map[int][]string // by master
 	units     map[string][]*kernel.Process
 	byMaster  map[int]facts.Ways
+
+	seen kernel.Seen
+	// blind are, by user, the processes of which not all sockets could be listed,
+	// and lost the leaders whose unit is not known.
+	blind, lost map[int][]*kernel.Process
 }
 
 // company looks at all that a walk has found.
 func (h *Host) company(views []view) *company {
-	c := &company{procs: h.walked.procs, addresses: make(map[int][]string), units: make(map[string][]*kernel.Process), byMaster: make(map[int]facts.Ways)}
+	c := &company{
+		procs: h.walked.procs, addresses: make(map[int][]string), units: make(map[string][]*kernel.Process), byMaster: make(map[int]facts.Ways),
+		seen: h.walked.seen, blind: make(map[int][]*kernel.Process), lost: make(map[int][]*kernel.Process),
+	}
 	for _, v := range views {
 		for _, l := range v.listeners {
 			if o, ok := h.walked.owned[l.Inode]; ok {
@@ -107,6 +117,12 @@ func (h *Host) company(views []view) *company {
 	}
 	for i := range c.procs {
 		p := &c.procs[i]
+		if p.Denied != nil && p.State != 'Z' || p.Cut != nil {
+			c.blind[p.UID] = append(c.blind[p.UID], p)
+		}
+		if p.CgroupErr != nil && leads(p, parents) {
+			c.lost[p.UID] = append(c.lost[p.UID], p)
+		}
 		if unit := h.identity(p).Unit.Value; unit != "" && leads(p, parents) {
 			c.units[unit] = append(c.units[unit], p)
 		}
@@ -132,10 +148,53 @@ func (c *company) ways(o owner, unit string) facts.Ways {
 		w.Sharers = facts.Known(strings.Join(c.names(o.sharers), ", "))
 	case o.fd < 0:
 		w.Sharers = facts.Unknown[string](kernel.SeeAll)
+	case w.Hidden != "":
+		w.Sharers = facts.Unknown[string](w.Hidden)
 	default:
 		w.Sharers = facts.Absent[string]()
+		if p := c.first(c.blind, o); p != nil {
+			w.Sharers = facts.Unknown[string](kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), cmp.Or(p.Denied, p.Cut)).Error())
+		}
 	}
 	return w
+}
+
+// near are the users whose processes may have to do with a master: root, those of
+// the system, and its own. What belongs to another could not be at the socket
+// without one of those, and anybody may run thousands that cannot be looked into.
+func near(uid int, master *kernel.Process) bool { return uid == master.UID || !kernel.Foreign(uid) }
+
+// first is one of these that may have to do with a socket, nil for none: what is of
+// its master's own, or the emperor above it, shares it in any case.
+func (c *company) first(of map[int][]*kernel.Process, o owner) *kernel.Process {
+	for _, uid := range slices.Sorted(maps.Keys(of)) {
+		if !near(uid, o.master) {
+			continue
+		}
+		for _, p := range of[uid] {
+			emperor := p.PID == o.master.PPID && uwsgi.IsEmperor(p.Signals)
+			if p.PID != o.master.PID && p.PPID != o.master.PID && !emperor {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// hidden says why there may be processes near a master that are not seen at all.
+func (c *company) hidden(master *kernel.Process) string {
+	if c.seen.Hidden {
+		return kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")).Error()
+	}
+	for _, uid := range slices.Sorted(maps.Keys(c.seen.Left)) {
+		if n := c.seen.Left[uid]; n > 0 && near(uid, master) {
+			return fmt.Sprintf("%d more uWSGI of user %d: no more of one user are looked at", n, uid)
+		}
+	}
+	if p := c.first(c.lost, owner{master: master}); p != nil {
+		return fmt.Sprintf("the unit of uWSGI %d: %v", p.PID, p.CgroupErr)
+	}
+	return ""
 }
 
 func (c *company) of(master *kernel.Process, unit string) (w facts.Ways) {
@@ -158,6 +217,7 @@ func (c *company) of(master *kernel.Process, unit string) (w facts.Ways) {
 			others = append(others, p)
 		}
 	}
+	w.Hidden = c.hidden(master)
 	w.Vassals, w.Others = c.names(vassals), c.names(others)
 	return w
 }

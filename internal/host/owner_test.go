@@ -144,6 +144,58 @@ func TestCompany(t *testing.T) {
 	}
 }
 
+// What could not be looked into may share a socket, where it is of the system, or of
+// the master's user; what others run keeps no reload from anybody.
+func TestCompanyUnseen(t *testing.T) {
+	denied := func(uid int, p kernel.Process) kernel.Process {
+		p.UID, p.Denied, p.Sockets = uid, unix.EACCES, nil
+		return p
+	}
+	cut := func(uid int, p kernel.Process) kernel.Process {
+		p.UID, p.Cut = uid, unix.E2BIG
+		return p
+	}
+	homeless := func(p kernel.Process) kernel.Process {
+		p.CgroupErr = unix.EIO
+		return p
+	}
+	other := is(aMaster, "", holder(20, 1, 1, map[uint64]int{8: 3}))
+	worker := is(aWorker, "", holder(21, 20, 1, map[uint64]int{8: 3}))
+	dead := denied(0, other)
+	dead.State = 'Z'
+	for _, tt := range []struct {
+		name            string
+		uid             int // of the master
+		more            []kernel.Process
+		seen            kernel.Seen
+		sharers, hidden bool // whether each is unknown
+	}{
+		{"all was seen", 1000, []kernel.Process{other, worker}, kernel.Seen{}, false, false},
+		{"root's was not", 1000, []kernel.Process{denied(0, other)}, kernel.Seen{}, true, false},
+		{"a system user's has more", 0, []kernel.Process{cut(33, other)}, kernel.Seen{}, true, false},
+		{"one of its own user's", 1000, []kernel.Process{denied(1000, other)}, kernel.Seen{}, true, false},
+		{"a stranger's", 0, []kernel.Process{denied(1001, other), cut(1002, worker)}, kernel.Seen{Left: map[int]int{1003: 99}}, false, false},
+		{"one that has ended", 0, []kernel.Process{dead}, kernel.Seen{}, false, false},
+		{"its own worker", 0, []kernel.Process{denied(33, is(aWorker, "", holder(12, 10, 2, nil)))}, kernel.Seen{}, false, false},
+		{"its emperor", 33, []kernel.Process{denied(0, is(anEmperor, "", holder(5, 1, 1, nil)))}, kernel.Seen{}, false, false},
+		{"hidepid", 0, nil, kernel.Seen{Hidden: true}, true, true},
+		{"more of root's than are looked at", 1000, nil, kernel.Seen{Left: map[int]int{0: 3}}, true, true},
+		{"more of its own user's", 1000, nil, kernel.Seen{Left: map[int]int{1000: 3}}, true, true},
+		{"one of which the unit is not known", 0, []kernel.Process{homeless(other), worker}, kernel.Seen{}, true, true},
+	} {
+		procs := append([]kernel.Process{is(aMaster, "", holder(10, 5, 1, map[uint64]int{7: 3})), is(aWorker, "", holder(11, 10, 2, map[uint64]int{7: 3}))}, tt.more...)
+		for i := range 2 {
+			procs[i].UID = tt.uid
+		}
+		owned, _ := owners(procs)
+		h := &Host{walked: walk{procs: procs, owned: owned, seen: tt.seen}}
+		got := h.company(nil).ways(owned[7], "")
+		if (got.Sharers.Unseen() != "") != tt.sharers || !tt.sharers && !got.Sharers.IsAbsent() || (got.Hidden != "") != tt.hidden {
+			t.Errorf("%s: sharers %+v, hidden %q", tt.name, got.Sharers, got.Hidden)
+		}
+	}
+}
+
 // Of many only some are named.
 func TestNames(t *testing.T) {
 	c := &company{}

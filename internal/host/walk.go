@@ -37,6 +37,7 @@ type walk struct {
 	procs   []kernel.Process
 	owned   map[uint64]owner // by the socket's inode
 	known   map[uint64]bool  // all inodes that were listening then, owned or not
+	seen    kernel.Seen
 	unseen  []string
 	hidden  string // why a uWSGI may hold a socket that is not in owned, "" where none can
 }
@@ -70,7 +71,7 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	if err != nil {
 		return err
 	}
-	w := walk{options: options, at: time.Now(), procs: procs, known: make(map[uint64]bool)}
+	w := walk{options: options, at: time.Now(), procs: procs, seen: seen, known: make(map[uint64]bool)}
 	var alone map[int]int
 	w.owned, alone = owners(procs)
 	if seen.Hidden {

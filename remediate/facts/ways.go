@@ -12,6 +12,9 @@ type Ways struct {
 	// workers, Vassals those that an emperor has started which the master is, or
 	// has below it: each as "uwsgi 12 (127.0.0.1:5001)".
 	Others, Vassals []string
+	// Hidden says why there may be more of Others, of Vassals, and of routers than
+	// were seen, "" where all were.
+	Hidden string
 	// Emperor is true where the master is an emperor itself.
 	Emperor bool
 	// Sharers are the other uWSGIs that hold the socket and are no workers of the
