@@ -96,14 +96,15 @@ func because(served *facts.Served) string {
 }
 
 // successor is the socket that the plan raised, as it is now. In http mode a
-// reload binds uWSGI's backend socket anew, and its port changes: then it is the
-// master's newest at which an application answers.
+// reload binds uWSGI's backend socket anew, and its port changes: then it is the one
+// of the master's that was seen last for the first time, and after that which was
+// raised, at which an application answers.
 func (p Plan) successor(now facts.Snapshot) (s facts.Socket, ok bool) {
 	if s, ok = now.Find(p.Socket.ID); ok {
 		return s, true
 	}
 	for _, o := range now.Sockets {
-		if o.Serves() == "" && o.Master.Same(p.Socket.Master) && o.Family == p.Socket.Family && o.ID.Inode > max(s.ID.Inode, p.Socket.ID.Inode) {
+		if o.Serves() == "" && o.Master.Same(p.Socket.Master) && o.Family == p.Socket.Family && o.First.After(p.Socket.First) && (!ok || o.First.After(s.First)) {
 			s, ok = o, true
 		}
 	}

@@ -101,7 +101,8 @@ const restarted = 2 * time.Second
 // the place of which this one is: in http mode a reload binds the hidden socket
 // anew, at another port. A socket that its master holds beside it has a queue of
 // its own, also with SO_REUSEPORT at the same address: to raise one gives the
-// other no room, so that it is not kept waiting.
+// other no room, so that it is not kept waiting. Such a one was seen before the event;
+// where that is not known, it may be the one in the place.
 //
 // A name does not say whose socket it was: two masters share one with
 // SO_REUSEPORT, and any user can bind a UNIX socket to the path "127.0.0.1:80"
@@ -112,7 +113,7 @@ func (e Event) ofQueue(f facts.Snapshot, s facts.Socket) bool {
 		return e.Socket == s.Name() && e.by(s.Master)
 	case e.Inode == s.ID.Inode && (e.NetNS == 0 || e.NetNS == s.ID.NetNS):
 		return !e.Time.Before(f.Booted)
-	case e.by(s.Master) && e.Inode < s.ID.Inode && e.Socket != "" && s.Serves() == "":
+	case e.by(s.Master) && (s.First.IsZero() || s.First.After(e.Time)) && e.Socket != "" && s.Serves() == "":
 		return !slices.ContainsFunc(f.Sockets, func(o facts.Socket) bool { return o.ID.Inode == e.Inode && o.Master.Same(s.Master) })
 	}
 	return false

@@ -230,6 +230,38 @@ func TestSocketsOfOneMaster(t *testing.T) {
 	}
 }
 
+// Inodes do not follow age: a socket that comes in the place of another may have a
+// smaller one, and one that was there beside it a larger.
+func TestOfQueueKnowsNoOrderOfInodes(t *testing.T) {
+	f, s := full().Facts, full().Socket
+	s.ID.Inode, s.Address = 7, "127.0.0.1:41001"
+	f.Sockets = []facts.Socket{s}
+	e := past(2*time.Second, "inc-1.1", "relisten", Applied) // of another socket of the master
+	for _, tt := range []struct {
+		name  string
+		inode uint64
+		first time.Time
+		want  bool
+	}{
+		{"bound since, smaller", 7, now.Add(-time.Second), true},
+		{"bound since, larger", 900, now.Add(-time.Second), true},
+		{"beside it, smaller", 7, now.Add(-time.Hour), false},
+		{"beside it, larger", 900, now.Add(-time.Hour), false},
+		{"not known", 7, time.Time{}, true},
+	} {
+		s.ID.Inode, s.First = tt.inode, tt.first
+		f.Sockets[0] = s
+		if e.ofQueue(f, s) != tt.want {
+			t.Errorf("%s: %v", tt.name, !tt.want)
+		}
+		p := wholePlan()
+		p.Socket.First = now.Add(-time.Hour)
+		if got, ok := p.successor(f); ok != (tt.want && !tt.first.IsZero()) || ok && got.ID != s.ID {
+			t.Errorf("%s: successor %v", tt.name, ok)
+		}
+	}
+}
+
 // A full stats socket is no application's: nobody is raised or reloaded for it, and
 // it does not take the place of a socket that is gone.
 func TestStatsSocketIsLeftAlone(t *testing.T) {
@@ -247,7 +279,7 @@ func TestStatsSocketIsLeftAlone(t *testing.T) {
 		plan.Reason != "it is no application's queue: uWSGI 1234 gives statistics there (stats, /etc/uwsgi/app.ini:4); it is neither raised, nor uWSGI reloaded for it" {
 		t.Errorf("%s %s: %s", plan.Verdict, plan.Code, plan.Reason)
 	}
-	c.Socket.ID.Inode = 900
+	c.Socket.ID.Inode, c.Socket.First = 900, now
 	c.Facts.Sockets[0] = c.Socket
 	if s, ok := wholePlan().successor(c.Facts); ok {
 		t.Errorf("%s stands for the socket that was raised", s.Name())

@@ -384,7 +384,7 @@ func TestJudge(t *testing.T) {
 				"the limit is 1024 now, was 128; 0 of 2 samples over 2s found the queue full (longest 600, limit 1024)"}},
 		{"gone", func(s *facts.Socket, f *facts.Snapshot) { f.Sockets = nil }, calm, Judgement{Worse, 0, nil, "no uWSGI listens on 127.0.0.1:5000 any more"}},
 		{"lower", func(s *facts.Socket, f *facts.Snapshot) { s.Limit = 100 }, calm, Judgement{Worse, 100, nil, "the limit fell from 128 to 100"}},
-		{"bound anew by the same master (http mode)", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit = 900, 1024 }, calm, Judgement{Fixed, 1024, nil,
+		{"bound anew by the same master (http mode)", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.First, s.Limit = 7, now, 1024 }, calm, Judgement{Fixed, 1024, nil,
 			"the limit is 1024 now, was 128; 0 of 10 samples over 2s found the queue full (longest 200, limit 1024), no overflows"}},
 		{"bound by another master", func(s *facts.Socket, f *facts.Snapshot) { s.ID.Inode, s.Limit, s.Master.Start = 900, 1024, 7 }, calm, Judgement{Worse, 0, nil,
 			"no uWSGI listens on 127.0.0.1:5000 any more"}},

@@ -40,7 +40,7 @@ func TestJudgeOfAReload(t *testing.T) {
 			"after the reload people are not served as before"},
 		{"a worker is busy", func(s *facts.Served) { s.Stood, s.Left = time.Time{}, 1 }, raised, NoEffect,
 			"the limit is 1024 now, was 128, but the reload was none that is known to serve people: 1 old worker of 4 still at work"},
-		{"the socket is another", func(*facts.Served) {}, func(s *facts.Socket) { s.ID.Inode = 900 }, Worse,
+		{"the socket is another", func(*facts.Served) {}, func(s *facts.Socket) { s.ID.Inode, s.First = 7, now }, Worse,
 			"the socket that was raised is gone, and uWSGI has bound 127.0.0.1:5000 anew, with 128"},
 		{"nobody came", func(s *facts.Served) { s.Later = facts.Words{} }, raised, "",
 			"the limit is 1024 now, was 128; whether it is fixed the reload does not show, and nothing says that it is worse: not proven: nobody has connected in 10s since"},

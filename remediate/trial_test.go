@@ -209,7 +209,7 @@ func TestTrialIsPutOffOnce(t *testing.T) {
 		}
 		trial.Judge(facts.Snapshot{At: at, Sockets: []facts.Socket{s}}, []facts.Sample{{ID: s.ID, At: at, Length: s.Length, Limit: s.Limit}}, at)
 	}
-	s.ID.Inode++ // bound anew: nothing is known of its trend
+	s.ID.Inode, s.First = 7, at // bound anew: nothing is known of its trend
 	if _, said := trial.Judge(facts.Snapshot{At: at, Sockets: []facts.Socket{s}}, nil, at); said || trial.Postponed() {
 		t.Errorf("said %v, put off again %v", said, trial.Postponed())
 	}

@@ -89,7 +89,8 @@ type Host struct {
 	// reloadable are the masters of the last Observe that may be reloaded.
 	reloadable []uwsgi.Process
 	pressed    pressed
-	walked     walk // the last walk over /proc
+	walked     walk                 // the last walk over /proc
+	first      map[uint64]time.Time // when each uWSGI's socket was seen first, by inode
 	// uncounted says what the last Sample could not read.
 	uncounted []string
 }

@@ -90,6 +90,7 @@ func (h *Host) sockets(v view, made makers, others *company) (sockets []facts.So
 			ID:           facts.SocketID{NetNS: v.netns.ID, Inode: l.Inode},
 			Family:       facts.Family(l.Family),
 			Address:      l.Address(),
+			First:        h.first[l.Inode],
 			Length:       l.Length,
 			Limit:        l.Limit,
 			Refused:      facts.Refused{Drops: drops(l), Overflows: overflows(l, v, certain)},

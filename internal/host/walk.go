@@ -86,7 +86,8 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 		}
 	}
 	h.attribute(ctx, options, wait, &w, views)
-	w.limit()
+	w.limit(h.first)
+	h.remember(&w)
 	// A zombie has lost its descriptors, whatever right there is.
 	for _, p := range roots(procs, func(p *kernel.Process) bool { return p.Denied != nil && p.State != 'Z' }) {
 		w.hide(kernel.Explain(kernel.ListOpen, fmt.Sprintf("the sockets of uWSGI %d (uid %d)", p.PID, p.UID), p.Denied))
@@ -128,8 +129,26 @@ func (w *walk) left(of map[int]int, format string, say func(error)) {
 	}
 }
 
-// limit leaves the sockets out that one user has too many of: the newest.
-func (w *walk) limit() {
+// remember keeps since when sockets were seen, as long as they are there: what has
+// no owner for a while has not come anew.
+func (h *Host) remember(w *walk) {
+	first := make(map[uint64]time.Time, len(w.owned))
+	for inode, at := range h.first {
+		if w.known[inode] {
+			first[inode] = at
+		}
+	}
+	for inode := range w.owned {
+		if _, seen := first[inode]; !seen {
+			first[inode] = w.at
+		}
+	}
+	h.first = first
+}
+
+// limit leaves the sockets out that one user has too many of: those that were seen
+// last.
+func (w *walk) limit(first map[uint64]time.Time) {
 	of := make(map[int][]uint64)
 	for inode, o := range w.owned {
 		if uid := o.master.UID; uid != 0 { // -1 where it is not shown
@@ -145,7 +164,17 @@ func (w *walk) limit() {
 		if len(inodes) <= most {
 			continue
 		}
-		slices.Sort(inodes)
+		sort.Slice(inodes, func(i, j int) bool {
+			a, seen := first[inodes[i]]
+			b, was := first[inodes[j]]
+			switch {
+			case seen != was:
+				return seen
+			case !a.Equal(b):
+				return a.Before(b)
+			}
+			return inodes[i] < inodes[j]
+		})
 		for _, inode := range inodes[most:] {
 			delete(w.owned, inode)
 		}

@@ -100,7 +100,7 @@ func TestLimitOfUsers(t *testing.T) {
 			w.owned[uint64(1000*user+i+10)] = owner{master: p}
 		}
 	}
-	w.limit()
+	w.limit(nil)
 	if got, want := len(w.owned), 1+users*(maxStrangers/users); got != want {
 		t.Errorf("%d sockets, want %d", got, want)
 	}
@@ -117,7 +117,8 @@ func TestLimit(t *testing.T) {
 	for i := range uint64(maxSocketsOf + 2) {
 		w.owned[i], w.owned[10_000+i], w.owned[20_000+i] = owner{master: &crowd}, owner{master: &unknown}, owner{master: &root}
 	}
-	w.limit()
+	const early = maxSocketsOf + 1 // whose number is not the smallest
+	w.limit(map[uint64]time.Time{early: time.Now()})
 	left := map[int]int{}
 	for _, o := range w.owned {
 		left[o.master.PID]++
@@ -125,8 +126,8 @@ func TestLimit(t *testing.T) {
 	if diff := cmp.Diff(map[int]int{10: maxSocketsOf, 20: maxSocketsOf, 30: maxSocketsOf + 2, 40: 1}, left); diff != "" {
 		t.Errorf("by process (-want +got)\n%s", diff)
 	}
-	if _, ok := w.owned[0]; !ok {
-		t.Error("the oldest are left out")
+	if _, ok := w.owned[early]; !ok {
+		t.Error("what was seen first is left out")
 	}
 	want := []string{"2 more sockets of users that /proc does not show: no more of one user are looked at", "2 more sockets of user 1001: no more of one user are looked at"}
 	if diff := cmp.Diff(want, w.unseen); diff != "" || w.hidden == "" {

@@ -90,6 +90,11 @@ type Socket struct {
 	Family  Family
 	Address string // as uWSGI writes it: 127.0.0.1:5000, [::1]:80, /run/app.sock, @app
 
+	// First is when this qwatch has seen the socket first. Its inode does not tell
+	// its age: each CPU takes numbers from a batch of its own (get_next_ino,
+	// fs/inode.c).
+	First time.Time
+
 	// Length is the number of connections in the accept queue (idiag_rqueue),
 	// Limit the most that the kernel lets in (idiag_wqueue,
 	// sk_max_ack_backlog). The queue is full when Length > Limit.
