@@ -566,9 +566,10 @@ func TestDecideCooldown(t *testing.T) {
 			*h = History{e}
 		}, decided{Verdict: Wait, Code: CodeCooldown, Target: 1024,
 			Reason: "the last raise was 1s ago; policy.cooldown leaves 59s until the next"}},
-		{"not that of an older socket that is gone", func(p *Policy, c *Case, h *History) {
+		{"not that of a socket beside it that is gone", func(p *Policy, c *Case, h *History) {
 			e := past(time.Second, "inc-2.1", "relisten", Applied)
 			e.Socket, e.Inode = "127.0.0.1:41001", 78
+			c.Socket.First = now.Add(-time.Hour)
 			*h = History{e}
 		}, act(fullReason, wholeRaise...)},
 		{"a socket that another master had before", func(p *Policy, c *Case, h *History) {
