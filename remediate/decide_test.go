@@ -152,7 +152,6 @@ const (
 )
 
 var (
-	allSysctls = []string{setSomaxconn, setNetdev, setSyn}
 	wholeRaise = []string{setSomaxconn, setNetdev, setSyn, relist}
 	capacity   = []string{adviceSeconds, adviceWorkers, adviceHarakiri}
 	withReload = func(why string) []string { return append(slices.Clone(wholeRaise), reloadAuto+why) }

@@ -35,8 +35,8 @@ func ReadAgain(p Process, names []string) (a Again, root kernel.Root, err error)
 		}
 		return text, err
 	}
-	a.Hostname, _ = os.Hostname() // uname(2) does not fail
-	setting, err := uwsgiconf.Find(a.Input)
+	a.Hostname, _ = os.Hostname()         // uname(2) does not fail
+	setting, _ := uwsgiconf.Find(a.Input) // the error is about listen alone, and stands in Unread
 	a.Options, a.Unread = setting.Options, setting.Unread
 	if a.Unread == nil {
 		a.Unread = noEnviron
