@@ -21,8 +21,11 @@ import (
 	"qwatch/internal/testbed"
 )
 
-// binary is the path of the qwatch that TestMain built.
-var binary string
+// binary is the path of the qwatch that TestMain built, binaryEnv tells it to the
+// children that run the tests.
+var binary = os.Getenv(binaryEnv)
+
+const binaryEnv = "QWATCH_INTEGRATION_BINARY"
 
 type suite struct{ m *testing.M }
 
@@ -30,13 +33,17 @@ func TestMain(m *testing.M) { testbed.MainAlone(suite{m}) }
 
 // Run builds qwatch, and runs the tests.
 func (s suite) Run() int {
+	if binary != "" {
+		return s.m.Run()
+	}
 	var err error
 	if binary, err = testbed.Build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(filepath.Dir(binary))
-	return s.m.Run()
+	os.Setenv(binaryEnv, binary)
+	return testbed.Shared(s.m, 4).Run()
 }
 
 // patience is how long the tests wait for what must come but is not timed: the

@@ -35,7 +35,11 @@ func (a alone) Run() int {
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	if err := again.Run(); err != nil {
+	err := again.Run()
+	if code := again.ProcessState.ExitCode(); code > 0 {
+		return code // its tests have said why
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "tests in a process table of their own:", err)
 		return 1
 	}
