@@ -93,7 +93,7 @@ func (c *core) undecided(now time.Time) bool {
 // is known is old.
 func (c *core) hit(ctx context.Context, h matcher.Hit) {
 	now := time.Now()
-	c.report.counts.hits.Inc()
+	c.report.counts.hits.Add(1)
 	c.pending = append(c.pending, h)
 	if !c.view.recent(now) {
 		c.look(now, now.Sub(c.view.snapshot.At) >= snapshotAge)

@@ -15,7 +15,7 @@ import (
 type reading struct {
 	status  Status
 	json    func() ([]byte, error)
-	metrics func() ([]byte, error)
+	metrics func() []byte
 }
 
 // read makes a reading.
@@ -31,7 +31,7 @@ func (d *Daemon) read(ctx context.Context) (*reading, error) {
 			err := json.NewEncoder(text.Writer(&b)).Encode(status)
 			return b.Bytes(), err
 		}),
-		metrics: sync.OnceValues(func() ([]byte, error) { return metricsPage(d.registry(status)) }),
+		metrics: sync.OnceValue(func() []byte { return d.metricsPage(status) }),
 	}, nil
 }
 

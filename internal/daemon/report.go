@@ -113,7 +113,7 @@ func (r *report) event(level zerolog.Level, name string, oc *openCase, s facts.S
 func (r *report) opened(oc *openCase, s facts.Snapshot) {
 	r.refresh()
 	if oc.uid != strangers {
-		r.counts.incidents.Inc()
+		r.counts.incidents.Add(1)
 	}
 	r.maybeTell(oc, s)
 }
@@ -165,7 +165,7 @@ func (r *report) plan(oc *openCase, plan remediate.Plan, s facts.Snapshot, prove
 	}
 	oc.said[plan.Code] = true
 	if oc.uid != strangers {
-		r.counts.plans.WithLabelValues(string(plan.Verdict), string(plan.Code)).Inc()
+		r.counts.plans.Add(1, string(plan.Verdict), string(plan.Code))
 	}
 	switch {
 	case oc.told:
@@ -229,7 +229,7 @@ func (r *report) bootLoss(loss remediate.BootLoss) {
 
 func (r *report) acted(outcomes []remediate.Outcome) {
 	for _, o := range outcomes {
-		r.counts.actions.WithLabelValues(string(o.Action.Describe().Kind), string(o.Result)).Inc()
+		r.counts.actions.Add(1, string(o.Action.Describe().Kind), string(o.Result))
 		if o.Served != nil && o.Late == nil { // of what goes on the second word counts
 			r.counts.unserved.Add(o.Served.Intake.Unserved.Seconds())
 			r.counts.cut.Add(float64(o.Served.Cut()))

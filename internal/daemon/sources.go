@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"qwatch/internal/config"
+	"qwatch/internal/exposition"
 	"qwatch/matcher"
 	"qwatch/systemd"
 	"qwatch/tailer"
@@ -33,8 +33,8 @@ type sources struct {
 	// What is told of files goes through tally.
 	tally   *tally
 	origins *origins
-	counted prometheus.Counter // records that the core does not get
-	refresh func()             // has the status line made anew
+	counted *exposition.Counter // records that the core does not get
+	refresh func()              // has the status line made anew
 
 	registry *file.Registry // of all followers of files, from the first change on
 	window   atomic.Int64   // [group] window, a time.Duration
@@ -151,7 +151,7 @@ func (s *sources) handle(r *running, c tailer.Chunk) {
 		s.hits[c.Name]++
 		s.mu.Unlock()
 		if old(h.At) {
-			s.counted.Inc()
+			s.counted.Add(1)
 			return
 		}
 		s.out <- h
