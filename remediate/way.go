@@ -218,6 +218,8 @@ func (p Policy) byFile(s facts.Socket) (Way, string) {
 		return Way{}, fmt.Sprintf("it is not known what %s is to uWSGI %d: %s", path, s.Master.PID, unseen)
 	case how == MethodFIFO && !(known && fifo):
 		return Way{}, fmt.Sprintf("%s is not the master FIFO of uWSGI %d", path, s.Master.PID)
+	case !known && path == s.Config.File:
+		return Way{}, fmt.Sprintf("%s is the configuration of uWSGI %d, and no file that it watches itself for a reload; an emperor above it may watch that, which qwatch does not ask: policy.reload.how = \"auto\" signals this vassal alone", path, s.Master.PID)
 	case !known:
 		return Way{}, fmt.Sprintf("%s is no file that uWSGI %d watches for a reload (touch-reload, touch-workers-reload, touch-chain-reload, fs-reload)", path, s.Master.PID)
 	case how == MethodTouch && !t.Reloads():

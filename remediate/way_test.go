@@ -81,6 +81,10 @@ func TestWay(t *testing.T) {
 		{"touch", file(MethodTouch, facts.Known(facts.Trigger{Option: "touch-reload"})), "touch:/run/app"},
 		{"touch of the workers", file(MethodTouch, facts.Known(facts.Trigger{Option: "touch-workers-reload"})), "touch:/run/app"},
 		{"another's file", file(MethodTouch, facts.Absent[facts.Trigger]()), "-/run/app is no file that uWSGI 1234 watches for a reload (touch-reload, "},
+		{"its configuration, which an emperor may watch", func(p *Policy, s *facts.Socket) {
+			file(MethodTouch, facts.Absent[facts.Trigger]())(p, s)
+			s.Config.File = "/run/app"
+		}, "-/run/app is the configuration of uWSGI 1234, and no file that it watches itself for a reload; an emperor above it may watch that"},
 		{"a file that does more", file(MethodTouch, facts.Known(facts.Trigger{Option: "touch-exec", At: "/a.ini:3"})),
 			"-/run/app is touch-exec (/a.ini:3) of uWSGI 1234, which is no graceful reload, or more than that"},
 		{"a fifo for a file", file(MethodTouch, facts.Known(facts.Trigger{Option: "master-fifo"})), "-/run/app is master-fifo"},

@@ -19,6 +19,10 @@ import (
 // says that its queue is full.
 const newborn = 2 * time.Second
 
+// grownUp is the age from which a worker counts as one whatever it does with its
+// signals: an application may ignore SIGHUP, and then would for ever.
+const grownUp = time.Minute
+
 // look is how long it takes until the workers are looked at again.
 const look = 200 * time.Millisecond
 
@@ -32,7 +36,7 @@ func (a *Applier) grown(ctx context.Context, r remediate.Reload) error {
 		if err := awake(pid); err != nil {
 			return err
 		}
-		young, err := a.young(pid)
+		young, err := a.young(pid, r.Socket.ID.Inode)
 		if young == "" || err != nil {
 			return err
 		}
@@ -47,8 +51,10 @@ func (a *Applier) grown(ctx context.Context, r remediate.Reload) error {
 	}
 }
 
-// young names a worker that would not hear of a reload, "" where all would.
-func (a *Applier) young(master int) (string, error) {
+// young names a worker that would not hear of a reload, "" where all would. A worker
+// holds the socket; a mule, a spooler, a router that does not, or a uWSGI of its own
+// that the master has started (attach-daemon), is not waited for.
+func (a *Applier) young(master int, inode uint64) (string, error) {
 	all, err := kernel.Children(master, a.processes)
 	if err != nil {
 		return "", err
@@ -58,13 +64,20 @@ func (a *Applier) young(master int) (string, error) {
 		return "", err
 	}
 	for _, p := range all {
+		age := time.Duration(since.Nano()) - time.Duration(p.Start)*tick
+		if age >= grownUp {
+			continue
+		}
 		signals, err := kernel.SignalsOf(p.PID)
+		held, unseen := kernel.Sockets(p.PID)
+		_, holds := held[inode]
 		switch {
 		case err != nil: // it has ended
+		case unseen == nil && !holds:
 		case signals.Ignores(unix.SIGUSR2), uwsgi.IsEmperor(signals): // a mule, a spooler, a router: no worker
 		case !uwsgi.IsWorker(signals):
 			return fmt.Sprintf("worker %d was still starting", p.PID), nil
-		case time.Duration(since.Nano())-time.Duration(p.Start)*tick < newborn:
+		case age < newborn:
 			return fmt.Sprintf("there always was a worker younger than %s", newborn), nil
 		}
 	}

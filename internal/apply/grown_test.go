@@ -12,6 +12,7 @@ import (
 
 	"qwatch/internal/testbed"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
 // A reload waits for a worker that would not hear of it, and no longer than it has.
@@ -38,6 +39,35 @@ func TestReloadOfNewborns(t *testing.T) {
 	wantResult(t, reload(time.Minute), "applied -1 (2 new workers")
 	if took := time.Since(began); took < time.Second {
 		t.Errorf("the newborn were asked to end after %s", took)
+	}
+}
+
+// What is no worker, and what does as it likes with its signals, keeps no reload
+// waiting for ever.
+func TestYoung(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	dir := t.TempDir()
+	write(t, dir+"/other.ini", "[uwsgi]\nplugin = python3\nmaster = true\nprocesses = 1\nhttp-socket = 127.0.0.1:5379\n")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5378", Args: []string{"--attach-daemon", "exec uwsgi --ini " + dir + "/other.ini"}})
+	var other facts.Socket
+	eventually(t, func() string {
+		for _, other = range observe(t).Sockets {
+			if other.Address == "127.0.0.1:5379" && len(other.Workers) == 1 {
+				return ""
+			}
+		}
+		return "the daemon has not started"
+	})
+	s := socketOf(t, u.Address)
+	eventually(t, func() string {
+		young, err := quick(nil).young(u.Pid, s.ID.Inode)
+		if err != nil {
+			return err.Error()
+		}
+		return young
+	})
+	if all, err := quick(nil).children(u.Pid); err != nil || !slices.ContainsFunc(all, other.Master.Same) {
+		t.Errorf("%v, %v: no child master among them", all, err)
 	}
 }
 

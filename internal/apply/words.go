@@ -84,7 +84,8 @@ func (w *words) before() facts.Words {
 // tail is a file that grows.
 type tail struct {
 	kernel.OpenFile
-	at int64
+	at   int64
+	read int64 // so far without the end of a line
 }
 
 // added is what was added in whole lines, and no more than maxAdded of it.
@@ -94,17 +95,25 @@ func (t *tail) added() []byte {
 	case err != nil || info.Size() == t.at:
 		return nil
 	case info.Size() < t.at: // truncated (copytruncate)
-		t.at = 0
+		t.at, t.read = 0, 0
 	case info.Size()-t.at > maxAdded:
 		t.at = info.Size() - maxAdded
+	}
+	if size := info.Size(); t.read > maxPrior && size < t.at+2*t.read && size-t.at < maxAdded {
+		return nil // a line that does not end is read again when it is twice as long
 	}
 	text, err := io.ReadAll(io.NewSectionReader(t, t.at, min(info.Size()-t.at, maxAdded)))
 	if err != nil {
 		return nil
 	}
-	text = text[:bytes.LastIndexByte(text, '\n')+1]
-	t.at += int64(len(text))
-	return text
+	whole := text[:bytes.LastIndexByte(text, '\n')+1]
+	switch t.read = int64(len(text) - len(whole)); {
+	case len(whole) == 0 && len(text) == maxAdded: // no line of uWSGI's
+		t.at, t.read = t.at+int64(len(text)), 0
+	default:
+		t.at += int64(len(whole))
+	}
+	return whole
 }
 
 // hearFiles reads the files that open opens, from now on. It returns when they are

@@ -94,7 +94,7 @@ type company struct {
 
 	seen kernel.Seen
 	// blind are, by user, the processes of which not all sockets could be listed,
-	// and lost the leaders whose unit is not known.
+	// and lost those of which it is not known what they are, or of a leader its unit.
 	blind, lost map[int][]*kernel.Process
 }
 
@@ -120,7 +120,7 @@ func (h *Host) company(views []view) *company {
 		if p.Denied != nil && p.State != 'Z' || p.Cut != nil {
 			c.blind[p.UID] = append(c.blind[p.UID], p)
 		}
-		if p.CgroupErr != nil && leads(p, parents) {
+		if p.CgroupErr != nil && leads(p, parents) || p.Signals.Unknown && p.State != 'Z' {
 			c.lost[p.UID] = append(c.lost[p.UID], p)
 		}
 		if unit := h.identity(p).Unit.Value; unit != "" && leads(p, parents) {
@@ -191,7 +191,10 @@ func (c *company) hidden(master *kernel.Process) string {
 			return fmt.Sprintf("%d more uWSGI of user %d: no more of one user are looked at", n, uid)
 		}
 	}
-	if p := c.first(c.lost, owner{master: master}); p != nil {
+	switch p := c.first(c.lost, owner{master: master}); {
+	case p == nil && master.Signals.Unknown, p != nil && p.Signals.Unknown:
+		return "this /proc does not tell which signals a process takes, by which a master, an emperor and a worker are known (SigCgt)"
+	case p != nil:
 		return fmt.Sprintf("the unit of uWSGI %d: %v", p.PID, p.CgroupErr)
 	}
 	return ""

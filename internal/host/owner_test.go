@@ -181,6 +181,7 @@ func TestCompanyUnseen(t *testing.T) {
 		{"hidepid", 0, nil, kernel.Seen{Hidden: true}, true, true},
 		{"more of root's than are looked at", 1000, nil, kernel.Seen{Left: map[int]int{0: 3}}, true, true},
 		{"more of its own user's", 1000, nil, kernel.Seen{Left: map[int]int{1000: 3}}, true, true},
+		{"one of which nothing tells what it is", 0, []kernel.Process{is(kernel.Signals{Unknown: true}, "", holder(20, 1, 1, nil))}, kernel.Seen{}, true, true},
 		{"one of which the unit is not known", 0, []kernel.Process{homeless(other), worker}, kernel.Seen{}, true, true},
 	} {
 		procs := append([]kernel.Process{is(aMaster, "", holder(10, 5, 1, map[uint64]int{7: 3})), is(aWorker, "", holder(11, 10, 2, map[uint64]int{7: 3}))}, tt.more...)

@@ -61,7 +61,7 @@ type Process struct {
 // It is the only walk over the whole of /proc, some 10 µs for each process of
 // the host.
 func Processes(names []string, own *NetNS) (found []Process, seen Seen, err error) {
-	pids, err := pids()
+	pids, err := everybody()
 	if err != nil {
 		return nil, seen, err
 	}
@@ -166,7 +166,7 @@ func (p *Process) hold(of *budget) {
 // maxPIDs is more than a kernel can run (PID_MAX_LIMIT, include/linux/threads.h).
 const maxPIDs = 5 << 20
 
-func pids() ([]int, error) {
+func everybody() ([]int, error) {
 	entries, err := bounded.Names("/proc", maxPIDs)
 	if err != nil {
 		return nil, err
@@ -216,25 +216,6 @@ func Executable(pid int) string {
 	return strings.TrimSuffix(exe, " (deleted)") // replaced by an upgrade
 }
 
-// Children lists the processes below a parent that have one of names, zombies
-// left out.
-func Children(parent int, names []string) (found []Process, err error) {
-	pids, err := pids()
-	if err != nil {
-		return nil, err
-	}
-	for _, pid := range pids {
-		st, err := ReadStat(pid)
-		if err != nil || st.PPID != parent || st.State == 'Z' {
-			continue
-		}
-		if match, _ := Named(pid, names); match {
-			found = append(found, Process{PID: pid, Stat: st})
-		}
-	}
-	return found, nil
-}
-
 // readProcess reads who a process is.
 func readProcess(pid int) (Process, error) {
 	st, err := ReadStat(pid)
@@ -247,8 +228,8 @@ func readProcess(pid int) (Process, error) {
 		return Process{}, err
 	}
 	p.RealUID, p.UID = uids(status)
-	p.Signals, err = signalsIn(status)
-	return p, err
+	p.Signals = signalsOrNone(status)
+	return p, nil
 }
 
 // place reads where it lives.

@@ -9,7 +9,11 @@ import (
 
 // Signals are what a process does with signals (/proc/PID/status, SigCgt and
 // SigIgn), which everybody may see: a bit for each, from 1 on.
-type Signals struct{ Caught, Ignored uint64 }
+type Signals struct {
+	Caught, Ignored uint64
+	// Unknown says that this /proc does not tell (a sandbox's need not).
+	Unknown bool
+}
 
 // Catches reports whether there is a handler for each of the signals.
 func (s Signals) Catches(signals ...unix.Signal) bool { return all(s.Caught, signals) }
@@ -51,6 +55,15 @@ func signalsIn(status []byte) (s Signals, err error) {
 		}
 	}
 	return s, nil
+}
+
+// signalsOrNone are those in status, unknown where it does not tell them.
+func signalsOrNone(status []byte) Signals {
+	s, err := signalsIn(status)
+	if err != nil {
+		return Signals{Unknown: true}
+	}
+	return s
 }
 
 // Catches reports whether a process has a handler for the signal.

@@ -33,6 +33,9 @@ var watches = strings.Fields("touch-reload touch-workers-reload touch-chain-relo
 
 const masterFIFO = "master-fifo"
 
+// maxWatched is of how many options the files are looked at.
+const maxWatched = 64
+
 // ordersIn are what the options say by themselves.
 func ordersIn(options []uwsgiconf.Option) (o facts.Orders) {
 	if at, sure := flag(options, "lazy-apps"); sure {
@@ -81,6 +84,11 @@ func (c *reading) orders(p Process, options []uwsgiconf.Option, asked string) {
 	c.Orders = ordersIn(options)
 	watched := slices.DeleteFunc(slices.Clone(options), func(o uwsgiconf.Option) bool { return !slices.Contains(watches, o.Name) })
 	if len(watched) == 0 && asked == "" {
+		return
+	}
+	if len(watched) > maxWatched { // each costs a walk over a path, and anybody may write ten thousand
+		why := fmt.Sprintf("it watches %d files, of which no more than %d are looked at", len(watched), maxWatched)
+		c.Orders.FIFO, c.Orders.Asked = facts.Unknown[facts.FIFO](why), facts.Unknown[facts.Trigger](why)
 		return
 	}
 	f, err := findFiles(p)
@@ -187,16 +195,28 @@ func (f files) asked(pid int, asked string, watched []uwsgiconf.Option) facts.Fa
 	if err != nil {
 		return facts.Unknown[facts.Trigger](err.Error())
 	}
-	if fifo {
-		switch held, err := f.open(pid, wanted); {
-		case held:
-			return facts.Known(facts.Trigger{Option: masterFIFO, Cannot: cannot(kernel.MayWrite(asked))})
-		case err != nil:
-			return facts.Unknown[facts.Trigger](err.Error())
-		}
-		return facts.Absent[facts.Trigger]()
-	}
 	fact := facts.Absent[facts.Trigger]()
+	if fifo { // it may have others open, as its log
+		for _, o := range watched {
+			if o.Name != masterFIFO {
+				continue
+			}
+			_, id, why := f.find(o)
+			if why == "" && id == wanted {
+				held, err := f.open(pid, wanted)
+				if held {
+					return facts.Known(facts.Trigger{Option: masterFIFO, Cannot: cannot(kernel.MayWrite(asked))})
+				}
+				if err != nil {
+					why = err.Error()
+				}
+			}
+			if why != "" {
+				fact = facts.Unknown[facts.Trigger](why)
+			}
+		}
+		return fact
+	}
 	for _, o := range watched {
 		if o.Name == masterFIFO {
 			continue

@@ -26,15 +26,20 @@ func TestOrders(t *testing.T) {
 		os.WriteFile(ini, []byte(strings.Join([]string{"[uwsgi]", "chdir = " + dir, "lazy-apps = true",
 			"touch-reload = a.touch", "touch-reload = " + at("link/b.touch"), "touch-workers-reload = %d/w.touch", "touch-chain-reload = $(CHAIN)",
 			"touch-exec = " + at("both.touch") + " true", "touch-reload = " + at("both.touch"), "touch-logreopen = " + at("log.touch"),
-			"master-fifo = fifo0", "master-fifo = " + at("fifo1"),
+			"master-fifo = fifo0", "master-fifo = " + at("fifo1"), "logto2 = " + at("logfifo"),
 			"if-env = NOWHERE", "touch-reload = " + at("perhaps.touch"), "endif =",
 		}, "\n")), 0o644))
 	for _, name := range strings.Fields("a.touch etc/b.touch w.touch c.touch both.touch log.touch perhaps.touch other.touch") {
 		err = errors.Join(err, os.WriteFile(at(name), nil, 0o644))
 	}
-	if err := errors.Join(err, unix.Mkfifo(at("otherfifo"), 0o600)); err != nil {
+	if err := errors.Join(err, unix.Mkfifo(at("otherfifo"), 0o600), unix.Mkfifo(at("logfifo"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
+	log, err := os.OpenFile(at("logfifo"), os.O_RDWR, 0) // somebody reads it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
 	t.Setenv("CHAIN", at("c.touch"))
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5380", Args: []string{"--ini", ini}})
 	st, err := kernel.ReadStat(u.Pid)
@@ -48,8 +53,9 @@ func TestOrders(t *testing.T) {
 		"a.touch": known("touch-reload", "4"), "etc/b.touch": known("touch-reload", "5"), "link/b.touch": known("touch-reload", "5"),
 		"w.touch": known("touch-workers-reload", "6"), "c.touch": known("touch-chain-reload", "7"),
 		"both.touch": known("touch-exec", "8"), "log.touch": known("touch-logreopen", "10"),
-		"other.touch": facts.Unknown[facts.Trigger]("touch-reload (" + ini + ":14) stands in a condition, which is not evaluated"),
+		"other.touch": facts.Unknown[facts.Trigger]("touch-reload (" + ini + ":15) stands in a condition, which is not evaluated"),
 		"fifo0":       facts.Known(facts.Trigger{Option: "master-fifo"}),
+		"logfifo":     facts.Absent[facts.Trigger](),
 		"otherfifo":   facts.Absent[facts.Trigger](),
 		"none":        facts.Unknown[facts.Trigger]("stat " + at("none") + ": no such file or directory"),
 		"touchlink":   facts.Unknown[facts.Trigger](at("touchlink") + " is a symbolic link, and qwatch follows none; name the file behind it"),
@@ -61,6 +67,19 @@ func TestOrders(t *testing.T) {
 		if got.Asked = (facts.Fact[facts.Trigger]{}); got != (facts.Orders{LazyApps: ini + ":3", FIFO: facts.Known(facts.FIFO{Path: at("fifo0")})}) {
 			t.Errorf("%+v", got)
 		}
+	}
+}
+
+// A configuration may name more files than are looked at.
+func TestOrdersOfManyFiles(t *testing.T) {
+	options := make([]uwsgiconf.Option, maxWatched+1)
+	for i := range options {
+		options[i] = uwsgiconf.Option{Name: "touch-reload", Text: "/none"}
+	}
+	var c reading
+	c.orders(Process{PID: os.Getpid()}, options, "")
+	if want := "it watches 65 files, of which no more than 64 are looked at"; c.Orders.FIFO.Unseen() != want || c.Orders.Asked.Unseen() != want {
+		t.Errorf("%+v", c.Orders)
 	}
 }
 
