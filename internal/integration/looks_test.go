@@ -2,12 +2,14 @@ package integration
 
 import (
 	"context"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"qwatch/internal/kernel"
 	"qwatch/internal/testbed"
 )
 
@@ -21,15 +23,19 @@ func TestPlanDuringARaise(t *testing.T) {
 	occupy(t, u, 60)
 	flood(t, u, 400, 0)
 	full(t, u)
-	applied := make(chan struct{})
-	go func() {
-		defer close(applied)
-		command(t, s, 0, "apply", "--yes")
-	}()
+	apply := exec.CommandContext(t.Context(), binary, "apply", "--yes", "-c", s.file())
+	if err := apply.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it asks the kernel", func() bool {
+		asks, err := kernel.Sockets(apply.Process.Pid)
+		return err == nil && len(asks) > 0
+	})
 	// A survey takes two seconds and a half: this one begins within the other's.
-	time.Sleep(time.Second)
 	out, _ := command(t, s, 0, "plan")
-	<-applied
+	if err := apply.Wait(); err != nil {
+		t.Error(err)
+	}
 	wantLimit(t, u, 1024)
 	if !strings.Contains(out, "wait: whether the queue is full is not known") && !strings.Contains(out, "nothing: the queue is not full") {
 		t.Errorf("planned:\n%s", out)
@@ -68,14 +74,17 @@ func TestFullStatsSocket(t *testing.T) {
 	stats := testbed.UWSGI{Address: "127.0.0.1:19191"}
 	u := uwsgi(t, testbed.Options{Args: []string{"--stats", stats.Address}})
 	q := start(t, settings{Source: u.LogFile, Probe: "200ms", Reload: "always"})
-	for range 20 {
-		flood(t, &stats, 600, 0)
-		if q.said("it is no application's queue") {
-			break
+	ctx, stop := context.WithCancel(t.Context())
+	crowd := make(chan struct{})
+	go func() { // each has its answer soon
+		defer close(crowd)
+		for ctx.Err() == nil {
+			testbed.Flood(ctx, stats.Address, testbed.FloodOptions{Connections: 600, Timeout: time.Minute})
 		}
-		time.Sleep(200 * time.Millisecond)
-	}
+	}()
+	defer func() { stop(); <-crowd }()
 	q.waitFor("it is no application's queue: uWSGI")
+	stop()
 	// One that is an application's is raised yet.
 	occupy(t, u, 2)
 	flood(t, u, 400, 0)
