@@ -102,6 +102,10 @@ func (u *undo) survivable(value int) bool {
 			continue
 		}
 		listen, ok := s.Config.Listen.Get()
+		if own := s.Config.Own; own != nil { // an emperor binds it; both have to come up
+			ok = ok && own.State == facts.StateKnown
+			listen.Listen = max(listen.Listen, own.Value.Listen)
+		}
 		if !ok {
 			u.leave(somaxconn, "the configuration of %s is not known (%s); under a somaxconn below its listen it would not come up again", s.Master, s.Config.Unread())
 			return false

@@ -220,7 +220,8 @@ func (h *Host) fill(ctx context.Context, options *Options, wait *budget, s *fact
 		l.fillMaster(socket)
 		if o := h.walked.owned[socket.ID.Inode]; o.emperor != nil { // it binds it anew, with its own listen
 			c := l.configOf(h.identity(o.emperor))
-			socket.Config.Listen, socket.Config.File = c.Listen, c.File
+			own := socket.Config.Listen // which its own reload meets
+			socket.Config.Listen, socket.Config.File, socket.Config.Own = c.Listen, c.File, &own
 		}
 		socket.Deploy = h.deploy(socket)
 		socket.Ways.Service = l.service(options, socket)

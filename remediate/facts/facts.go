@@ -148,6 +148,9 @@ type Socket struct {
 type Config struct {
 	// Listen is the listen backlog, absent never: there is a default.
 	Listen Fact[Setting]
+	// Own is the listen of the master itself where an emperor binds its socket,
+	// whose Listen is above; nil where both are one.
+	Own *Fact[Setting]
 	// ReloadEnds is why a reload would end this uWSGI ("exit-on-reload
 	// (/etc/uwsgi/app.ini:3)", "it runs without a master process"), absent
 	// where the whole configuration was read and nothing in it says so.
@@ -164,7 +167,18 @@ type Config struct {
 }
 
 // Unread says what of the configuration could not be seen, "" where all was.
-func (c Config) Unread() string { return cmp.Or(c.Listen.Unseen(), c.ReloadEnds.Unseen()) }
+func (c Config) Unread() string {
+	return cmp.Or(c.Listen.Unseen(), c.reloads().Unseen(), c.ReloadEnds.Unseen())
+}
+
+// reloads is the listen that a reload of the master meets: uWSGI compares its own
+// with somaxconn, whoever has bound the socket (core/socket.c).
+func (c Config) reloads() Fact[Setting] {
+	if c.Own != nil {
+		return *c.Own
+	}
+	return c.Listen
+}
 
 // Setting is a listen backlog and where it stands ("/etc/uwsgi/app.ini:12",
 // "command line", "default").
