@@ -184,3 +184,37 @@ func TestFIFOOfAnotherView(t *testing.T) {
 		t.Errorf("another file: %q", got)
 	}
 }
+
+// The port of a stats server may be the kernel's choice; then it is told by what it
+// is not.
+func TestStatsAtAChosenPort(t *testing.T) {
+	testbed.Needs(t, "namespace", "uwsgi")
+	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5392", Args: []string{"--stats", "127.0.0.1:0"}})
+	own, err := kernel.OpenNetNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	all, err := own.ListenersOf(kernel.TCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := kernel.Sockets(u.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, seen := Running(Process{PID: u.Pid}, names, ""), 0
+	for _, l := range all {
+		if _, ok := held[l.Inode]; !ok {
+			continue
+		}
+		seen++
+		s := facts.Socket{Family: facts.TCP, Address: l.Address(), Config: config}
+		if got := s.Serves() != ""; got == (l.Address() == u.Address) {
+			t.Errorf("%s: %q", l.Address(), s.Serves())
+		}
+	}
+	if seen != 2 {
+		t.Errorf("%d sockets", seen)
+	}
+}

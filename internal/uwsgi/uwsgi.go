@@ -242,7 +242,7 @@ func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) []uw
 	if found := uwsgiconf.Services(setting.Options); len(found) > 0 {
 		var utilities []facts.Utility
 		for _, s := range found {
-			utilities = append(utilities, facts.Utility{Address: s.Address, Stats: s.Stats, At: s.Option + ", " + s.At})
+			utilities = append(utilities, facts.Utility{Address: s.Address, Others: others(setting.Options, s.Address), Stats: s.Stats, At: s.Option + ", " + s.At})
 		}
 		c.Utilities = &utilities
 	}
@@ -253,6 +253,29 @@ func (c *reading) read(in uwsgiconf.Input, root kernel.Root, rootErr error) []uw
 		c.ends("SIGHUP does something else in it (unix_signal in " + o.Name + ", " + o.At + ")")
 	}
 	return setting.Options
+}
+
+// others are all addresses at which a uWSGI listens but this one, with port 0; nil
+// where there may be another one of which the kernel chooses the port: a router has a
+// hidden socket behind it, and what was inherited may be anywhere.
+func others(options []uwsgiconf.Option, address string) (all []string) {
+	if !strings.HasSuffix(address, ":0") || oneOf(options, routers) != "" {
+		return nil
+	}
+	all = []string{}
+	chosen := 0
+	for _, a := range uwsgiconf.Sockets(options) {
+		if strings.HasSuffix(a, ":0") {
+			chosen++
+		} else {
+			all = append(all, a)
+		}
+	}
+	unknown := func(o uwsgiconf.Option) bool { return o.Unknown != "" || strings.Contains(o.Text, "fd://") }
+	if chosen != 1 || slices.ContainsFunc(options, unknown) {
+		return nil
+	}
+	return all
 }
 
 // hangup finds a hook that gives SIGHUP to another function of uWSGI's, most
