@@ -17,10 +17,11 @@ import (
 )
 
 // Shared is an m whose top-level tests run in children of this process, each in
-// namespaces and a TMPDIR of its own, and most of them at once: they wait for uWSGI more than
-// they work. It is for Main and MainAlone. What one child's output could not be
-// put together with another's for, as -run, -bench, -coverprofile or -shuffle, is
-// left to m, in this process; so is a child's test.
+// namespaces and with a TMPDIR of its own, and at most so many at once: they wait
+// for uWSGI more than they work. It is for Main and MainAlone, and go test sees no
+// difference. With a flag like -run, -bench, -coverprofile or -shuffle, whose
+// result would have to be put together from all children's, the tests run in this
+// process, one after the other, as m runs them.
 func Shared(m interface{ Run() int }, most int) interface{ Run() int } { return shared{m, most} }
 
 type shared struct {
