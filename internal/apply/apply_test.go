@@ -21,7 +21,7 @@ import (
 
 var names = []string{"uwsgi", "uwsgi-core"}
 
-func TestMain(m *testing.M) { testbed.Main(testbed.Shared(m, 4)) }
+func TestMain(m *testing.M) { testbed.Main(testbed.Shared(m, 5)) }
 
 // quick is an Applier that watches for less long what a reload has made.
 func quick(u Units) *Applier {

@@ -48,7 +48,7 @@ var varying = []struct {
 	{regexp.MustCompile(`(uwsgi|uWSGI) \d+`), "$1 PID"},
 	{regexp.MustCompile(`\bPID \d+|process \d+\b`), "process PID"},
 	{regexp.MustCompile(`/proc/\d+`), "/proc/PID"},
-	{regexp.MustCompile(`/tmp/qwatch-integration-\d+`), "/DIR"},
+	{regexp.MustCompile(regexp.QuoteMeta(os.TempDir()) + `/qwatch-integration-\d+`), "/DIR"},
 	{regexp.MustCompile(`\b[\d.]+(ms|s)\b`), "TIME"},
 	{regexp.MustCompile(`\d+% of a CPU`), "N% of a CPU"},
 	{regexp.MustCompile(`journal (yes|no)`), "journal ?"},
