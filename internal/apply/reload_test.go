@@ -82,7 +82,7 @@ func TestReloadHTTP(t *testing.T) {
 		t.Fatalf("no backend socket in %+v", snapshot.Sockets)
 	}
 	r := do(t, remediate.Reload{Socket: snapshot.Sockets[i], Way: way("hup"), Timeout: time.Minute})
-	wantResult(t, r, "failed -1: reload of uWSGI", "its socket is gone, and uWSGI listens on 127.0.0.1:5310, ")
+	wantResult(t, r, "failed -1: reload of uWSGI", "its socket is gone, and uWSGI listens on 127.0.0.1:", "127.0.0.1:5310")
 	stats, err := testbed.Flood(t.Context(), "127.0.0.1:5310", testbed.FloodOptions{Connections: 1, Request: "/"})
 	if err != nil || stats.Answered != 1 {
 		t.Errorf("after the reload: %v, %v", stats, err)
