@@ -210,7 +210,7 @@ func TestReloadTimeout(t *testing.T) {
 		}
 		return "no worker has accepted the connection"
 	})
-	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: 5 * time.Second})
+	r := quick(nil).Apply(t.Context(), remediate.Reload{Socket: s, Way: way("hup"), Timeout: 5 * time.Second})
 	got := regexp.MustCompile(`\d+ \(`).ReplaceAllString(show(r), "PID (")
 	want := "failed -1: reload of uWSGI PID (hup): not done after 5s; 1 old worker of 2 still at work (worker-reload-mercy gives them 60 seconds)"
 	if got != want {
