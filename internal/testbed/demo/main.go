@@ -15,7 +15,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -93,8 +96,13 @@ func (d demo) act(ctx context.Context, title string, args ...string) outcome {
 	log := filepath.Join(dir, "uwsgi.log")
 	u := testbed.Must(testbed.StartUWSGI(ctx, testbed.Options{Program: d.program, Address: address, Listen: somaxconn, LogFile: log}))
 	defer u.Stop()
+	var judged <-chan struct{}
 	if len(args) > 0 {
-		defer d.watch(ctx, dir, log, args)()
+		said, stop := d.watch(ctx, dir, log, args)
+		defer stop()
+		if !slices.Contains(args, "--dry-run") {
+			judged = said
+		}
 	}
 
 	before := testbed.Must(testbed.ListenOverflows())
@@ -104,6 +112,12 @@ func (d demo) act(ctx context.Context, title string, args ...string) outcome {
 		stats <- s
 	}()
 	end := tell(stats, before)
+	if judged != nil { // a reload is watched for ten seconds, and may outlast the flood
+		select {
+		case <-judged:
+		case <-ctx.Done():
+		}
+	}
 	overflows := testbed.Must(testbed.ListenOverflows()) - before
 	_, limit, err := testbed.Queue(address)
 	testbed.Check(err)
@@ -139,8 +153,12 @@ func tell(stats <-chan testbed.FloodStats, overflows int) testbed.FloodStats {
 	}
 }
 
-// watch starts qwatch and prints what it says, until stop is called.
-func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop func()) {
+// verdict is how a line begins that says what a raise came to.
+var verdict = regexp.MustCompile(`^(fixed|no-effect|worse) at |^no verdict: `)
+
+// watch starts qwatch and prints what it says, until stop is called. judged is closed
+// once it has said how the raise went, or that it cannot.
+func (d demo) watch(ctx context.Context, dir, log string, args []string) (judged <-chan struct{}, stop func()) {
 	config := filepath.Join(dir, "qwatch.toml")
 	text := fmt.Sprintf("dry_run = false\nstate_dir = %q\nsocket = \"\"\n[log]\nformat = \"json\"\n[[source]]\nfiles = [%q]\n[probe]\nusers = [\"0\"]\n[policy.reload]\nwhen = \"always\"\n[metrics]\nlisten = \"\"\n",
 		filepath.Join(dir, "state"), log)
@@ -151,14 +169,19 @@ func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop f
 	cmd := exec.CommandContext(ctx, d.qwatch, append(args, "-c", config)...)
 	out := testbed.Must(cmd.StderrPipe())
 	testbed.Check(cmd.Start())
-	ready, done := make(chan struct{}), make(chan struct{})
+	ready, done, said := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
+		var once sync.Once
+		defer once.Do(func() { close(said) })
 		lines := bufio.NewScanner(out)
 		for first := true; lines.Scan(); first = false {
 			var line struct{ Message string }
 			if json.Unmarshal(lines.Bytes(), &line) == nil {
 				fmt.Println("  qwatch:", line.Message)
+			}
+			if verdict.MatchString(line.Message) {
+				once.Do(func() { close(said) })
 			}
 			if first {
 				close(ready)
@@ -170,7 +193,7 @@ func (d demo) watch(ctx context.Context, dir, log string, args []string) (stop f
 	case <-done:
 		testbed.Check(fmt.Errorf("%s did not start: %v", cmd, cmd.Wait()))
 	}
-	return func() {
+	return said, func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		<-done
 		cmd.Wait()
