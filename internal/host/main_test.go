@@ -6,4 +6,4 @@ import (
 	"qwatch/internal/testbed"
 )
 
-func TestMain(m *testing.M) { testbed.Main(testbed.Shared(m, 3)) }
+func TestMain(m *testing.M) { testbed.Main(m) }
