@@ -271,7 +271,7 @@ func TestReloadEndsTheMaster(t *testing.T) {
 	u := testbed.Run(t, testbed.Options{Address: "127.0.0.1:5340", Args: []string{"--ini", ini}})
 	s := socketOf(t, u.Address)
 	write(t, ini, "[uwsgi]\nstrict = true\nno-such-option = true\n")
-	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Timeout: time.Minute})
+	r := do(t, remediate.Reload{Socket: s, Way: way("hup"), Deploy: true, Timeout: time.Minute}) // the file is younger
 	wantResult(t, r, "failed -1: reload of uWSGI", "the master has ended; its log says why")
 }
 
