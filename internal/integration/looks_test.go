@@ -23,22 +23,31 @@ func TestPlanDuringARaise(t *testing.T) {
 	occupy(t, u, 60)
 	flood(t, u, 400, 0)
 	full(t, u)
-	apply := exec.CommandContext(t.Context(), binary, "apply", "--yes", "-c", s.file())
-	if err := apply.Start(); err != nil {
+	plan := exec.CommandContext(t.Context(), binary, "plan", "-c", s.file())
+	var out strings.Builder
+	plan.Stdout, plan.Stderr = &out, &out
+	if err := plan.Start(); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "it asks the kernel", func() bool {
-		asks, err := kernel.Sockets(apply.Process.Pid)
+		asks, err := kernel.Sockets(plan.Process.Pid)
 		return err == nil && len(asks) > 0
 	})
-	// A survey takes two seconds and a half: this one begins within the other's.
-	out, _ := command(t, s, 0, "plan")
-	if err := apply.Wait(); err != nil {
+	time.Sleep(500 * time.Millisecond) // of the two seconds and a half of its survey
+	signal := func(s syscall.Signal) {
+		if err := plan.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	command(t, s, 0, "apply", "--yes")
+	signal(syscall.SIGCONT)
+	if err := plan.Wait(); err != nil {
 		t.Error(err)
 	}
 	wantLimit(t, u, 1024)
-	if !strings.Contains(out, "wait: whether the queue is full is not known") && !strings.Contains(out, "nothing: the queue is not full") {
-		t.Errorf("planned:\n%s", out)
+	if !strings.Contains(out.String(), "wait: whether the queue is full is not known") && !strings.Contains(out.String(), "nothing: the queue is not full") {
+		t.Errorf("planned:\n%s", &out)
 	}
 	if at := raises(s.trail(t)); len(at) != 1 {
 		t.Errorf("%d raises", len(at))
@@ -59,9 +68,9 @@ func TestFullAfterItsOwnReload(t *testing.T) {
 		testbed.Flood(ctx, u.Address, testbed.FloodOptions{Connections: 4000, Rate: 300, Request: "/?ms=50", Timeout: time.Minute})
 	}()
 	t.Cleanup(func() { stop(); <-done })
-	raised(t, u, 256)
+	q.waitFor("backlog from 100 to 256")
+	q.waitFor("backlog from 256 to 512") // its new workers are a second or two old
 	until(t, "the reload has ended", func() bool { return q.recorded(t, "reload", "applied") })
-	raised(t, u, 512)
 	if q.said("while workers were starting") {
 		t.Errorf("its own reload is the reason:\n%s", q.text())
 	}
