@@ -272,7 +272,7 @@ func (d *decision) raise() Plan {
 	if noReload == "" {
 		why := "policy.reload.when is always" + p.noChain(s) + unseenSharers(s)
 		d.Actions = append(d.Actions, Reload{Socket: s, Way: way, Deploy: p.ReloadDeploy, Timeout: p.ReloadTimeout, Why: why})
-		reason += fmt.Sprintf("; then %s", s.Price(way.Kind == WayChain))
+		reason += fmt.Sprintf("; then %s", s.Price(way.Wholly(s), way.InTurn(s)))
 	} else if p.Reload == Always {
 		reason += "; no reload: " + noReload
 		if s.Sight.Unseen() != "" {

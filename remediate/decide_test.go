@@ -126,7 +126,7 @@ func summary(p Plan) decided {
 		case Reload:
 			text += ": " + a.Why
 			// What it costs is tested apart.
-			d.Reason, _, _ = strings.Cut(d.Reason, "; then "+a.Socket.Price(a.Way.Kind == WayChain))
+			d.Reason, _, _ = strings.Cut(d.Reason, "; then "+a.Socket.Price(a.Way.Wholly(a.Socket), a.Way.InTurn(a.Socket)))
 		}
 		d.Actions = append(d.Actions, text)
 	}

@@ -41,6 +41,11 @@ func (w Way) Wholly(s facts.Socket) bool {
 	return w.Kind != WayChain && (w.Kind != WayTouch || !s.Config.Orders.Asked.Value.WorkersOnly())
 }
 
+// InTurn reports whether one worker is reloaded after the other.
+func (w Way) InTurn(s facts.Socket) bool {
+	return w.Kind == WayChain || w.Kind == WayTouch && s.Config.Orders.Asked.Value.Option == "touch-chain-reload"
+}
+
 // way is how the socket's uWSGI is asked for a reload, or why there is no way that
 // reaches it, and it alone.
 func (p Policy) way(s facts.Socket) (Way, string) {

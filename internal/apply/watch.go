@@ -95,7 +95,7 @@ func (a *Applier) newWatch(r remediate.Reload, pidfd int) (w *watch, err error) 
 		mode = facts.NewMode()
 	}
 	before := len(w.old)
-	w.served = facts.Served{Before: before, Least: mode.Least(before), Mode: mode, Intake: facts.NewIntake(s.SoleListener), Listens: true}
+	w.served = facts.Served{Before: before, Least: mode.Least(before), Mode: mode, Forked: !r.Way.Wholly(s) && !mode.Lazy && !mode.LazyApps, Intake: facts.NewIntake(s.SoleListener), Listens: true}
 	if err := w.listen(ctx); err != nil {
 		return w, fmt.Errorf("uWSGI %d is not reloaded: whether it has loaded its app then could not be seen: %w", w.pid, err)
 	}
@@ -369,7 +369,7 @@ func (w *watch) renewed() bool {
 	if st, err := kernel.ReadStat(w.pid); err == nil && st.Image != w.image && st.Image != 0 && w.image != 0 {
 		return true
 	}
-	return s.ByWords(w.r.Way.Kind == remediate.WayChain)
+	return s.ByWords(w.r.Way.InTurn(w.r.Socket))
 }
 
 // adopt finds the master that holds the socket after the one before it has ended:

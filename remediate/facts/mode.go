@@ -55,9 +55,9 @@ func (m Mode) Least(before int) int {
 	return before
 }
 
-// Price says what a reload costs before it is made. chain says that one worker
-// is reloaded after the other.
-func (s Socket) Price(chain bool) string {
+// Price says what a reload costs before it is made. wholly says that the master is
+// executed anew, and chain that one worker is reloaded after the other.
+func (s Socket) Price(wholly, chain bool) string {
 	m, known := s.Config.Mode.Get()
 	if !known {
 		return "what a reload would cost is not known: " + s.Config.Mode.Unseen()
@@ -66,8 +66,10 @@ func (s Socket) Price(chain bool) string {
 	switch {
 	case chain:
 		price = "a chain reload: one worker after the other, and the others go on"
-	case m.Lazy:
-		price = "each worker is reloaded when its requests have ended (lazy); nobody is accepted while all of them load the app"
+	case !wholly && !m.Lazy && !m.LazyApps:
+		price = "each worker is forked anew when its requests have ended, with the app that the master has loaded"
+	case m.Lazy || !wholly:
+		price = "each worker is reloaded when its requests have ended; nobody is accepted while all of them load the app"
 	case m.LazyApps:
 		price = "a reload of all at once: nobody is accepted from its beginning until the longest request has ended and each worker has loaded the app (lazy-apps)"
 	}

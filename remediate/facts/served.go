@@ -79,6 +79,9 @@ type Served struct {
 
 	Mode  Mode
 	Sight Sight
+	// Forked says that the master was not executed anew, and has the app that its
+	// workers get: nothing tells of its loading.
+	Forked bool
 	// Words are uWSGI's own since Asked, After Stood those since then, and Prior
 	// those shortly before.
 	Words, Later, Prior Words
@@ -150,7 +153,7 @@ func (s *Served) loaded() string {
 			return ""
 		}
 	}
-	if !s.Sight.Words() || !s.Mode.Announced {
+	if s.Forked || !s.Sight.Words() || !s.Mode.Announced {
 		return ""
 	}
 	want := 1

@@ -232,7 +232,7 @@ func TestWatch(t *testing.T) {
 
 func TestPrice(t *testing.T) {
 	s := Socket{}
-	if got := s.Price(false); got != "what a reload would cost is not known: it was not looked at" {
+	if got := s.Price(true, false); got != "what a reload would cost is not known: it was not looked at" {
 		t.Error(got)
 	}
 	const whole = "a reload of all at once: nobody is accepted from its beginning until the longest request has ended and the app is loaded anew; a worker that has not ended its requests after 60 seconds is killed (worker-reload-mercy)"
@@ -250,12 +250,29 @@ func TestPrice(t *testing.T) {
 		m := NewMode()
 		tt.with(&m)
 		s.Config.Mode = Known(m)
-		if got := s.Price(tt.chain); got != tt.want {
+		if got := s.Price(!tt.chain, tt.chain); got != tt.want {
 			t.Errorf("%q, want %q", got, tt.want)
 		}
 	}
 	s.Stats, s.Config.Mode = &Stats{Busy: 3}, Known(NewMode())
-	if got := s.Price(false); got != whole+"; in flight 3 workers are busy" {
+	if got := s.Price(true, false); got != whole+"; in flight 3 workers are busy" {
 		t.Error(got)
+	}
+	s.Stats = nil
+	if got := s.Price(false, false); !strings.HasPrefix(got, "each worker is forked anew when its requests have ended, with the app that the master has loaded; ") {
+		t.Error(got)
+	}
+}
+
+// Workers that are forked from a master as it was have its app, and nothing says so.
+func TestForkedWorkersStand(t *testing.T) {
+	mode := NewMode()
+	mode.Announced = true
+	s := Served{Renewed: true, Before: 2, After: 2, Least: 2, Listens: true, Mode: mode, Sight: Sight{Files: true}}
+	if s.Stands() {
+		t.Error("of a master that was executed anew, before it has loaded its app")
+	}
+	if s.Forked = true; !s.Stands() {
+		t.Error(s.loaded())
 	}
 }
