@@ -32,7 +32,10 @@ func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outc
 		return remediate.Outcome{Result: remediate.Stale, Now: -1, Err: err}
 	}
 	// After that wait, which may be long.
-	if r.Socket.Config, err = a.mayReload(ctx, r.Socket); err == nil {
+	config, err := a.mayReload(ctx, r.Socket)
+	// What the way goes by; the order itself looks at it anew.
+	config.Orders.Asked = r.Socket.Config.Orders.Asked
+	if r.Socket.Config = config; err == nil {
 		err = a.mayDeploy(ctx, r)
 	}
 	if err != nil {
