@@ -255,7 +255,17 @@ func (m *machine) raise(addr string) {
 	incident, plan := fmt.Sprint(opened["QWATCH_INCIDENT"]), fmt.Sprint(done["QWATCH_PLAN"])
 	m.Is(done["QWATCH_INCIDENT"] == incident && strings.HasPrefix(plan, incident), "QWATCH_PLAN="+plan+" belongs to QWATCH_INCIDENT="+incident, fmt.Sprint(done))
 	stop() // of a queue that grows there is no verdict yet
+	defer m.visit(addr)()
 	m.event(systemd.EventVerdictFixed, addr)
+}
+
+// visit asks an application once a second, for a reload is proven by people served;
+// the returned function ends that.
+func (m *machine) visit(addr string) (stop func()) {
+	m.T.Helper()
+	port := addr[strings.LastIndex(addr, ":")+1:]
+	m.Sh(fmt.Sprintf(`systemd-run -q --collect --unit visit-%s bash -c 'while sleep 1; do (exec 3<>/dev/tcp/127.0.0.1/%s && printf "GET / HTTP/1.0\r\n\r\n" >&3 && timeout 5 cat <&3); done'`, port, port))
+	return func() { m.Sh("systemctl stop visit-" + port) }
 }
 
 func (m *machine) raiseNotify() {
