@@ -119,7 +119,10 @@ func TestReadyWithoutHangingSource(t *testing.T) {
 		if err := d.sources.alive(ctx); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(time.Minute)
+		for range 600 { // however often somebody looks
+			time.Sleep(100 * time.Millisecond)
+			d.sources.look()
+		}
 		synctest.Wait()
 		if n := strings.Count(log.String(), "files /nfs/*.log: does not answer (its file system hangs?)"); n != 1 {
 			t.Errorf("told %d times:\n%s", n, log.String())
@@ -127,6 +130,7 @@ func TestReadyWithoutHangingSource(t *testing.T) {
 		stuck.step.Add(1)
 		for r.pulse.hangs.Load() {
 			time.Sleep(10 * time.Millisecond)
+			d.sources.look()
 		}
 		synctest.Wait()
 		if got := r.status(); !slices.Equal(got, stuck.Status()) || !strings.Contains(log.String(), "files /nfs/*.log answers again") {

@@ -50,16 +50,21 @@ func (s *sources) start(ctx context.Context, wanted []*running) error {
 	s.mu.Lock()
 	s.list = list
 	s.mu.Unlock()
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
+	s.look()
 	for _, r := range list {
 		if r.stop == nil {
 			s.run(ctx, r)
 		}
 	}
 	return nil
+}
+
+// look has watchPulses look at what is at work now.
+func (s *sources) look() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
 }
 
 // run runs a source until ctx ends, or stop is called.
@@ -147,31 +152,32 @@ const (
 	// until it is found to hang, hangPatience later on.
 	startPatience = 700 * time.Millisecond
 	hangPatience  = 2 * time.Second
-	// pulseEvery is how often that is looked at, startPulse while one comes up.
+	// pulseEvery is how often that is looked at, startPulse while one comes up, and
+	// restPulse while none has anything to do.
 	pulseEvery = time.Second
 	startPulse = 50 * time.Millisecond
+	restPulse  = 5 * time.Second
 )
 
 // watchPulses finds the sources that hang, and tells of each once. It adds up
-// its own waits and does not ask the clock: where the whole machine stands still,
+// its own waits, not what the clock says: where the whole machine stands still,
 // none of them hangs.
 func (s *sources) watchPulses(ctx context.Context) error {
-	timer := time.NewTimer(0)
+	timer, looked := time.NewTimer(0), time.Now()
 	defer timer.Stop()
 	for {
-		every := pulseEvery
+		every := restPulse
 		for _, r := range s.all() {
-			if !isReady(r) && !r.pulse.hangs.Load() {
-				every = startPulse
-			}
+			every = min(every, r.pulseIn())
 		}
-		timer.Reset(every)
+		timer.Reset(every - time.Since(looked))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.changed:
 			continue
 		case <-timer.C:
+			looked = time.Now()
 		}
 		for _, r := range s.all() {
 			s.feel(r, every)
@@ -179,11 +185,30 @@ func (s *sources) watchPulses(ctx context.Context) error {
 	}
 }
 
+// pulseIn is when to look at a source again.
+func (r *running) pulseIn() time.Duration {
+	if r.pulse.hangs.Load() {
+		return pulseEvery
+	}
+	if !isReady(r) {
+		return startPulse
+	}
+	if living, ok := r.Source.(pulsing); ok {
+		if _, rests := living.Pulse(); !rests {
+			return pulseEvery
+		}
+	}
+	return restPulse
+}
+
+// pulsing is a source that tells its pulse.
+type pulsing interface {
+	Pulse() (step int64, rests bool)
+}
+
 // feel notes how a source fares, after a wait.
 func (s *sources) feel(r *running, waited time.Duration) {
-	living, ok := r.Source.(interface {
-		Pulse() (step int64, rests bool)
-	})
+	living, ok := r.Source.(pulsing)
 	if !ok {
 		return
 	}
@@ -240,7 +265,7 @@ func (r *running) status() []tailer.Status {
 // tells of those.
 func (s *sources) alive(ctx context.Context) error {
 	for _, r := range s.all() {
-		if _, tells := r.Source.(interface{ Pulse() (int64, bool) }); tells || !isReady(r) {
+		if _, tells := r.Source.(pulsing); tells || !isReady(r) {
 			continue
 		}
 		if err := r.Alive(ctx); err != nil {

@@ -39,7 +39,7 @@ type sources struct {
 	registry *file.Registry // of all followers of files, from the first change on
 	window   atomic.Int64   // [group] window, a time.Duration
 	failed   chan error     // holds the first error that ended a source
-	changed  chan struct{}  // holds a token when there are others
+	changed  chan struct{}  // holds a token for look
 
 	mu   sync.Mutex
 	list []*running

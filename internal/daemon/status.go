@@ -191,6 +191,7 @@ func (d *Daemon) known(ctx context.Context) (Status, error) {
 		Version: d.opts.Version, Started: d.started.UTC(),
 		Sources: []SourceStatus{}, Sockets: []SocketStatus{}, Incidents: []IncidentStatus{}, Actions: []remediate.Event{},
 	}
+	d.sources.look()
 	named := map[string]bool{} // two followers may tell of one folder
 	for _, source := range d.sources.all() {
 		for _, t := range source.status() {
