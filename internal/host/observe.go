@@ -17,6 +17,7 @@ import (
 	"qwatch/internal/bounded"
 	"qwatch/internal/kernel"
 	"qwatch/internal/sysctld"
+	"qwatch/internal/uwsgi"
 	"qwatch/remediate/facts"
 )
 
@@ -52,7 +53,7 @@ func (h *Host) Observe(ctx context.Context) (facts.Snapshot, error) {
 		s.Unseen = append(s.Unseen, "overflows: "+why)
 	}
 	settings(&s, options)
-	made := makers{kernel.OpenCgroup2(), kernel.AllUsers(), make(map[string]facts.Fact[bool])}
+	made := makers{kernel.OpenCgroup2(), kernel.AllUsers(), make(map[string]frozen)}
 	others := h.company(views)
 	for _, v := range views {
 		s.Sockets = append(s.Sockets, h.sockets(v, made, others)...)
@@ -120,8 +121,13 @@ func (h *Host) sockets(v view, made makers, others *company) (sockets []facts.So
 // makers tells who has made a socket.
 type makers struct {
 	cgroups  *kernel.Cgroup2
-	allUsers bool // users are told apart
-	frozen   map[string]facts.Fact[bool]
+	allUsers bool              // users are told apart
+	frozen   map[string]frozen // by the text of /proc/PID/cgroup
+}
+
+type frozen struct {
+	is  bool
+	err error // why that is not known
 }
 
 // itself reports whether the kernel shows that systemd has not made a socket of
@@ -131,30 +137,19 @@ func (m makers) itself(l kernel.Listener, master *kernel.Process) bool {
 	return m.allUsers && l.UID > 0 || l.Cgroup != 0 && l.Cgroup == m.cgroups.ID(master.Cgroup)
 }
 
-// paused says why a master does not run though it could, absent where it may run.
+// paused is uwsgi.Paused of a master. Many share a cgroup, which is asked once.
 func (m makers) paused(master *kernel.Process) facts.Fact[string] {
-	if master.State == 'T' {
-		return facts.Known(fmt.Sprintf("uWSGI %d is stopped (SIGSTOP, SIGTSTP)", master.PID))
-	}
-	if master.CgroupErr != nil {
-		return facts.Unknown[string](master.CgroupErr.Error())
-	}
-	frozen, asked := m.frozen[master.Cgroup]
-	if !asked {
-		if is, err := m.cgroups.Frozen(master.Cgroup); err != nil {
-			frozen = facts.Unknown[bool](err.Error())
-		} else {
-			frozen = facts.Known(is)
+	return uwsgi.Paused(master.PID, master.State, func() (bool, error) {
+		if master.CgroupErr != nil {
+			return false, master.CgroupErr
 		}
-		m.frozen[master.Cgroup] = frozen
-	}
-	switch {
-	case frozen.Unseen() != "":
-		return facts.Unknown[string](frozen.Unseen())
-	case frozen.Value:
-		return facts.Known(fmt.Sprintf("the cgroup of uWSGI %d is frozen (docker pause, systemctl freeze)", master.PID))
-	}
-	return facts.Absent[string]()
+		f, asked := m.frozen[master.Cgroup]
+		if !asked {
+			f.is, f.err = m.cgroups.Frozen(master.Cgroup)
+			m.frozen[master.Cgroup] = f
+		}
+		return f.is, f.err
+	})
 }
 
 // maxOwnerless is how many of them a snapshot holds: most are nobody's business,

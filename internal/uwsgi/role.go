@@ -1,9 +1,12 @@
 package uwsgi
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 
 	"qwatch/internal/kernel"
+	"qwatch/remediate/facts"
 )
 
 // What a process of a uWSGI is shows in the signals that it takes, whoever looks
@@ -34,4 +37,20 @@ func IsRouter(s kernel.Signals) bool {
 // application may, has SIGQUIT no longer from its master.
 func IsWorker(s kernel.Signals) bool {
 	return s.Catches(unix.SIGHUP) && (s.Catches(unix.SIGUSR2) || !s.Catches(unix.SIGQUIT))
+}
+
+// Paused says why a process does not run though it could: it is stopped (state is
+// that of /proc/PID/stat), or its cgroup is frozen; absent where neither is so.
+// frozen is asked only where it matters.
+func Paused(pid int, state byte, frozen func() (bool, error)) facts.Fact[string] {
+	if state == 'T' {
+		return facts.Known(fmt.Sprintf("uWSGI %d is stopped (SIGSTOP, SIGTSTP)", pid))
+	}
+	switch is, err := frozen(); {
+	case err != nil:
+		return facts.Unknown[string](err.Error())
+	case is:
+		return facts.Known(fmt.Sprintf("the cgroup of uWSGI %d is frozen (docker pause, systemctl freeze)", pid))
+	}
+	return facts.Absent[string]()
 }
