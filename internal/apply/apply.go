@@ -130,10 +130,13 @@ func failed(now int, err error) remediate.Outcome {
 	return remediate.Outcome{Result: remediate.Failed, Now: now, Err: err}
 }
 
-// failure is Stale for errGone and Failed for the rest.
+// errNotAsked is the error of a reload that its uWSGI is not ready for.
+var errNotAsked = errors.New("was not asked to reload")
+
+// failure is Stale for errGone and errNotAsked, and Failed for the rest.
 func failure(now int, err error) remediate.Outcome {
 	o := failed(now, err)
-	if errors.Is(err, errGone) {
+	if errors.Is(err, errGone) || errors.Is(err, errNotAsked) {
 		o.Result = remediate.Stale
 	}
 	return o

@@ -2,7 +2,9 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,11 +43,11 @@ func (a *Applier) grown(ctx context.Context, r remediate.Reload) error {
 			return err
 		}
 		if time.Now().After(until) {
-			return fmt.Errorf("uWSGI %d was not asked to reload: for %s %s, and a reload would hang on it", pid, (r.Timeout / 2).Round(time.Second), young)
+			return fmt.Errorf("uWSGI %d %w: for %s %s, and a reload would hang on it", pid, errNotAsked, (r.Timeout / 2).Round(time.Second), young)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("uWSGI %d was not asked to reload: %w; until then %s", pid, context.Cause(ctx), young)
+			return fmt.Errorf("uWSGI %d %w: %w; until then %s", pid, errNotAsked, context.Cause(ctx), young)
 		case <-time.After(look):
 		}
 	}
@@ -72,7 +74,9 @@ func (a *Applier) young(master int, inode uint64) (string, error) {
 		held, unseen := kernel.Sockets(p.PID)
 		_, holds := held[inode]
 		switch {
-		case err != nil: // it has ended
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH): // it has ended
+		case err != nil:
+			return "", fmt.Errorf("whether worker %d would hear of a reload is not known: %w", p.PID, err)
 		case unseen == nil && !holds:
 		case signals.Ignores(unix.SIGUSR2), uwsgi.IsEmperor(signals): // a mule, a spooler, a router: no worker
 		case !uwsgi.IsWorker(signals):
@@ -94,15 +98,18 @@ func awake(pid int) error {
 	if err != nil {
 		return ended(pid)
 	}
-	cgroup, _ := kernel.CgroupOf(pid)
-	frozen, err := kernel.OpenCgroup2().Frozen(cgroup)
-	switch {
-	case st.State == 'T':
-		return fmt.Errorf("uWSGI %d is stopped (SIGSTOP, SIGTSTP)", pid)
-	case err != nil:
-		return fmt.Errorf("whether the cgroup of uWSGI %d is frozen: %w", pid, err)
-	case frozen:
-		return fmt.Errorf("the cgroup of uWSGI %d is frozen", pid)
+	paused := uwsgi.Paused(pid, st.State, func() (bool, error) {
+		cgroup, err := kernel.CgroupOf(pid)
+		if err != nil {
+			return false, err
+		}
+		return kernel.OpenCgroup2().Frozen(cgroup)
+	})
+	switch why, is := paused.Get(); {
+	case is:
+		return changed("%s", why)
+	case paused.Unseen() != "":
+		return fmt.Errorf("whether uWSGI %d is stopped or frozen is not known: %s", pid, paused.Unseen())
 	}
 	return nil
 }

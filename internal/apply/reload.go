@@ -29,7 +29,7 @@ func (a *Applier) reload(ctx context.Context, r remediate.Reload) remediate.Outc
 	}
 	if err := a.grown(ctx, r); err != nil {
 		unix.Close(master)
-		return remediate.Outcome{Result: remediate.Stale, Now: -1, Err: err}
+		return failure(-1, err)
 	}
 	// After that wait, which may be long.
 	config, err := a.mayReload(ctx, r.Socket)
