@@ -319,8 +319,9 @@ func (r Runner) Late(ctx context.Context, d Done) (Done, bool) {
 		return d, false
 	}
 	e := eventOf(d.Plan, a, time.Now(), o)
-	if e.Late = true; r.Trail.Append(e) != nil {
-		return d, false
+	e.Late = true
+	if err := r.Trail.Append(e); err != nil && o.Err == nil {
+		o.Err = fmt.Errorf("%s, but it could not be recorded: %w", o.Result, err)
 	}
 	d.Outcomes[i] = o
 	r.Acted(d.Plan, o)
