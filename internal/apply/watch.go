@@ -55,7 +55,7 @@ type watch struct {
 	moved  time.Time       // when a worker came or went last
 	fresh  []facts.Process
 	stood  []facts.Process // the new generation, as it stood
-	known  map[int]bool    // pids of this uWSGI
+	known  map[int]bool    // pids of this uWSGI, as its lines may name them
 
 	mu    sync.Mutex
 	stats facts.Fact[facts.Counted]
@@ -66,7 +66,8 @@ type watch struct {
 func (a *Applier) newWatch(r remediate.Reload, pidfd int) (w *watch, err error) {
 	s := r.Socket
 	ctx, end := context.WithCancel(context.Background())
-	w = &watch{a: a, r: r, end: end, pidfd: pidfd, pid: s.Master.PID, known: map[int]bool{s.Master.PID: true}}
+	w = &watch{a: a, r: r, end: end, pidfd: pidfd, pid: s.Master.PID, known: map[int]bool{}}
+	w.know(w.pid)
 	defer func() {
 		if err != nil {
 			w.close()
@@ -85,14 +86,14 @@ func (a *Applier) newWatch(r remediate.Reload, pidfd int) (w *watch, err error) 
 		return w, fmt.Errorf("uWSGI %d has no workers: the end of a reload could not be seen", w.pid)
 	}
 	for _, p := range w.before {
-		w.known[p.PID] = true
+		w.know(p.PID)
 	}
 	if st, err := kernel.ReadStat(w.pid); err == nil {
 		w.image = st.Image
 	}
 	mode, known := s.Config.Mode.Get()
 	if !known {
-		mode = facts.NewMode()
+		return w, fmt.Errorf("uWSGI %d is not reloaded: how it is configured to reload is not known: %s", w.pid, s.Config.Mode.Unseen())
 	}
 	before := len(w.old)
 	w.served = facts.Served{Before: before, Least: mode.Least(before), Mode: mode, Forked: !r.Way.Wholly(s) && !mode.Lazy && !mode.LazyApps, Intake: facts.NewIntake(s.SoleListener), Listens: true}
@@ -102,13 +103,17 @@ func (a *Applier) newWatch(r remediate.Reload, pidfd int) (w *watch, err error) 
 	return w, nil
 }
 
+// know adds a process of this uWSGI, by the number too that it calls itself in a
+// container.
+func (w *watch) know(pid int) { w.known[pid], w.known[kernel.OwnPID(pid)] = true, true }
+
 // listen opens whatever tells whether the app is loaded; one is enough.
 func (w *watch) listen(ctx context.Context) error {
 	sight, known := w.r.Socket.Sight.Get()
 	if !known {
 		return errors.New(w.r.Socket.Sight.Unseen())
 	}
-	heard := &words{said: map[int]facts.Words{}, shared: w.a.sharesLog(w.netns, w.r.Socket.Master, sight)}
+	heard := newWords(w.a.sharesLog(w.netns, w.r.Socket.Master, sight))
 	var failed error
 	if sight.Files {
 		pid := w.pid
@@ -136,7 +141,7 @@ func (w *watch) listen(ctx context.Context) error {
 	}
 	if sight.Words() {
 		w.words = heard
-		w.served.Prior = heard.before()
+		w.served.Prior = heard.of(w.known, heard.prior)
 	}
 	if sight.Stats != "" {
 		asking, cancel := context.WithTimeout(ctx, answerIn)
@@ -283,7 +288,7 @@ func (w *watch) look() error {
 		}
 	}
 	if w.words != nil {
-		s.Words = w.words.of(w.known)
+		s.Words = w.words.of(w.known, w.words.said)
 	}
 	w.mu.Lock()
 	s.Stats[2] = w.stats
@@ -343,7 +348,7 @@ func (w *watch) list(now time.Time) error {
 		if slices.ContainsFunc(w.before, c.Same) {
 			return true
 		}
-		w.known[c.PID] = true
+		w.know(c.PID)
 		// Routers, mules and spoolers do not hold the socket.
 		held, err := kernel.Sockets(c.PID)
 		_, holds := held[w.r.Socket.ID.Inode]
@@ -393,7 +398,8 @@ func (w *watch) adopt() bool {
 		}
 		unix.Close(w.pidfd)
 		w.pidfd, w.pid, w.image = fd, p.PID, 0
-		w.known[p.PID], w.served.Renewed = true, true
+		w.know(p.PID)
+		w.served.Renewed = true
 		return true
 	}
 	return false
@@ -451,7 +457,7 @@ func (w *watch) serve(ctx context.Context) error {
 	if s.After < s.Least {
 		return nil
 	}
-	from := s.Words.Clone()
+	from := s.Words
 	return w.until(ctx, func() bool {
 		s.Later = s.Words.Since(from)
 		_, broken := s.Broken()

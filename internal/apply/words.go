@@ -40,9 +40,12 @@ type words struct {
 	// names no process it is not known whose it is.
 	shared bool
 
-	mu    sync.Mutex
-	said  map[int]facts.Words
-	prior facts.Words
+	mu          sync.Mutex
+	said, prior map[int]facts.Words // since that moment, and from before
+}
+
+func newWords(shared bool) *words {
+	return &words{shared: shared, said: map[int]facts.Words{}, prior: map[int]facts.Words{}}
 }
 
 func (w *words) hear(into map[int]facts.Words, text []byte) {
@@ -58,11 +61,11 @@ func (w *words) hear(into map[int]facts.Words, text []byte) {
 	})
 }
 
-// of are the words of these processes so far.
-func (w *words) of(pids map[int]bool) (said facts.Words) {
+// of are the words of these processes, of all that is in one of the maps.
+func (w *words) of(pids map[int]bool, in map[int]facts.Words) (said facts.Words) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for pid, some := range w.said {
+	for pid, some := range in {
 		switch {
 		case !w.shared || pids[pid]:
 			said.Join(some)
@@ -72,13 +75,6 @@ func (w *words) of(pids map[int]bool) (said facts.Words) {
 		}
 	}
 	return said
-}
-
-// before are the words from before, as far as they are known.
-func (w *words) before() facts.Words {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.prior.Clone()
 }
 
 // tail is a file that grows.
@@ -177,13 +173,7 @@ func (w *words) openTails(open func() ([]kernel.OpenFile, error), tails []*tail,
 		if info, err := f.Stat(); err == nil && atEnd {
 			before := make([]byte, min(info.Size(), maxPrior))
 			if n, err := f.ReadAt(before, info.Size()-int64(len(before))); err == nil || errors.Is(err, io.EOF) {
-				prior := map[int]facts.Words{}
-				w.hear(prior, before[:n])
-				w.mu.Lock()
-				for _, some := range prior {
-					w.prior.Join(some)
-				}
-				w.mu.Unlock()
+				w.hear(w.prior, before[:n])
 			}
 			t.at = info.Size()
 		}
@@ -233,6 +223,8 @@ func (a *Applier) sharesLog(netns *kernel.NetNS, master facts.Process, sight fac
 		switch {
 		case mine[p.PID] || p.PID == emperor:
 		case sight.Journal != "" && p.Cgroup == cgroup:
+			return true
+		case sight.Followed != "": // who else writes to that can be seen of nobody
 			return true
 		case sight.Files && kernel.SameOutput(p.PID, master.PID):
 			return true
