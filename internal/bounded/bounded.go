@@ -226,17 +226,20 @@ func OpenFile(path string, flags int, perm fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// remote are the file systems whose answers come from another machine, or from
-// another process (linux/magic.h): they may never come.
-var remote = []int64{
-	unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC,
-	unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC, unix.CODA_SUPER_MAGIC,
-	unix.OCFS2_SUPER_MAGIC, unix.AUTOFS_SUPER_MAGIC, 0x01161970 /* gfs2 */, 0x0bd00bd0 /* lustre */, 0x47504653, /* gpfs */
+// local are the file systems whose answers come from the kernel and a disk
+// (linux/magic.h and the sources of those that are not in it). Those of all others
+// may come from another machine or another process, and then they may never come.
+var local = []int64{
+	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.NILFS_SUPER_MAGIC,
+	unix.REISERFS_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.EXFAT_SUPER_MAGIC, unix.SQUASHFS_MAGIC, unix.ISOFS_SUPER_MAGIC,
+	unix.UDF_SUPER_MAGIC, unix.EROFS_SUPER_MAGIC_V1, unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC,
+	unix.ECRYPTFS_SUPER_MAGIC, unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC,
+	0x2fc12fc1 /* zfs */, 0xca451a4e /* bcachefs */, 0x3153464a /* jfs */, 0x7366746e, /* ntfs3 */
 }
 
-// MayHang says whether an open file stands on a file system whose answers come
-// from elsewhere. To ask may hang, too.
+// MayHang says whether the answers of an open file's file system may come from
+// elsewhere: unless it is known to be one of the kernel's own. To ask may hang, too.
 func MayHang(fd int) bool {
 	var st unix.Statfs_t
-	return unix.Fstatfs(fd, &st) == nil && slices.Contains(remote, int64(uint32(st.Type)))
+	return unix.Fstatfs(fd, &st) != nil || !slices.Contains(local, int64(uint32(st.Type)))
 }

@@ -39,6 +39,9 @@ func TestOpenPollsNothing(t *testing.T) {
 			t.Errorf("%s may hang: %v", path, !may)
 		}
 	}
+	if !MayHang(-1) {
+		t.Error("what cannot be asked does not hang")
+	}
 }
 
 type zeros struct{}

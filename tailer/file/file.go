@@ -154,7 +154,6 @@ type Files struct {
 	watch    *watcher
 	buf      []byte          // one read of any file
 	running  context.Context // Run's
-	remote   map[uint64]bool // by device: the file system may hang
 	refused  map[uint32]int  // how many files of a user were not opened since the last survey, -1 where that was told
 	group    sync.WaitGroup  // of all goroutines but Run's and the store's
 }
@@ -187,7 +186,6 @@ func New(opt Options, h tailer.Handler) (*Files, error) {
 		inodes:   map[identity]*inode{},
 		searches: map[*source]int{},
 		buf:      make([]byte, chunkSize),
-		remote:   map[uint64]bool{},
 		refused:  map[uint32]int{},
 		shared:   opt.Registry,
 	}

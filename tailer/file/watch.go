@@ -289,7 +289,7 @@ var errBlind = errors.New("no inotify watch, so it is looked at four times a sec
 // The watch is one for all followers, so what may hang is not asked for it: such a
 // file is looked at four times a second.
 func (w *watcher) arm(in *inode) bool {
-	if w.f.mayHang(in) {
+	if bounded.MayHang(in.fd) {
 		in.wake.polled = true
 		w.f.pollSoon()
 		return false
@@ -344,16 +344,6 @@ func (w *watcher) disarm(in *inode) {
 		in.wake.armed = false
 		w.f.shared.unwatch(w.f, in.id)
 	}
-}
-
-// mayHang says whether a file's answers come from elsewhere.
-func (f *Files) mayHang(in *inode) bool {
-	is, known := f.remote[in.id.Dev]
-	if !known {
-		is = bounded.MayHang(in.fd)
-		f.remote[in.id.Dev] = is
-	}
-	return is
 }
 
 // probe makes sure that an inotify instance can be had: without one
