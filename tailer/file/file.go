@@ -26,9 +26,9 @@
 // over within 0.57 ms (median) and 1.2 ms (p99). A thousand quiet files take
 // 14 MiB and, in a minute, no CPU tick and 3 context switches.
 //
-// fsnotify watches the directories: births, renames, deletions and symlinks. Each
-// Files has its own, as adding a watch may hang, with fsnotify's lock held; so is
-// nxadm/tail's, which all share, and which is not asked about file systems that may
+// fsnotify watches the directories: births, renames, deletions and symlinks. To add
+// a watch may hang, with fsnotify's lock held, so each Files has a watcher of its
+// own. nxadm/tail's is one for all, and is not asked about file systems that may
 // hang (watcher.arm).
 //
 // What is promised: over rename, create, delete, a symlink's switch, uWSGI's
@@ -99,7 +99,7 @@ type Options struct {
 	// end of what was handed over (see tailer.Chunk.Middle).
 	Continues func(before, text []byte) bool
 	// Events, if not nil, is told what an operator should know, each thing
-	// once. It may be called from two goroutines, and must not call back.
+	// once. It may be called from several goroutines, and must not call back.
 	Events func(Event)
 }
 
@@ -159,8 +159,8 @@ type Files struct {
 }
 
 // New checks the globs. It opens nothing yet but, where no Registry is given, the
-// state file. The positions of earlier runs are given out here: all followers are
-// to be made before one of them runs.
+// state file. The positions of earlier runs are given out here: all followers that
+// start together are to be made before one of them runs.
 func New(opt Options, h tailer.Handler) (*Files, error) {
 	for i, g := range opt.Globs {
 		if !filepath.IsAbs(g) {

@@ -32,12 +32,10 @@ const (
 )
 
 // adopt begins to follow an open file that this Files has claimed.
-func (f *Files) adopt(fd int, id identity, uid uint32, s *source) *inode {
-	in := &inode{id: id, fd: fd, uid: uid, src: s, moved: time.Now()}
-	if st, err := statFD(fd); err == nil {
-		if written := f.past.stood(st); !written.IsZero() {
-			in.before = before{st.size, written}
-		}
+func (f *Files) adopt(fd int, id identity, st facts, s *source) *inode {
+	in := &inode{id: id, fd: fd, src: s, moved: time.Now()}
+	if written := f.past.stood(st); !written.IsZero() {
+		in.before = before{st.size, written}
 	}
 	in.at = in.path()
 	s.users++

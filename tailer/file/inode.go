@@ -20,7 +20,6 @@ const windowSize = 256
 type inode struct {
 	id  identity
 	fd  int
-	uid uint32  // whose it is
 	src *source // under whose name its text is handed over
 
 	// names counts the followed names that lead here. At 0 the file has been

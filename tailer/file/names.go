@@ -153,7 +153,7 @@ func (f *Files) checkName(path string) {
 	}
 	s = f.source(path)
 	f.readable(s)
-	in := f.adopt(fd, id, st.uid, s)
+	in := f.adopt(fd, id, st, s)
 	if !f.past.starting {
 		s.lineage.opened++
 	}

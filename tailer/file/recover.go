@@ -285,7 +285,7 @@ func (f *Files) adoptIf(path string, s *source, right func(fd int, id identity) 
 		unix.Close(fd)
 		return nil
 	}
-	return f.adopt(fd, id, st.uid, s)
+	return f.adopt(fd, id, st, s)
 }
 
 // resume finds the files of the run before that have lost their names since,

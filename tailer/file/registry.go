@@ -2,6 +2,7 @@ package file
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,6 +47,7 @@ type owner struct {
 }
 
 // NewRegistry reads the positions of the run before from path, "" for nowhere.
+// events, if not nil, is told what Options.Events is of a follower.
 func NewRegistry(path string, events func(Event)) *Registry {
 	if events == nil {
 		events = func(Event) {}
@@ -77,12 +79,9 @@ func (r *Registry) claim(f *Files, id identity, uid uint32, bounded bool) claim 
 	case f.left.Load():
 		return others
 	case o != nil:
-		for _, g := range o.waiting {
-			if g == f {
-				return others
-			}
+		if !slices.Contains(o.waiting, f) {
+			o.waiting = append(o.waiting, f)
 		}
-		o.waiting = append(o.waiting, f)
 		return others
 	case bounded && !r.room(uid):
 		return tooMany

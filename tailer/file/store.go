@@ -15,7 +15,7 @@ import (
 
 // store writes the positions of all followers in a goroutine of its own, as
 // fsync(2) may take as long as it likes. There is one while something is to be
-// written. Registry.mu guards it.
+// written. Registry.mu guards all but failed, which is that goroutine's.
 type store struct {
 	next    time.Time     // when all are to hand in their positions next
 	written chan struct{} // closed when what was handed in is written; nil: all is

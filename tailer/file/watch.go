@@ -17,7 +17,7 @@ import (
 // wake is how an inode comes to be read.
 type wake struct {
 	armed  bool // nxadm/tail watches it
-	polled bool // it could not be armed
+	polled bool // it is not to be armed, or could not be
 	busy   bool // it is in Files.busy, and not armed
 
 	first        time.Time // of the last wakes that brought text, count of them
@@ -136,6 +136,7 @@ func (w *watcher) tell() {
 // another than before.
 func (w *watcher) directories(dirs map[string]bool) (changed bool) {
 	if w.fs == nil {
+		clear(w.failed)
 		for dir := range dirs {
 			w.failed[dir] = errBlind
 		}
