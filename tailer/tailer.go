@@ -19,8 +19,6 @@ type Source interface {
 	Ready() <-chan struct{}
 	// Status may be called at any time.
 	Status() []Status
-	// Alive returns nil when Run's loop answers, and an error if ctx ends first.
-	Alive(ctx context.Context) error
 }
 
 // Chunk is a run of whole lines from one source, in the order in which they

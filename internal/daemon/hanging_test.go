@@ -28,7 +28,11 @@ func (h hanging) String() string            { return "files /nfs/*.log" }
 func (h hanging) Status() []tailer.Status   { return []tailer.Status{{Name: "/nfs/a.log", Kind: "file"}} }
 func (h hanging) Ready() <-chan struct{}    { return h.ready }
 func (h hanging) Run(context.Context) error { <-h.release; return nil }
-func (h hanging) Alive(ctx context.Context) error {
+
+// silent is one that is to be asked.
+type silent struct{ hanging }
+
+func (silent) Alive(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -61,7 +65,7 @@ func given(ctx context.Context, t *testing.T, log io.Writer, list ...tailer.Sour
 func TestHangingSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		h := hanging{make(chan struct{}), make(chan struct{})}
+		h := silent{hanging{make(chan struct{}), make(chan struct{})}}
 		ctx, cancel := context.WithCancel(t.Context())
 		s := given(ctx, t, &log, h)
 		within, stop := context.WithTimeout(ctx, time.Second)

@@ -18,10 +18,9 @@ import (
 // oddNames is a source of files whose names cannot be labels as they are.
 type oddNames struct{}
 
-func (oddNames) String() string              { return "odd" }
-func (oddNames) Run(context.Context) error   { return nil }
-func (oddNames) Ready() <-chan struct{}      { return nil }
-func (oddNames) Alive(context.Context) error { return nil }
+func (oddNames) String() string            { return "odd" }
+func (oddNames) Run(context.Context) error { return nil }
+func (oddNames) Ready() <-chan struct{}    { return nil }
 func (oddNames) Status() []tailer.Status {
 	return []tailer.Status{{Name: "/log/\xff.log", Kind: "file"}, {Name: "/log/\xfe.log", Kind: "file"}, {Name: "/log/\u202e.log", Kind: "file"}}
 }

@@ -12,6 +12,8 @@ import (
 
 	"qwatch/systemd"
 	"qwatch/tailer"
+	"qwatch/tailer/file"
+	"qwatch/tailer/journal"
 )
 
 // running is a source and its task.
@@ -259,16 +261,28 @@ func (r *running) status() []tailer.Status {
 	return all
 }
 
-// alive reports whether the loop of every source turns that once was ready. One
-// that was not, and any that can tell its pulse, hangs in something that it would
-// hang in again after a restart, by which all others would be lost too: watchPulses
-// tells of those.
+// answering is a source that reads no file system but the state directory's: where
+// it hangs a restart may help.
+type answering interface {
+	// Alive returns nil when Run's loop answers, and an error if ctx ends first.
+	Alive(ctx context.Context) error
+}
+
+var (
+	_ pulsing   = (*file.Files)(nil)
+	_ answering = (*journal.Journal)(nil)
+)
+
+// alive reports whether the loop of every source turns that answers and once was
+// ready. One that was not would hang again after a restart, and so would those of
+// files: by that all others would be lost too. watchPulses tells of them.
 func (s *sources) alive(ctx context.Context) error {
 	for _, r := range s.all() {
-		if _, tells := r.Source.(pulsing); tells || !isReady(r) {
+		living, ok := r.Source.(answering)
+		if !ok || !isReady(r) {
 			continue
 		}
-		if err := r.Alive(ctx); err != nil {
+		if err := living.Alive(ctx); err != nil {
 			return fmt.Errorf("%s stands still: %w", r, err)
 		}
 	}

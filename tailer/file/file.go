@@ -137,7 +137,6 @@ type Files struct {
 	opt    Options
 	handle tailer.Handler
 	ready  chan struct{}
-	asked  chan func() // by Alive
 	shared *Registry
 	alone  bool // nobody else does
 
@@ -181,7 +180,6 @@ func New(opt Options, h tailer.Handler) (*Files, error) {
 		opt:      opt,
 		handle:   h,
 		ready:    make(chan struct{}),
-		asked:    make(chan func()),
 		names:    names{sources: map[string]*source{}},
 		inodes:   map[identity]*inode{},
 		searches: map[*source]int{},
@@ -199,24 +197,6 @@ func New(opt Options, h tailer.Handler) (*Files, error) {
 // Ready is closed when every file that was there at the start is open at its
 // position: what is written from then on is handed over.
 func (f *Files) Ready() <-chan struct{} { return f.ready }
-
-// Alive returns nil when Run's loop answers, and ctx's error if it does not
-// before that: it hangs in a read, or in the Handler.
-func (f *Files) Alive(ctx context.Context) error {
-	return f.ask(ctx, func() {})
-}
-
-// ask has Run's goroutine call do.
-func (f *Files) ask(ctx context.Context, do func()) error {
-	answered := make(chan struct{})
-	select {
-	case f.asked <- func() { do(); close(answered) }:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	<-answered // Run has the question and answers at once
-	return nil
-}
 
 // Pulse tells how the loop fares: step is another one each time that it has done
 // something, unless it rests, as there is nothing to do. A loop that neither rests
@@ -306,8 +286,6 @@ func (f *Files) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case do := <-f.asked:
-			do()
 		case <-f.watch.news:
 		case <-timer.C:
 		}

@@ -71,8 +71,11 @@ func until(t *testing.T, what string, ok func() bool) {
 // idle waits until all that a rotation may have left has been searched for, and
 // no file is busy.
 func idle(f *Files) bool {
+	<-f.Ready()
 	return waitFor(func() (is bool) {
-		f.ask(context.Background(), func() { is = len(f.searches)+len(f.busy) == 0 })
+		answered := make(chan struct{})
+		f.later(func() { is = len(f.searches)+len(f.busy) == 0; close(answered) })
+		<-answered
 		return is
 	})
 }
