@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -251,7 +250,7 @@ func (r *running) status() []tailer.Status {
 	}
 	names := r.globs
 	if len(names) == 0 {
-		names = []string{strings.TrimPrefix(r.String(), "files ")}
+		names = []string{r.String()}
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(all, func(st tailer.Status) bool { return st.Name == name }) {

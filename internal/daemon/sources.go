@@ -83,8 +83,7 @@ func (s *sources) change(ctx context.Context, cfg *config.Config, opts Options) 
 	if s.registry == nil {
 		s.registry = file.NewRegistry(state("positions.json"), s.fileEvent)
 	}
-	var wanted []*running
-	files := func(kind string, group []string, rest []string) {
+	files := func(kind string, group []string, rest []string) *running {
 		r := newRunning(kind, slices.Concat(group, rest))
 		r.globs = group
 		r.make = func(h tailer.Handler) (tailer.Source, error) {
@@ -93,10 +92,11 @@ func (s *sources) change(ctx context.Context, cfg *config.Config, opts Options) 
 				Cut: matcher.Cut, Continues: matcher.Continues, Events: s.fileEvent,
 			}, h)
 		}
-		wanted = append(wanted, r)
+		return r
 	}
+	var wanted []*running
 	for _, group := range file.Apart(globs) {
-		files("files", group, nil)
+		wanted = append(wanted, files("files", group, nil))
 	}
 	if len(units) > 0 {
 		r := newRunning("journal", units)
@@ -107,11 +107,10 @@ func (s *sources) change(ctx context.Context, cfg *config.Config, opts Options) 
 		}
 		wanted = append(wanted, r)
 	}
-	files("rest", nil, slices.Concat([]string{}, globs))
-	rest := wanted[len(wanted)-1]
-	s.drop(func(old *running) bool { return !slices.ContainsFunc(wanted, old.same) })
-	if !slices.ContainsFunc(s.all(), rest.same) && !s.registry.HasRest(globs) {
-		wanted = wanted[:len(wanted)-1]
+	rest := files("rest", nil, append([]string{}, globs...)) // not nil, also where there are none
+	s.drop(func(old *running) bool { return !old.same(rest) && !slices.ContainsFunc(wanted, old.same) })
+	if slices.ContainsFunc(s.all(), rest.same) || s.registry.HasRest(globs) {
+		wanted = append(wanted, rest)
 	}
 	return s.start(ctx, wanted)
 }
