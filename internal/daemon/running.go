@@ -183,6 +183,7 @@ func (s *sources) watchPulses(ctx context.Context) error {
 		for _, r := range s.all() {
 			s.feel(r, every)
 		}
+		s.forgetHits()
 	}
 }
 

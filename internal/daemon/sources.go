@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -65,6 +66,33 @@ func (s *sources) hitsOf(name string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.hits[name]
+}
+
+// maxHits is of how many names hits are counted until those are forgotten that
+// nobody follows any more: anybody may make files one after the other.
+const maxHits = 1024
+
+// forgetHits keeps hits small. It is called again and again.
+func (s *sources) forgetHits() {
+	s.mu.Lock()
+	counted := slices.Collect(maps.Keys(s.hits))
+	s.mu.Unlock()
+	if len(counted) <= maxHits {
+		return
+	}
+	followed := map[string]bool{} // looked at after counted, so that a name that comes meanwhile stays
+	for _, r := range s.all() {
+		for _, st := range r.Status() {
+			followed[st.Name] = true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range counted {
+		if !followed[name] {
+			delete(s.hits, name)
+		}
+	}
 }
 
 // change makes the sources those of a configuration, and runs them until ctx

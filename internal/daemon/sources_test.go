@@ -113,6 +113,28 @@ func TestOldText(t *testing.T) {
 	}
 }
 
+// Files that come and go, each with a record, do not stay counted.
+func TestForgottenHits(t *testing.T) {
+	core := newCore(nil, nil, nil, zerolog.Nop())
+	s := newSources(core, zerolog.Nop())
+	s.list = []*running{{Source: hanging{}}}
+	read := func(name string) {
+		s.handle(s.list[0], tailer.Chunk{Source: "unit", Name: name, Text: []byte("*** uWSGI listen queue of socket 3 full !!! (129/128) ***\n")})
+		<-core.in.hits
+	}
+	const followed = "/nfs/a.log"
+	read(followed)
+	for i := range maxHits {
+		s.forgetHits()
+		if read(fmt.Sprint(i)); len(s.hits) != i+2 {
+			t.Fatalf("%d are counted after %d", len(s.hits), i+2)
+		}
+	}
+	if s.forgetHits(); len(s.hits) != 1 || s.hitsOf(followed) != 1 {
+		t.Errorf("%v", s.hits)
+	}
+}
+
 // A new configuration leaves alone what it follows as before. What it follows no
 // more is read to its end.
 func TestChangeKeepsWhatStays(t *testing.T) {
