@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,4 +130,33 @@ func TestFilesOfOneUser(t *testing.T) {
 		defer s.mu.Unlock()
 		return strings.Contains(fmt.Sprint(s.events), want)
 	})
+}
+
+// Nor may he have any number of them held open by calling them rotated logs.
+func TestRotatedFilesOfOneUser(t *testing.T) {
+	testbed.Needs(t, "root")
+	dir := t.TempDir()
+	log := filepath.Join(dir, "app.log")
+	const user = 4711
+	own := func(path, text string) {
+		t.Helper()
+		write(t, path, text)
+		must(t, os.Chown(path, user, -1))
+	}
+	own(log, "")
+	var s sink
+	f, stop := follow(t, Options{Globs: []string{log}, Events: s.event}, s.handle)
+	defer stop()
+	for i := range maxRotated + 100 {
+		own(fmt.Sprintf("%s.%d", log, i), fmt.Sprintf("generation %d\n", i))
+	}
+	want := fmt.Sprintf("user %d %d files are open, and no more that rotations may have left", user, maxRotated)
+	until(t, "that there are too many", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.ContainsFunc(s.events, func(e Event) bool { return e.Kind == TooMany && e.Source+" "+e.Detail == want })
+	})
+	if n := f.shared.ofUser(user); n > maxRotated {
+		t.Errorf("%d are open", n)
+	}
 }

@@ -76,9 +76,14 @@ func (f *Files) survey() {
 	}
 }
 
-// maxOfUser is how many files of one user but root are followed, each of which
-// costs a descriptor: anybody may fill his own folder.
-const maxOfUser = 2048
+const (
+	// maxOfUser is how many files of one user but root are followed, each of which
+	// costs a descriptor: anybody may fill his own folder.
+	maxOfUser = 2048
+	// maxRotated is how many of them are open where some are followed no more: a
+	// rotation of all leaves as many again.
+	maxRotated = 2 * maxOfUser
+)
 
 // surveyIn has survey done after d.
 func (f *Files) surveyIn(d time.Duration) { f.agenda.once(surveyNames, d, f.survey) }
@@ -96,6 +101,10 @@ func (f *Files) checkName(path string) {
 	f.step()
 	st, err := statPath(path)
 	s := f.names.sources[path]
+	most := maxOfUser
+	if s != nil && s.inode != nil {
+		most = maxRotated
+	}
 	switch {
 	case err != nil && gone(err):
 		if s != nil {
@@ -118,7 +127,7 @@ func (f *Files) checkName(path string) {
 		return
 	case !st.regular():
 		return
-	case (s == nil || s.inode == nil) && !f.shared.hasRoom(st.uid):
+	case !f.shared.hasRoom(st.uid, most):
 		f.refuse(st.uid)
 		return
 	}
@@ -141,7 +150,7 @@ func (f *Files) checkName(path string) {
 		f.attach(s, in)
 		return
 	}
-	switch f.shared.claim(f, id, st.uid, s == nil || s.inode == nil) {
+	switch f.shared.claim(f, id, st.uid, most) {
 	case others:
 		unix.Close(fd)
 		f.leaveToOthers(path, id)
@@ -164,10 +173,21 @@ func (f *Files) checkName(path string) {
 	}
 }
 
-// refuse counts a file that is one too many of its user.
+// refuse counts a file that is one too many of its user. There may be room for it
+// later.
 func (f *Files) refuse(uid uint32) {
 	if f.refused[uid] >= 0 {
 		f.refused[uid]++
+	}
+	f.surveyIn(lastRetry)
+}
+
+// refuseRotated tells of a file that a rotation may have left, and that is one too
+// many.
+func (f *Files) refuseRotated(uid uint32) {
+	if f.refused[uid] >= 0 {
+		f.refused[uid] = -1
+		f.event(Event{Kind: TooMany, Source: fmt.Sprintf("user %d", uid), Detail: fmt.Sprintf("%d files are open, and no more that rotations may have left", f.shared.ofUser(uid))})
 	}
 }
 

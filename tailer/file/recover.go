@@ -281,11 +281,16 @@ func (f *Files) adoptIf(path string, s *source, right func(fd int, id identity) 
 	if err != nil {
 		return nil
 	}
-	if f.inodes[id] != nil || !right(fd, id) || f.shared.claim(f, id, st.uid, false) != granted {
-		unix.Close(fd)
-		return nil
+	if f.inodes[id] == nil && right(fd, id) {
+		switch f.shared.claim(f, id, st.uid, maxRotated) {
+		case granted:
+			return f.adopt(fd, id, st, s)
+		case tooMany:
+			f.refuseRotated(st.uid)
+		}
 	}
-	return f.adopt(fd, id, st, s)
+	unix.Close(fd)
+	return nil
 }
 
 // resume finds the files of the run before that have lost their names since,

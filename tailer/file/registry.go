@@ -70,8 +70,9 @@ const (
 	tooMany       // its user has as many as are followed already
 )
 
-// claim makes a follower the owner of an inode, if nobody is.
-func (r *Registry) claim(f *Files, id identity, uid uint32, bounded bool) claim {
+// claim makes a follower the owner of an inode, if nobody is and its user has fewer
+// than most.
+func (r *Registry) claim(f *Files, id identity, uid uint32, most int) claim {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.owners[id]
@@ -83,7 +84,7 @@ func (r *Registry) claim(f *Files, id identity, uid uint32, bounded bool) claim 
 			o.waiting = append(o.waiting, f)
 		}
 		return others
-	case bounded && !r.room(uid):
+	case !r.room(uid, most):
 		return tooMany
 	}
 	r.owners[id] = &owner{by: f, uid: uid}
@@ -91,14 +92,14 @@ func (r *Registry) claim(f *Files, id identity, uid uint32, bounded bool) claim 
 	return granted
 }
 
-// hasRoom says whether one more file of a user is followed.
-func (r *Registry) hasRoom(uid uint32) bool {
+// hasRoom says whether a user has fewer than most files that are followed.
+func (r *Registry) hasRoom(uid uint32, most int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.room(uid)
+	return r.room(uid, most)
 }
 
-func (r *Registry) room(uid uint32) bool { return uid == 0 || r.owned[uid] < maxOfUser }
+func (r *Registry) room(uid uint32, most int) bool { return uid == 0 || r.owned[uid] < most }
 
 // ofUser is how many inodes of a user are followed.
 func (r *Registry) ofUser(uid uint32) int {
