@@ -208,3 +208,34 @@ func judgeRestarts(t *testing.T, dir, outs string, killed []bool, lines int, end
 		}
 	}
 }
+
+// A start that ends before it is ready leaves the next one the very first.
+func TestEndedBeforeReady(t *testing.T) {
+	opt := Options{Globs: []string{filepath.Join(t.TempDir(), "*.log")}, StateFile: filepath.Join(t.TempDir(), "positions")}
+	run := func(ready bool) (first bool) {
+		t.Helper()
+		f, err := New(opt, func(tailer.Chunk) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, end := context.WithCancel(t.Context())
+		defer end()
+		if ready {
+			go func() { <-f.Ready(); end() }()
+		} else {
+			end()
+		}
+		if err := f.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		return f.past.first
+	}
+	for _, ready := range []bool{false, false, true} {
+		if !run(ready) {
+			t.Error("it was not the first")
+		}
+	}
+	if run(false) {
+		t.Error("it was the first, though one was ready before")
+	}
+}

@@ -30,11 +30,13 @@ type member struct {
 	asOf time.Time // until when that was known; zero: never
 }
 
-// late says of the globs of a follower that did not answer until when its part of
-// the positions tells: a file that was born since is news.
+// late says of the globs of a follower that does not answer, or has left, until when
+// its part of the positions tells: a file that was born since is news.
 type late struct {
 	Globs []string  `json:"globs"`
 	Saved time.Time `json:"saved,omitzero"` // zero: they were never followed
+
+	whole bool // it told of all when it left: only who comes in its place looks back to then
 }
 
 const (
@@ -200,28 +202,37 @@ func (r *Registry) untilSave() time.Duration {
 // heard. What is returned is closed when that is written.
 func (r *Registry) leave(f *Files, hangs bool) (written <-chan struct{}) {
 	r.mu.Lock()
-	m := r.members[f]
-	if m == nil {
-		written = r.dirty()
-		r.mu.Unlock()
-		return written
-	}
-	delete(r.members, f)
-	f.left.Store(true)
-	asOf := m.asOf
-	if m.came {
-		asOf = time.Now()
-		if hangs {
-			asOf = f.lastStep()
+	var freed map[identity]*owner
+	if m := r.members[f]; m != nil {
+		delete(r.members, f)
+		f.left.Store(true)
+		freed = r.free(f, m, hangs)
+		l := late{Globs: f.opt.Globs, Saved: m.asOf, whole: m.came && !hangs}
+		switch {
+		case l.whole:
+			l.Saved = time.Now()
+		case m.came:
+			l.Saved = f.lastStep()
 		}
+		r.left = append(r.left, l)
+		r.left = r.left[max(0, len(r.left)-maxLeft):]
 	}
-	r.left = append(r.left, late{f.opt.Globs, asOf})
-	r.left = r.left[max(0, len(r.left)-maxLeft):]
+	written = r.dirty()
+	r.mu.Unlock()
+	for id, o := range freed {
+		removeWatch(o.watched)
+		o.tell(id)
+	}
+	return written
+}
+
+// free takes from a follower what it owns, and keeps how far that was read.
+func (r *Registry) free(f *Files, m *member, hangs bool) (freed map[identity]*owner) {
 	part := map[identity]position{}
 	for _, p := range m.part {
 		part[p.id()] = p
 	}
-	freed := map[identity]*owner{}
+	freed = map[identity]*owner{}
 	for id, o := range r.owners {
 		o.waiting = slices.DeleteFunc(o.waiting, func(g *Files) bool { return g == f })
 		if o.by != f {
@@ -241,19 +252,16 @@ func (r *Registry) leave(f *Files, hangs bool) (written <-chan struct{}) {
 			r.saved[id] = p
 		}
 	}
-	for id, p := range r.saved {
-		if hangs && !m.came && r.owners[id] == nil && f.takes(p.Path) {
+	if !hangs || m.came {
+		return freed
+	}
+	for id, p := range r.saved { // what it was to take over
+		if r.owners[id] == nil && f.takes(p.Path) {
 			p.hung = true
 			r.saved[id] = p
 		}
 	}
-	written = r.dirty()
-	r.mu.Unlock()
-	for id, o := range freed {
-		removeWatch(o.watched)
-		o.tell(id)
-	}
-	return written
+	return freed
 }
 
 // maxLeft bounds Registry.left.
@@ -279,6 +287,11 @@ func (r *Registry) writeAll() {
 // checkpoint is all that is known of all members.
 func (r *Registry) checkpoint(now time.Time) checkpoint {
 	c := checkpoint{Version: checkpointVersion, Saved: now, Files: []position{}}
+	for _, l := range r.left {
+		if !l.whole && len(l.Globs) > 0 {
+			c.Late = append(c.Late, l)
+		}
+	}
 	seen := make(map[identity]bool, len(r.owners))
 	add := func(id identity, p position) {
 		if !seen[id] {
@@ -300,9 +313,9 @@ func (r *Registry) checkpoint(now time.Time) checkpoint {
 		}
 		switch {
 		case !m.came:
-			c.Late = append(c.Late, late{f.opt.Globs, m.asOf})
+			c.Late = append(c.Late, late{Globs: f.opt.Globs, Saved: m.asOf})
 		case !f.rests.Load() && now.Sub(f.lastStep()) > lateAfter:
-			c.Late = append(c.Late, late{f.opt.Globs, f.lastStep()})
+			c.Late = append(c.Late, late{Globs: f.opt.Globs, Saved: f.lastStep()})
 		}
 	}
 	for id := range r.owners {
