@@ -173,7 +173,7 @@ func (l *look) base() (string, error) {
 	case o == nil && deleted, errors.Is(err, fs.ErrNotExist):
 		l.lost("the folder %s%s is gone", text.Line(dir), at)
 		return dir, nil
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission) && !errors.Is(err, kernel.ErrBlind):
 		l.lost("the folder %s%s: %v", text.Line(dir), at, reason(err))
 		return dir, nil
 	case err != nil:
@@ -262,7 +262,7 @@ func (a *app) file(name string, o uwsgiconf.Option, language string, optional bo
 
 // missing notes what an option names and is not there.
 func (a *app) missing(full string, o uwsgiconf.Option, err error, optional bool) {
-	gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+	gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && !errors.Is(err, kernel.ErrBlind)
 	switch {
 	case gone && optional:
 	case gone:

@@ -48,4 +48,22 @@ func TestBound(t *testing.T) {
 	if err := search(4000, 0); err == nil {
 		t.Error("no time at all is enough")
 	}
+	// What was made of the files counts too.
+	made := dir + "/made/__pycache__"
+	if err := os.MkdirAll(made, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 30 {
+		if err := os.WriteFile(fmt.Sprintf("%s/f%d.cpython-311.pyc", made, i), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, names.Made, names.Source = dir+"/made", "__pycache__", func(string) string { return "" }
+	names.Leave = func(string) bool { return true }
+	if err := search(31, time.Minute); err != nil {
+		t.Error(err)
+	}
+	if err := search(20, time.Minute); err == nil {
+		t.Error("20 of 31 entries are not all")
+	}
 }

@@ -101,7 +101,16 @@ func (a *app) home() {
 
 // sites are the folders of a virtualenv in which its packages lie.
 func (a *app) sites(home string) []string {
-	return append(a.root.Glob(path.Join(home, "lib/python*/site-packages")), a.root.Glob(path.Join(home, "lib64/python*/site-packages"))...)
+	return append(a.glob(path.Join(home, "lib/python*/site-packages")), a.glob(path.Join(home, "lib64/python*/site-packages"))...)
+}
+
+// glob lists what there is of a pattern.
+func (a *app) glob(pattern string) []string {
+	found, err := a.root.Glob(pattern)
+	if err != nil {
+		unknown(&a.d.Source, err)
+	}
+	return found
 }
 
 // module adds a module: "shop.wsgi:application".
@@ -114,7 +123,7 @@ func (a *app) module(value string, o uwsgiconf.Option, optional bool) {
 		paths = append(paths, a.sites(a.from(home.Text))...)
 	}
 	for _, pattern := range installed {
-		paths = append(paths, a.root.Glob(pattern)...)
+		paths = append(paths, a.glob(pattern)...)
 	}
 	for n := range 2 * len(paths) { // a folder without __init__.py is found last
 		i := n % len(paths)
@@ -136,7 +145,7 @@ func (a *app) module(value string, o uwsgiconf.Option, optional bool) {
 		a.walk(path.Dir(seen.Path), "python")
 		return
 	}
-	if !optional {
+	if !optional && a.d.Source.Unseen() == "" {
 		a.lost("module %s (%s, %s) is in none of the folders in which Python would look (%s, …)", text.Line(name), o.Name, o.At, text.Line(strings.Join(slices.Compact(a.paths), ", ")))
 	}
 }
@@ -152,8 +161,8 @@ func (a *app) find(dir string, parts []string, loose bool) (file string, ok bool
 			file = path.Join(at, "__init__.py")
 		case last && a.is(at+".py", false):
 			return at + ".py", true
-		case last && len(a.root.Glob(at+".*so")) > 0:
-			return a.root.Glob(at + ".*so")[0], true
+		case last && len(a.glob(at+".*so")) > 0:
+			return a.glob(at + ".*so")[0], true
 		case last && a.is(at+".pyc", false):
 			return at + ".pyc", true
 		case (i > 0 || loose) && a.is(at, true):
@@ -170,5 +179,8 @@ func (a *app) find(dir string, parts []string, loose bool) (file string, ok bool
 
 func (a *app) is(name string, dir bool) bool {
 	seen, err := a.root.Look(name)
+	if err != nil && !kernel.NotThere(err) {
+		unknown(&a.d.Source, err)
+	}
 	return err == nil && seen.Dir == dir
 }

@@ -180,7 +180,7 @@ func TestObserveWithoutRights(t *testing.T) {
 			"cannot reload: signal to process PID: operation not permitted; needs the same user or CAP_KILL, and no seccomp filter against it",
 			seen(named, named.Address, "fd -1 workers 1 other netns false"),
 			seen(filed, "127.0.0.1:5213", "fd -1 workers 1 other netns false"),
-			fmt.Sprintf("unseen whose 127.0.0.1:5211 is: it was made in the cgroup of uWSGI %d, and whether uWSGI %d listens there cannot be read: command line: reading %s: permission denied; %s",
+			fmt.Sprintf("unseen whose 127.0.0.1:5211 is: it was made in the cgroup of uWSGI %d, and whether uWSGI %d listens there cannot be read: command line: reading %s: qwatch itself may not look there: permission denied; %s",
 				named.Pid, hidden.Pid, filepath.Join(dir, "5211.ini"), kernel.SeeAll),
 			fds(named), fds(hidden), fds(filed), fds(there),
 			fmt.Sprintf("unseen whether uWSGI %d is to be trusted: its executable: readlink /proc/%[1]d/exe: permission denied; needs CAP_SYS_PTRACE", named.Pid),

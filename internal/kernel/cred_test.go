@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -121,5 +123,74 @@ func TestCredentialsOf(t *testing.T) {
 	c, err := CredentialsOf(os.Getpid())
 	if err != nil || c.UID != os.Geteuid() || c.GID != os.Getegid() {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// What qwatch itself may not look at is not taken for what is not there, or not for
+// the process.
+func TestRootBlind(t *testing.T) {
+	testbed.Needs(t, "root")
+	dir := t.TempDir()
+	closed := filepath.Join(dir, "closed")
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(closed, "below"), 0o755), os.WriteFile(filepath.Join(closed, "app.py"), nil, 0o644),
+		os.MkdirAll(filepath.Join(dir, "made", "__pycache__"), 0o755), os.Chown(filepath.Join(dir, "made", "__pycache__"), 33, 33),
+		os.Chmod(filepath.Join(dir, "made", "__pycache__"), 0o700),
+		os.Symlink("closed/app.py", filepath.Join(dir, "link.py")), os.Chown(closed, 33, 33), os.Chmod(closed, 0o700),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	own, err := openRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	r := own.As(Credentials{UID: 33, GID: 33})
+	names := Names{
+		Within: true, Made: "__pycache__",
+		Files: func(name string) bool { return filepath.Ext(name) == ".py" },
+		Leave: func(full string) bool {
+			return full == "/made" || full == "/closed" || filepath.Base(full) == "__pycache__"
+		},
+		Source: func(string) string { return "" },
+	}
+	looks := map[string]func() error{
+		"a file":   func() error { _, err := r.Look("/closed/app.py"); return err },
+		"its text": func() error { _, err := r.ReadFile("/closed/app.py"); return err },
+		"a folder": func() error {
+			_, err := r.Newest("/closed", names, &Bound{10, time.Now().Add(time.Minute), nil})
+			return err
+		},
+		"behind a link": func() error {
+			_, err := r.Newest("/", names, &Bound{100, time.Now().Add(time.Minute), nil})
+			return err
+		},
+		"what was made": func() error {
+			_, err := r.Newest("/made", names, &Bound{10, time.Now().Add(time.Minute), nil})
+			return err
+		},
+		"a pattern":       func() error { _, err := r.Glob("/closed/*.py"); return err },
+		"below a pattern": func() error { _, err := r.Glob("/c*/app.py"); return err },
+	}
+	for name, look := range looks {
+		if err := look(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Setfsuid(65534); err != nil { // of this thread alone, with CAP_DAC_READ_SEARCH (capabilities(7))
+		t.Fatal(err)
+	}
+	defer unix.Setfsuid(0)
+	for name, look := range looks {
+		if err := look(); !errors.Is(err, ErrBlind) || NotThere(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := own.Look("/closed/app.py"); errors.Is(err, ErrBlind) || !NotThere(err) {
+		t.Errorf("for qwatch itself: %v", err)
 	}
 }

@@ -24,6 +24,7 @@ const (
 	ListOpen                 // what another user's process has open, in /proc/PID/fd
 	SeeProgram               // /proc/PID/exe
 	ReadRoot                 // files below /proc/PID/root
+	LookBelow                // at what a process may read, in a folder that is closed to others
 	EnterNetNS               // /proc/PID/ns/net and setns(2)
 	SeeProcesses             // the processes of others in /proc
 	SetSysctl                // writing below /proc/sys/net
@@ -57,6 +58,7 @@ var operations = [...]operation{
 	ListOpen:    {right: "needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"},
 	SeeProgram:  {right: "needs CAP_SYS_PTRACE"},
 	ReadRoot:    {right: "needs CAP_SYS_PTRACE"},
+	LookBelow:   {right: "needs CAP_DAC_READ_SEARCH"},
 	EnterNetNS: {
 		right: "needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no RestrictNamespaces= of the service against it"},
 	SeeProcesses: {right: "needs CAP_SYS_PTRACE or the group of its gid= option"},

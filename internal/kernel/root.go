@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -112,7 +113,7 @@ func (r Root) open(path string) (int, error) {
 			return unix.EISDIR
 		case unix.S_IFREG:
 			end, err = bounded.Reopen(fd)
-			return err
+			return r.blind(err)
 		}
 		return bounded.ErrNotRegular
 	})
@@ -156,7 +157,7 @@ func (r Root) walk(path string, want uint32, on func(name string, st, above *uni
 		}
 		fd, err := unix.Openat(dirs[len(dirs)-1], name, flags, 0)
 		if err != nil {
-			return err
+			return r.blind(err)
 		}
 		dirs, stats, names = append(dirs, fd), append(stats, unix.Stat_t{}), append(names, name)
 		st, above := &stats[len(stats)-1], &stats[len(stats)-2]
@@ -198,6 +199,19 @@ func (r Root) walk(path string, want uint32, on func(name string, st, above *uni
 	return end(dirs[len(dirs)-1], here(), &stats[len(stats)-1])
 }
 
+// ErrBlind says that qwatch itself lacks the right to look, which is no word on what
+// the process would find there.
+var ErrBlind = errors.New("qwatch itself may not look there")
+
+// blind is the error of a call of qwatch's own, before which it was checked that the
+// process may do the same.
+func (r Root) blind(err error) error {
+	if r.as != nil && errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: %w", ErrBlind, err)
+	}
+	return err
+}
+
 // parts are the components of a path that lead anywhere.
 func parts(path string) []string {
 	return slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool { return s == "" || s == "." })
@@ -217,11 +231,11 @@ func (r Root) check(fd int, want uint32, st *unix.Stat_t) error {
 	if err := unix.Fstat(fd, st); err != nil {
 		return err
 	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
+	var mount unix.Statfs_t
+	if err := unix.Fstatfs(fd, &mount); err != nil {
 		return err
 	}
-	if kernelsOwn[int64(fs.Type)] {
+	if kernelsOwn[int64(mount.Type)] {
 		return errKernelsOwn
 	}
 	switch kind := st.Mode & unix.S_IFMT; {

@@ -72,10 +72,19 @@ func (r Root) look(name string, want uint32) (s File, err error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return s, &os.PathError{Op: "look at", Path: name, Err: err}
+	return s, whyNot("look at", name, err)
+}
+
+// whyNot is the error of a look at a path, nil for nil.
+func whyNot(op, name string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return s, nil
+	err = &os.PathError{Op: op, Path: name, Err: err}
+	if errors.Is(err, ErrBlind) {
+		return Explain(LookBelow, "", err)
+	}
+	return err
 }
 
 // Bound is how much a search may look at, over all its folders.
@@ -111,7 +120,7 @@ func (r Root) Newest(dir string, n Names, b *Bound) (File, error) {
 	}
 	s := search{root: r, names: n, bound: b}
 	err := s.path(dir, 0)
-	if denied(err) {
+	if NotThere(err) {
 		err = nil
 	}
 	return s.found, err
@@ -125,9 +134,12 @@ type search struct {
 	found File
 }
 
-func denied(err error) bool {
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errKernelsOwn) ||
-		errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR)
+// NotThere reports whether an error of a search says that there is nothing for the
+// process to load: no such file, or none that it may read. Of any other it is not
+// known.
+func NotThere(err error) bool {
+	return !errors.Is(err, ErrBlind) && (errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) ||
+		errors.Is(err, errKernelsOwn) || errors.Is(err, bounded.ErrNotRegular) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR))
 }
 
 // path searches a folder that is given by its path.
@@ -154,14 +166,16 @@ func (s *search) dir(at int, name string, st *unix.Stat_t, depth, links int) err
 	}
 	fd, err := unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return whyNot("open", name, s.root.blind(err))
 	}
 	f := os.NewFile(uintptr(fd), "/proc/self/fd/"+strconv.Itoa(fd))
 	defer f.Close()
 	below, err := s.entries(f, name, links)
-	s.gone(fd, name, st)
+	if err == nil {
+		err = s.gone(fd, name, st)
+	}
 	for i := 0; i < len(below) && err == nil; i++ {
-		if err = s.below(fd, below[i], path.Join(name, below[i]), depth+1, links); denied(err) {
+		if err = s.below(fd, below[i], path.Join(name, below[i]), depth+1, links); NotThere(err) {
 			err = nil
 		}
 	}
@@ -170,17 +184,27 @@ func (s *search) dir(at int, name string, st *unix.Stat_t, depth, links int) err
 
 // gone looks for files that are no more in an open folder, while what was made
 // from them is. They went when the folder last changed, or before.
-func (s *search) gone(fd int, name string, st *unix.Stat_t) {
+func (s *search) gone(fd int, name string, st *unix.Stat_t) error {
 	if s.names.Source == nil || s.found.By != "" && !changed(st).After(s.found.Changed) {
-		return
+		return nil
 	}
 	made, err := unix.Openat(fd, s.names.Made, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
+	if err = s.root.blind(err); NotThere(err) {
+		return nil
 	}
-	f := os.NewFile(uintptr(made), name)
+	in := path.Join(name, s.names.Made)
+	if err != nil {
+		return whyNot("open", in, err)
+	}
+	f := os.NewFile(uintptr(made), in)
 	defer f.Close()
-	names, _ := bounded.NamesIn(f, maxGlob)
+	names, err := bounded.NamesIn(f, maxGlob)
+	if s.bound.Entries -= len(names); cut(err) || s.bound.Entries < 0 {
+		err = whyNot("search", in, errTooMuch)
+	}
+	if err != nil {
+		return err
+	}
 	slices.Sort(names)
 	for _, m := range names {
 		source := s.names.Source(m)
@@ -188,16 +212,17 @@ func (s *search) gone(fd int, name string, st *unix.Stat_t) {
 		if source != "" && errors.Is(unix.Fstatat(fd, source, &is, unix.AT_SYMLINK_NOFOLLOW), unix.ENOENT) {
 			s.found.consider(path.Join(name, source), changed(st))
 			s.found.Gone = true
-			return
+			break
 		}
 	}
+	return nil
 }
 
 // below searches a folder in an open one.
 func (s *search) below(fd int, entry, name string, depth, links int) error {
 	child, err := unix.Openat(fd, entry, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return whyNot("open", name, s.root.blind(err))
 	}
 	defer unix.Close(child)
 	var st unix.Stat_t
@@ -213,7 +238,7 @@ func (s *search) entries(f *os.File, name string, links int) (below []string, er
 	for {
 		list, err := f.ReadDir(512)
 		if s.bound.Entries -= len(list); s.bound.Entries < 0 || time.Now().After(s.bound.Until) {
-			return nil, &os.PathError{Op: "search", Path: name, Err: errTooMuch}
+			return nil, whyNot("search", name, errTooMuch)
 		}
 		for _, e := range list {
 			if err := s.entry(f, e, name, links, &below); err != nil {
@@ -242,21 +267,26 @@ func (s *search) entry(f *os.File, e fs.DirEntry, in string, links int, below *[
 		}
 	case (kind.IsRegular() || kind.IsDir()) && s.names.Files(name):
 		var st unix.Stat_t
-		if unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		err := s.root.blind(unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW))
+		if err == nil {
 			s.found.consider(full, changed(&st))
+		} else if !NotThere(err) {
+			return whyNot("stat", full, err)
 		}
 	case kind&fs.ModeSymlink != 0 && !s.names.Leave(full):
 		s.bound.Entries -= 16 // each is a walk of its own
 		to, err := s.root.Look(full)
 		switch {
-		case err != nil: // it leads nowhere, or to what is not for it
+		case NotThere(err): // it leads nowhere, or to what is not for it
+		case err != nil:
+			return err
 		case !to.Dir && s.names.Files(name):
 			s.found.consider(to.By, to.Changed)
 		case to.Dir && s.names.Within && links < maxLinked:
 			if to.By != "" {
 				s.found.consider(to.By, to.Changed)
 			}
-			if err := s.path(full, links+1); err != nil && !denied(err) {
+			if err := s.path(full, links+1); err != nil && !NotThere(err) {
 				return err
 			}
 		}
@@ -310,28 +340,30 @@ func asItCalls(pid int, link string) (name string, deleted bool) {
 const maxGlob = 1 << 14
 
 // Glob lists what there is of a pattern with one component that holds a "*", as
-// far as the process may see it, sorted.
-func (r Root) Glob(pattern string) (found []string) {
+// far as the process may see it, sorted. The error says that there may be more.
+func (r Root) Glob(pattern string) (found []string, err error) {
 	all := parts(pattern)
 	i := slices.IndexFunc(all, func(s string) bool { return strings.Contains(s, "*") })
 	if i < 0 {
-		if _, err := r.Look(pattern); err == nil {
+		if _, err = r.Look(pattern); err == nil {
 			found = append(found, pattern)
+		} else if NotThere(err) {
+			err = nil
 		}
-		return found
+		return found, err
 	}
 	dir := "/" + path.Join(all[:i]...)
-	_ = r.walk(dir, toSearch, nil, func(at int, _ string, st *unix.Stat_t) error {
+	err = r.walk(dir, toSearch, nil, func(at int, _ string, st *unix.Stat_t) error {
 		if r.as != nil && r.as.may(toRead, at, st) != nil {
 			return nil
 		}
 		fd, err := unix.Openat(at, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return err
+			return r.blind(err)
 		}
 		f := os.NewFile(uintptr(fd), dir)
 		defer f.Close()
-		names, _ := bounded.NamesIn(f, maxGlob)
+		names, unread := bounded.NamesIn(f, maxGlob)
 		for _, name := range names {
 			full := path.Join(dir, name, path.Join(all[i+1:]...))
 			if is, _ := path.Match(all[i], name); !is {
@@ -339,10 +371,15 @@ func (r Root) Glob(pattern string) (found []string) {
 			}
 			if _, err := r.Look(full); err == nil {
 				found = append(found, full)
+			} else if !NotThere(err) {
+				return err
 			}
 		}
-		return nil
+		return unread
 	})
 	slices.Sort(found)
-	return found
+	if NotThere(err) {
+		err = nil
+	}
+	return found, whyNot("search", dir, err)
 }
