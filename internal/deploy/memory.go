@@ -31,7 +31,7 @@ type key struct {
 
 type remembered struct {
 	image uint64
-	seen  time.Time // when it was last looked at
+	seen  time.Time // when image was last seen
 	since time.Time // before image was executed, zero where that was not seen
 	setup facts.Fact[facts.Setup]
 }
@@ -81,7 +81,9 @@ func (m *Memory) saw(p uwsgi.Process, image uint64, now time.Time) *remembered {
 	case r.image == 0:
 		r.image = image
 	}
-	r.seen = now
+	if image != 0 {
+		r.seen = now
+	}
 	return r
 }
 

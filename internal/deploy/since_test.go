@@ -201,3 +201,16 @@ func TestVassal(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A look that did not show which program a master executes is none: the master may
+// have been executed anew before it.
+func TestImageUnseen(t *testing.T) {
+	var m Memory
+	p, at := uwsgi.Process{PID: 7, Start: 1}, time.Unix(1000, 0)
+	for i, image := range []uint64{1, 1, 0, 0, 2} {
+		m.saw(p, image, at.Add(time.Duration(i)*time.Second))
+	}
+	if got, seen := m.since(p, 2); !seen || !got.Equal(at.Add(time.Second)) {
+		t.Errorf("got %v, %v", got, seen)
+	}
+}

@@ -25,7 +25,7 @@ var errNoShared = errors.New("it shares no memory with its children")
 // CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE (proc_map_files_get_link).
 func Executed(pid int) (first time.Time, err error) {
 	text, err := bounded.ReadFile(procPath(pid, "maps"), maxMaps)
-	if err != nil && !cut(err) {
+	if err != nil { // also where it is cut: the rest may hold the first
 		return first, err
 	}
 	for line := range bytes.Lines(text) {
