@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -72,7 +73,7 @@ func (l *look) lookPath(name string) (found kernel.File, at string, err error) {
 			return found, at, nil
 		}
 		skipped := []error{fs.ErrNotExist, fs.ErrPermission, unix.ENOTDIR}
-		if err != nil && !slices.ContainsFunc(skipped, func(e error) bool { return errors.Is(err, e) }) {
+		if errors.Is(err, kernel.ErrBlind) || err != nil && !slices.ContainsFunc(skipped, func(e error) bool { return errors.Is(err, e) }) {
 			return found, at, err
 		}
 	}
@@ -96,8 +97,11 @@ func (l *look) variable(name, none string) (value string, err error) {
 				ok = false
 			}
 		case "envdir", "envdirs", "early-envdir", "early-envdirs":
-			b, err := l.root.ReadFile(path.Join("/", o.Text, name))
-			if relevant = err == nil; relevant {
+			b, err := l.root.ReadFile(path.Join(o.Text, name))
+			switch relevant = err == nil; {
+			case o.Unknown != "", !path.IsAbs(o.Text), !relevant && !errors.Is(err, fs.ErrNotExist):
+				return "", fmt.Errorf("whether %s (%s) sets %s is not known", o.Name, o.At, name)
+			case relevant:
 				value, _, _ = strings.Cut(string(b), "\n")
 				ok = true
 			}

@@ -247,6 +247,10 @@ var scenes = []scene{
 	{name: "another program along PATH", files: map[string]string{"app.ini": "wsgi-file = DIR/app.py\nenv = PATH=DIR/bin:$(PATH)"}, make: "mkdir bin; cp $(readlink -f $(command -v uwsgi)) bin/uwsgi",
 		start: "uwsgi --ini DIR/app.ini", want: "a reload would execute DIR/bin/uwsgi, and /usr/bin/uwsgi-core is what runs; start it anew by hand", deployed: "same"},
 	{name: "a PATH that holds it too", files: map[string]string{"app.ini": "wsgi-file = DIR/app.py\nenv = PATH=DIR/bin:$(PATH)"}, start: "uwsgi --ini DIR/app.ini"},
+	{name: "a PATH in an envdir", files: map[string]string{"app.ini": "wsgi-file = DIR/app.py\nenvdir = DIR/env", "env/PATH": "DIR/bin\n"}, start: "uwsgi --ini DIR/app.ini",
+		want: "a reload would not find its program: uwsgi leads to nothing that it may execute; put it back first", deployed: "same"},
+	{name: "an envdir somewhere", files: map[string]string{"app.ini": "wsgi-file = DIR/app.py\nenvdir = env", "env/TZ": "UTC\n"}, start: "uwsgi --ini DIR/app.ini",
+		want: "what a reload would execute is not known: whether envdir (DIR/app.ini:7) sets PATH is not known; reload by hand", deployed: "same"},
 }
 
 // What a reload of a real uWSGI would bring after what people do to its files.
