@@ -189,8 +189,7 @@ func (l *look) option(names ...string) (*uwsgiconf.Option, error) {
 // on reports whether a flag is set, also where that is not sure.
 func (l *look) on(names ...string) bool {
 	return slices.ContainsFunc(l.again.Options, func(o uwsgiconf.Option) bool {
-		off := slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) // uwsgi_opt_true
-		return slices.Contains(names, o.Name) && !off
+		return slices.Contains(names, o.Name) && !o.Off()
 	})
 }
 

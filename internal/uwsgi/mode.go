@@ -35,7 +35,7 @@ func modeOf(options []uwsgiconf.Option) facts.Mode {
 	threads, async, initial := 1, 1, 0
 	for _, o := range options {
 		n, _ := strconv.Atoi(strings.TrimSpace(o.Text))
-		on := o.Unknown != "" || !slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) // uwsgi_opt_true
+		on := !o.Off()
 		switch o.Name {
 		case "lazy":
 			m.Lazy = on

@@ -53,11 +53,10 @@ func flag(options []uwsgiconf.Option, name string) (at string, sure bool) {
 		if o.Name != name {
 			continue
 		}
-		off := slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text)) // uwsgi_opt_true
 		switch {
 		case o.Unknown != "":
 			at, sure = o.At+", "+o.Unknown, false
-		case !off:
+		case !o.Off():
 			at, sure = o.At, sure || !o.Conditional
 		case o.Conditional:
 			sure = false

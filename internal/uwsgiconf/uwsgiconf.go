@@ -68,6 +68,12 @@ type Option struct {
 	Unknown string
 }
 
+// Off reports whether a flag is switched off by its value (core/uwsgi.c,
+// uwsgi_opt_true). One of which the value is not known may be on.
+func (o Option) Off() bool {
+	return o.Unknown == "" && slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(o.Text))
+}
+
 // Setting is what a configuration asks for.
 type Setting struct {
 	Listen  int    // the backlog; 0 or more
