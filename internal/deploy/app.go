@@ -39,7 +39,7 @@ var entries = map[string]struct {
 }{
 	"wsgi-file": {aFile, "python", false}, "file": {aFile, "python", false}, "python-raw": {aFile, "python", false},
 	"python-worker-override": {aFile, "python", false}, "module": {aModule, "python", false}, "wsgi": {aModule, "python", false},
-	"w": {aModule, "python", false}, "web3": {aModule, "python", false}, "pump": {aModule, "python", false},
+	"web3": {aModule, "python", false}, "pump": {aModule, "python", false},
 	"wsgi-lite": {aModule, "python", false}, "mount": {aMount, "", false}, "paste": {aConfig, "python", false},
 	"ini-paste": {aConfig, "python", false}, "ini-paste-logged": {aConfig, "python", false}, "pecan": {aConfig, "python", false},
 	"eval": {aText, "python", false}, "pymodule-alias": {anAlias, "python", false}, "post-pymodule-alias": {anAlias, "python", false},

@@ -127,7 +127,7 @@ func setup(options []uwsgiconf.Option) facts.Fact[facts.Setup] {
 	s := facts.Setup{Processes: 1}
 	other := ""
 	for _, o := range options {
-		serves := slices.Contains(protocols, o.Name) || o.Name == "s"
+		serves := slices.Contains(protocols, o.Name)
 		switch {
 		case serves && o.Unknown == "" && !o.Conditional:
 			address, _, _ := strings.Cut(o.Text, ",")
@@ -148,7 +148,7 @@ func setup(options []uwsgiconf.Option) facts.Fact[facts.Setup] {
 		}
 	}
 	for i := range s.Listens { // it is that of plain sockets
-		if l := &s.Listens[i]; other != "" && (l.Protocol == "socket" || l.Protocol == "s") {
+		if l := &s.Listens[i]; other != "" && l.Protocol == "socket" {
 			l.Protocol += " with protocol " + text.Line(other)
 		}
 	}

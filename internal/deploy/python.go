@@ -64,10 +64,13 @@ func (a *app) from(name string) string {
 	return path.Join(a.base, name)
 }
 
+// homes are the names of the option of a virtualenv.
+var homes = []string{"home", "virtualenv", "venv", "pyhome"}
+
 // home looks at the virtualenv: what pip installs or takes away changes the folder
 // beside the package that says what it has.
 func (a *app) home() {
-	o, err := a.option("home", "virtualenv", "venv", "pyhome", "H")
+	o, err := a.option(homes...)
 	if err != nil {
 		unknown(&a.d.Source, err)
 		return
@@ -119,7 +122,7 @@ func (a *app) module(value string, o uwsgiconf.Option, optional bool) {
 	parts := strings.Split(name, ".")
 	chosen := a.pythonPath()
 	paths := slices.Clone(a.paths)
-	if home, _ := a.option("home", "virtualenv", "venv", "pyhome", "H"); home != nil {
+	if home, _ := a.option(homes...); home != nil {
 		paths = append(paths, a.sites(a.from(home.Text))...)
 	}
 	for _, pattern := range installed {

@@ -18,9 +18,9 @@ import (
 // master stays: then the oldest of them says nothing of when the master was
 // reloaded (core/uwsgi.c, uwsgi_base_options).
 var respawn = []string{
-	"max-requests", "R", "max-requests-delta", "max-worker-lifetime", "min-worker-lifetime", "max-worker-lifetime-delta",
+	"max-requests", "max-requests-delta", "max-worker-lifetime", "min-worker-lifetime", "max-worker-lifetime-delta",
 	"reload-on-as", "reload-on-rss", "evil-reload-on-as", "evil-reload-on-rss", "reload-on-uss", "reload-on-pss",
-	"cheaper", "cheap", "idle", "harakiri", "t", "touch-workers-reload", "touch-worker-reload", "reload-on-exception",
+	"cheaper", "cheap", "idle", "harakiri", "touch-workers-reload", "touch-worker-reload", "reload-on-exception",
 	"reload-on-exception-type", "reload-on-exception-value", "reload-on-exception-repr",
 }
 
