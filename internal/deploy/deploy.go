@@ -115,19 +115,12 @@ func (l *look) config() {
 	l.d.Asks = setup(l.again.Options)
 }
 
-// protocols are the options that name a socket of an application
-// (core/uwsgi.c, uwsgi_base_options).
-var protocols = []string{
-	"socket", "uwsgi-socket", "suwsgi-socket", "ssl-socket", "http-socket", "http11-socket", "https-socket",
-	"fastcgi-socket", "fastcgi-nph-socket", "scgi-socket", "scgi-nph-socket", "raw-socket", "puwsgi-socket", "shared-socket",
-}
-
 // setup is what a configuration serves.
 func setup(options []uwsgiconf.Option) facts.Fact[facts.Setup] {
 	s := facts.Setup{Processes: 1}
 	other := ""
 	for _, o := range options {
-		serves := slices.Contains(protocols, o.Name)
+		serves := uwsgiconf.Serves(o.Name)
 		switch {
 		case serves && o.Unknown == "" && !o.Conditional:
 			address, _, _ := strings.Cut(o.Text, ",")

@@ -4,17 +4,21 @@ import "strings"
 
 // binds are the options that make uWSGI listen at the address that they name:
 // its sockets and stats (core/uwsgi.c, uwsgi_base_options), and those of the
-// plugins http, corerouter's children and zergpool (their *_options). What
-// follows a comma is not the address: a certificate, or what a router does.
+// plugins http, corerouter's children and zergpool (their *_options), and whether
+// its own workers serve what comes there. What follows a comma is not the address: a
+// certificate, or what a router does.
 var binds = map[string]bool{
 	"socket": true, "uwsgi-socket": true, "suwsgi-socket": true, "ssl-socket": true,
 	"http-socket": true, "http11-socket": true, "https-socket": true, "fastcgi-socket": true, "fastcgi-nph-socket": true,
 	"scgi-socket": true, "scgi-nph-socket": true, "raw-socket": true, "puwsgi-socket": true,
 	"shared-socket": true, "undeferred-shared-socket": true,
-	"http": true, "httprouter": true, "https": true, "https2": true, "http2": true, "http-to-https": true,
-	"fastrouter": true, "rawrouter": true, "sslrouter": true, "sslrouter2": true, "sslrouter-sni": true,
-	"zerg-server": true, "zergpool": true, "zerg-pool": true,
+	"http": false, "httprouter": false, "https": false, "https2": false, "http2": false, "http-to-https": false,
+	"fastrouter": false, "rawrouter": false, "sslrouter": false, "sslrouter2": false, "sslrouter-sni": false,
+	"zerg-server": false, "zergpool": false, "zerg-pool": false,
 }
+
+// Serves reports whether an option names an address at which the workers serve.
+func Serves(name string) bool { return binds[name] }
 
 // isStats reports whether an option makes uWSGI give statistics at the address that
 // it names: the stats servers of uWSGI itself, of its emperor (emperor-stats) and of
@@ -71,7 +75,7 @@ func Sockets(options []Option) (addresses []string) {
 
 // addresses are those at which an option makes uWSGI listen.
 func (o Option) addresses() []string {
-	if !binds[o.Name] && !isStats(o.Name) || o.Unknown != "" {
+	if _, is := binds[o.Name]; !is && !isStats(o.Name) || o.Unknown != "" {
 		return nil
 	}
 	address, _, _ := strings.Cut(o.Text, ",")
