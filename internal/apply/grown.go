@@ -12,6 +12,7 @@ import (
 	"qwatch/internal/kernel"
 	"qwatch/internal/uwsgi"
 	"qwatch/remediate"
+	"qwatch/remediate/facts"
 )
 
 // newborn is the age below which a worker is not asked to end. It has its master's
@@ -61,12 +62,12 @@ func (a *Applier) young(master int, inode uint64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var since unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+	since, err := kernel.SinceBoot()
+	if err != nil {
 		return "", err
 	}
 	for _, p := range all {
-		age := time.Duration(since.Nano()) - time.Duration(p.Start)*tick
+		age := since - time.Duration(p.Start)*facts.ClockTick
 		if age >= grownUp {
 			continue
 		}
@@ -87,9 +88,6 @@ func (a *Applier) young(master int, inode uint64) (string, error) {
 	}
 	return "", nil
 }
-
-// tick is the unit of a process' start (USER_HZ).
-const tick = time.Second / 100
 
 // awake is an error where the master is stopped, or frozen with its cgroup: it would
 // do what it is told when it wakes, whenever that is.

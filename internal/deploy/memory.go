@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"qwatch/internal/kernel"
 	"qwatch/internal/uwsgi"
 	"qwatch/remediate/facts"
@@ -91,23 +89,19 @@ func (m *Memory) saw(p uwsgi.Process, image uint64, now time.Time) *remembered {
 // forward in between that is later than it was, and so a process would seem to be
 // younger than the files that it has not loaded.
 func (m *Memory) clock() time.Time {
-	var since unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) == nil {
-		if at := time.Now().Add(-time.Duration(since.Nano())).Round(0); m.booted.IsZero() || at.Before(m.booted) {
+	if since, err := kernel.SinceBoot(); err == nil {
+		if at := time.Now().Add(-since).Round(0); m.booted.IsZero() || at.Before(m.booted) {
 			m.booted = at
 		}
 	}
 	return m.booted
 }
 
-// tick is the unit of Process.Start (USER_HZ, include/asm-generic/param.h).
-const tick = 10 * time.Millisecond
-
 // startOf is when a process started, at the earliest.
 func (m *Memory) startOf(start uint64) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.clock().Add(time.Duration(start) * tick)
+	return m.clock().Add(time.Duration(start) * facts.ClockTick)
 }
 
 // Learn takes over what a plan knows of a master, where that was not reloaded since.

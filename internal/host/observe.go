@@ -192,11 +192,11 @@ func overflows(l kernel.Listener, v view, certain uint64) facts.Fact[uint64] {
 
 // booted is when the kernel started, zero if it does not say.
 func booted() time.Time {
-	var since unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) != nil {
+	since, err := kernel.SinceBoot()
+	if err != nil {
 		return time.Time{}
 	}
-	return time.Now().Add(-time.Duration(since.Nano()))
+	return time.Now().Add(-since)
 }
 
 // defaultSomaxconn is SOMAXCONN of the running kernel (include/linux/socket.h;

@@ -61,3 +61,11 @@ func OwnPID(pid int) int {
 	}
 	return pid
 }
+
+// SinceBoot is how long ago the kernel started, by the clock of Stat.Start
+// (proc_pid_stat(5), time_namespaces(7)).
+func SinceBoot() (time.Duration, error) {
+	var since unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since)
+	return time.Duration(since.Nano()), err
+}
