@@ -79,7 +79,7 @@ func (h *Host) attribute(ctx context.Context, options *Options, wait *budget, w 
 			}
 			switch s, why := a.owner(l, v.netns.ID); {
 			case s != nil:
-				workers := children(w.procs, s.Process, func(*kernel.Process) bool { return true })
+				workers := children(w.procs, s.Process)
 				w.owned[l.Inode] = owner{master: s.Process, fd: -1, workers: workers}
 			case why != "":
 				w.unseen = append(w.unseen, fmt.Sprintf("whose %s is: %s", l.Address(), why))

@@ -51,10 +51,7 @@ func owners(procs []kernel.Process) (all map[uint64]owner, alone map[int]int) {
 			tops[inode] = append(tops[inode], p)
 		}
 	}
-	parents := make(map[int]bool)
-	for i := range procs {
-		parents[procs[i].PPID] = true
-	}
+	parents := parentsOf(procs)
 	all = make(map[uint64]owner, len(tops))
 	for inode, holders := range tops {
 		top := slices.MinFunc(holders, func(p, q *kernel.Process) int {
@@ -79,6 +76,15 @@ func owners(procs []kernel.Process) (all map[uint64]owner, alone map[int]int) {
 		all[inode] = o
 	}
 	return all, addWorkers(procs, all)
+}
+
+// parentsOf are the numbers of those that have a child among them.
+func parentsOf(procs []kernel.Process) map[int]bool {
+	parents := make(map[int]bool)
+	for i := range procs {
+		parents[procs[i].PPID] = true
+	}
+	return parents
 }
 
 // maxNamed is how many uWSGIs one sentence names.
@@ -111,10 +117,7 @@ func (h *Host) company(views []view) *company {
 			}
 		}
 	}
-	parents := make(map[int]bool)
-	for i := range c.procs {
-		parents[c.procs[i].PPID] = true
-	}
+	parents := parentsOf(c.procs)
 	for i := range c.procs {
 		p := &c.procs[i]
 		if p.Denied != nil && p.State != 'Z' || p.Cut != nil {
@@ -184,7 +187,7 @@ func (c *company) first(of map[int][]*kernel.Process, o owner) *kernel.Process {
 // hidden says why there may be processes near a master that are not seen at all.
 func (c *company) hidden(master *kernel.Process) string {
 	if c.seen.Hidden {
-		return kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")).Error()
+		return othersHidden().Error()
 	}
 	for _, uid := range slices.Sorted(maps.Keys(c.seen.Left)) {
 		if n := c.seen.Left[uid]; n > 0 && near(uid, master) {
@@ -202,15 +205,14 @@ func (c *company) hidden(master *kernel.Process) string {
 
 func (c *company) of(master *kernel.Process, unit string) (w facts.Ways) {
 	var vassals, others []*kernel.Process
-	all := func(*kernel.Process) bool { return true }
-	own := children(c.procs, master, all)
+	own := children(c.procs, master)
 	if w.Emperor = uwsgi.IsEmperor(master.Signals); w.Emperor {
 		vassals, own = own, nil
 	}
 	for _, p := range own {
 		switch {
 		case uwsgi.IsEmperor(p.Signals):
-			vassals = append(vassals, children(c.procs, p, all)...)
+			vassals = append(vassals, children(c.procs, p)...)
 		case uwsgi.IsRouter(p.Signals) && w.Router == "":
 			w.Router = name(p)
 		}

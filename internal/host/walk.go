@@ -75,7 +75,7 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	var alone map[int]int
 	w.owned, alone = owners(procs)
 	if seen.Hidden {
-		w.hide(kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid")))
+		w.hide(othersHidden())
 	}
 	w.left(seen.Left, "%d more uWSGI of %s: no more of one user are looked at", w.hide)
 	w.left(alone, "the workers of %d sockets of %s: no more of one user are looked at", w.note)
@@ -101,6 +101,11 @@ func (h *Host) walk(ctx context.Context, options *Options, wait *budget, views [
 	w.left(shortened, "all the sockets of %d uWSGI of %s: more descriptors than are looked at", w.hide)
 	h.walked = w
 	return nil
+}
+
+// othersHidden says why there may be processes that are not seen.
+func othersHidden() error {
+	return kernel.Explain(kernel.SeeProcesses, "the processes of other users", kernel.Hidden("/proc is mounted with hidepid"))
 }
 
 // left says what was left out of each user, those with the most first, and of the
@@ -319,9 +324,9 @@ func older(p, q *kernel.Process) bool {
 	return p.PID < q.PID
 }
 
-func children(procs []kernel.Process, parent *kernel.Process, keep func(*kernel.Process) bool) (found []*kernel.Process) {
+func children(procs []kernel.Process, parent *kernel.Process) (found []*kernel.Process) {
 	for i := range procs {
-		if p := &procs[i]; p.PPID == parent.PID && p != parent && keep(p) {
+		if p := &procs[i]; p.PPID == parent.PID && p != parent {
 			found = append(found, p)
 		}
 	}
