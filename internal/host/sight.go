@@ -18,14 +18,15 @@ type written struct {
 	paths  []string // the regular files that it has open for writing
 	output kernel.Output
 	unread error // why none of them can be read
+	blind  error // why output is not known
 }
 
 func askWritten(p uwsgi.Process) (w written, err error) {
 	if w.paths, err = kernel.Written(p.PID); err != nil {
 		return w, err
 	}
-	if w.output, err = kernel.OutputOf(p.PID); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return w, err
+	if w.output, w.blind = kernel.OutputOf(p.PID); w.blind != nil && !errors.Is(w.blind, fs.ErrPermission) {
+		return w, w.blind
 	}
 	files, err := kernel.OpenWritten(p.PID, maxLogs)
 	for _, f := range files {
@@ -51,6 +52,10 @@ func (l *lookups) sight(options *Options, s *facts.Socket, journal facts.Fact[st
 		if sight.Journal = unit; !journal.IsAbsent() {
 			sight.Journal, why = "", fmt.Sprintf("it logs to the journal: %s", journal.Value+journal.Unseen())
 		}
+	case len(w.paths) == 0 && w.output == kernel.OutputJournal:
+		why = "it logs to the journal, and its unit is not known"
+	case len(w.paths) == 0 && w.blind != nil:
+		why = "where it logs: " + w.blind.Error()
 	case len(w.paths) == 0:
 		why = "it logs to no file and not to the journal"
 	case w.unread != nil && !options.AssumeRights:
