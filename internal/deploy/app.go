@@ -302,7 +302,7 @@ func (a *app) search() {
 			names.Made, names.Source = "__pycache__", sourceOf
 		}
 		seen, err := a.root.Newest(s.dir, names, &a.bound)
-		if newest(&a.d.Source, seen); err != nil && a.younger() == "" {
+		if newest(&a.d.Source, seen); err != nil && !a.younger() {
 			unknown(&a.d.Source, err)
 		}
 	}
@@ -318,12 +318,10 @@ func sourceOf(compiled string) string {
 	return name + ".py"
 }
 
-// younger is the file that is known to be younger than what is loaded, "" where
-// none is: then whatever else there is does not matter.
-func (a *app) younger() string {
+// younger reports whether a file is known to be younger than what is loaded: then
+// whatever else there is does not matter.
+func (a *app) younger() bool {
 	file, some := a.d.Source.Get()
-	if since, ok := a.d.Loaded.Get(); some && ok && file.At.Sub(since) > 2*time.Second {
-		return file.Path
-	}
-	return ""
+	since, dated := a.d.Loaded.Get()
+	return some && dated && file.Younger(since)
 }

@@ -59,8 +59,8 @@ type Listen struct {
 // qwatch looks once a second.
 const startTolerance = 2 * time.Second
 
-// younger reports whether a file changed after a time.
-func (f File) younger(since time.Time) bool { return f.At.Sub(since) > startTolerance }
+// Younger reports whether a file changed after a time.
+func (f File) Younger(since time.Time) bool { return f.At.Sub(since) > startTolerance }
 
 // clock writes a time so that it differs from the other beside it.
 func clock(t, other time.Time) string {
@@ -114,7 +114,7 @@ func (d Deploy) brings(chain bool) string {
 		file, known := f.Get()
 		since, dated := at.Get()
 		switch {
-		case !known || !always && (!dated || !file.younger(since)):
+		case !known || !always && (!dated || !file.Younger(since)):
 			return ""
 		case file.Gone:
 			return fmt.Sprintf("a reload would not find %s, which is gone, at %s or before (this uWSGI runs since %s); reload by hand",
@@ -200,7 +200,7 @@ func (d Deploy) differs(s Socket) string {
 func (d Deploy) reread() bool {
 	file, some := d.Config.Get()
 	since, dated := d.Since.Get()
-	return !d.Config.IsAbsent() && !(some && dated && !file.younger(since))
+	return !d.Config.IsAbsent() && !(some && dated && !file.Younger(since))
 }
 
 // at finds the socket in a setup.
