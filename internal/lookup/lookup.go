@@ -21,23 +21,30 @@ type Slots struct {
 	each        int
 
 	mu     sync.Mutex
-	shares map[any]chan struct{}
+	shares map[any]*share
+}
+
+// share is one share's slots, as long as somebody has one or waits for it.
+type share struct {
+	slots chan struct{}
+	users int
 }
 
 // NewSlots makes n of them, of which one share holds so many at most, and all
 // shares together half: whoever can make questions that take long, and have many
 // shares, keeps those of others waiting no longer.
 func NewSlots(n, each int) *Slots {
-	return &Slots{all: make(chan struct{}, n), shared: make(chan struct{}, (n+1)/2), each: each, shares: map[any]chan struct{}{}}
+	return &Slots{all: make(chan struct{}, n), shared: make(chan struct{}, (n+1)/2), each: each, shares: map[any]*share{}}
 }
 
-// take takes a slot, of a share where that is not nil, and gives it back.
-func (s *Slots) take(ctx context.Context, share any) (back func(), err error) {
+// take takes a slot, of a share where key is not nil, and gives it back.
+func (s *Slots) take(ctx context.Context, key any) (back func(), err error) {
 	slots := []chan struct{}{s.all}
-	if share != nil {
-		slots = []chan struct{}{s.share(share), s.shared, s.all}
-	}
 	back = func() {}
+	if key != nil {
+		slots = []chan struct{}{s.enter(key), s.shared, s.all}
+		back = func() { s.leave(key) }
+	}
 	for _, c := range slots {
 		select {
 		case c <- struct{}{}:
@@ -51,15 +58,26 @@ func (s *Slots) take(ctx context.Context, share any) (back func(), err error) {
 	return back, nil
 }
 
-func (s *Slots) share(key any) chan struct{} {
+func (s *Slots) enter(key any) chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.shares[key]
-	if c == nil {
-		c = make(chan struct{}, s.each)
-		s.shares[key] = c
+	of := s.shares[key]
+	if of == nil {
+		of = &share{slots: make(chan struct{}, s.each)}
+		s.shares[key] = of
 	}
-	return c
+	of.users++
+	return of.slots
+}
+
+// leave forgets a share of which nobody has a slot: there are as many as there are
+// users, who come and go.
+func (s *Slots) leave(key any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shares[key].users--; s.shares[key].users == 0 {
+		delete(s.shares, key)
+	}
 }
 
 // Table holds the answers to one kind of question, by key. For each key one

@@ -269,6 +269,9 @@ func TestManyShares(t *testing.T) {
 		}
 		close(hang)
 		wait(t.Context())
+		if n := len(table.Slots.shares); n != 0 {
+			t.Errorf("%d shares are kept that nobody has", n)
+		}
 	})
 }
 
