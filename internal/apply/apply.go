@@ -59,8 +59,8 @@ type watchedFile struct {
 
 // openFile is the question whether a process has a file open.
 type openFile struct {
-	pid      int
-	dev, ino uint64
+	pid int
+	id  kernel.FileID
 }
 
 const (
@@ -85,7 +85,7 @@ func New(processes []string, u Units) *Applier {
 			}},
 		opened: lookup.Table[openFile, bool]{Deadline: fileDeadline, Slots: slots,
 			Ask: func(_ context.Context, f openFile) (bool, error) {
-				return kernel.HasOpen(f.pid, f.dev, f.ino)
+				return kernel.HasOpen(f.pid, f.id)
 			}},
 		watched: lookup.Table[watchedFile, facts.Fact[facts.Trigger]]{Deadline: fileDeadline, Slots: slots,
 			Ask: func(_ context.Context, f watchedFile) (facts.Fact[facts.Trigger], error) {

@@ -81,7 +81,7 @@ func (a *Applier) writeFIFO(ctx context.Context, path string, pid int, letter st
 	}
 	wait, cancel := context.WithTimeout(ctx, fileDeadline)
 	defer cancel()
-	held, err := a.opened.One(wait, openFile{pid, st.Dev, st.Ino})
+	held, err := a.opened.One(wait, openFile{pid, kernel.FileID{Dev: st.Dev, Ino: st.Ino}})
 	if err != nil {
 		return kernel.Explain(kernel.ListOpen, fmt.Sprintf("is %s open in uWSGI %d", path, pid), err)
 	}

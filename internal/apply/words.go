@@ -163,7 +163,7 @@ func (w *words) openTails(open func() ([]kernel.OpenFile, error), tails []*tail,
 	for _, f := range files {
 		known := len(tails) >= 2*maxLogs
 		for _, t := range tails {
-			known = known || t.Dev == f.Dev && t.Ino == f.Ino
+			known = known || t.FileID == f.FileID
 		}
 		if known {
 			f.Close()

@@ -1,9 +1,12 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -46,11 +49,57 @@ func OutputOf(pid int) (Output, error) {
 	return OutputOther, nil
 }
 
+// maxWritten is how many files of one process Written tells: more than any uWSGI
+// logs to, and anybody may have sixty thousand open.
+const maxWritten = 1024
+
+// Written are the regular files that a process has open for writing, as their
+// names are now; of very many it tells those of the lowest descriptors. It blocks
+// while the file system of one of them does not answer.
+func Written(pid int) (paths []string, err error) {
+	err = eachWritten(pid, func(fd, path string) (enough bool) {
+		if info, err := os.Stat(fd); err == nil && info.Mode().IsRegular() && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+		return len(paths) >= maxWritten
+	})
+	return paths, err
+}
+
+// eachWritten calls each for what a process has open for writing by a path, until
+// that is enough.
+func eachWritten(pid int, each func(fd, path string) (enough bool)) error {
+	dir, names, _, err := entries(pid, "fd", maxEntries)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for _, name := range names {
+		fd := dir.Name() + "/" + name
+		path, err := os.Readlink(fd)
+		if err != nil || !strings.HasPrefix(path, "/") {
+			continue
+		}
+		flags, err := read(procPath(pid, "fdinfo/"+name))
+		if err == nil && writable(flags) && each(fd, strings.TrimSuffix(path, " (deleted)")) {
+			break
+		}
+	}
+	return nil
+}
+
+// writable reads the open flags of /proc/PID/fdinfo/FD, which are octal.
+func writable(fdinfo []byte) bool {
+	digits, _ := field(fdinfo, "flags")
+	flags, err := strconv.ParseUint(string(digits), 8, 32)
+	return err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
+}
+
 // OpenFile is a regular file that a process has open for writing, opened for
 // reading.
 type OpenFile struct {
 	*os.File
-	Dev, Ino uint64
+	FileID
 }
 
 // OpenRegular opens a regular file for reading.
@@ -64,45 +113,31 @@ func OpenRegular(path string) (OpenFile, error) {
 		f.Close()
 		return OpenFile{}, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return OpenFile{f, st.Dev, st.Ino}, nil
+	return OpenFile{f, idOf(&st)}, nil
 }
 
 // OpenWritten opens for reading what Written lists, so many files at most, each
 // once. It is opened with the caller's rights: the process has it open itself,
 // and what is read of it is only searched. It blocks as Written does.
 func OpenWritten(pid, most int) (files []OpenFile, err error) {
-	dir, names, _, err := entries(pid, "fd", maxEntries)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	seen := map[[2]uint64]bool{}
-	for _, name := range names {
-		path := dir.Name() + "/" + name
-		if to, err := os.Readlink(path); err != nil || !strings.HasPrefix(to, "/") {
-			continue
-		}
-		flags, readErr := read(procPath(pid, "fdinfo/"+name))
-		if readErr != nil || !writable(flags) {
-			continue
-		}
-		f, openErr := OpenRegular(path)
-		if errors.Is(openErr, bounded.ErrNotRegular) {
-			continue
-		}
-		if openErr != nil {
-			err = openErr
-			continue
-		}
-		if seen[[2]uint64{f.Dev, f.Ino}] || len(files) >= most {
+	seen := map[FileID]bool{}
+	var failed error
+	err = eachWritten(pid, func(fd, _ string) (enough bool) {
+		f, err := OpenRegular(fd)
+		switch {
+		case errors.Is(err, bounded.ErrNotRegular):
+		case err != nil:
+			failed = err
+		case seen[f.FileID]:
 			f.Close()
-			continue
+		default:
+			seen[f.FileID] = true
+			files = append(files, f)
 		}
-		seen[[2]uint64{f.Dev, f.Ino}] = true
-		files = append(files, f)
-	}
-	if len(files) > 0 {
-		err = nil
+		return len(files) >= most
+	})
+	if len(files) == 0 {
+		err = cmp.Or(err, failed)
 	}
 	return files, err
 }
@@ -111,5 +146,5 @@ func OpenWritten(pid, most int) (files []OpenFile, err error) {
 // place.
 func SameOutput(a, b int) bool {
 	var x, y unix.Stat_t
-	return unix.Stat(procPath(a, "fd/2"), &x) == nil && unix.Stat(procPath(b, "fd/2"), &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
+	return unix.Stat(procPath(a, "fd/2"), &x) == nil && unix.Stat(procPath(b, "fd/2"), &y) == nil && idOf(&x) == idOf(&y)
 }

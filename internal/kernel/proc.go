@@ -402,43 +402,9 @@ func socketInode(link []byte) (uint64, bool) {
 	return inode, err == nil
 }
 
-// Written are the regular files that a process has open for writing, as their
-// names are now; of very many descriptors it looks at the lowest. It blocks while the file system of one of them does not
-// answer.
-func Written(pid int) (paths []string, err error) {
-	dir, names, _, err := entries(pid, "fd", maxEntries)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	for _, name := range names {
-		path, err := os.Readlink(dir.Name() + "/" + name)
-		if err != nil || !strings.HasPrefix(path, "/") {
-			continue
-		}
-		text, err := read(procPath(pid, "fdinfo/"+name))
-		if err != nil || !writable(text) {
-			continue
-		}
-		info, err := os.Stat(dir.Name() + "/" + name)
-		path = strings.TrimSuffix(path, " (deleted)")
-		if err == nil && info.Mode().IsRegular() && !slices.Contains(paths, path) {
-			paths = append(paths, path)
-		}
-	}
-	return paths, nil
-}
-
-// writable reads the open flags of /proc/PID/fdinfo/FD, which are octal.
-func writable(fdinfo []byte) bool {
-	digits, _ := field(fdinfo, "flags")
-	flags, err := strconv.ParseUint(string(digits), 8, 32)
-	return err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
-}
-
-// HasOpen reports whether a process has the file of this device and inode open.
-// It needs the rights of Sockets, and blocks as Written does.
-func HasOpen(pid int, dev, ino uint64) (bool, error) {
+// HasOpen reports whether a process has a file open. It needs the rights of
+// Sockets, and blocks as Written does.
+func HasOpen(pid int, id FileID) (bool, error) {
 	dir, names, more, err := entries(pid, "fd", maxEntries)
 	if err != nil {
 		return false, err
@@ -446,7 +412,7 @@ func HasOpen(pid int, dev, ino uint64) (bool, error) {
 	defer dir.Close()
 	for _, name := range names {
 		var st unix.Stat_t
-		if err := unix.Stat(dir.Name()+"/"+name, &st); err == nil && st.Dev == dev && st.Ino == ino {
+		if err := unix.Stat(dir.Name()+"/"+name, &st); err == nil && idOf(&st) == id {
 			return true, nil
 		}
 	}

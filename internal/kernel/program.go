@@ -50,7 +50,7 @@ func directoryOf(pid int, path string, file *unix.Stat_t) (*unix.Stat_t, error) 
 	var dir unix.Stat_t
 	for _, root := range []string{"", procPath(pid, "root")} {
 		var there unix.Stat_t
-		if unix.Stat(root+path, &there) == nil && there.Dev == file.Dev && there.Ino == file.Ino {
+		if unix.Stat(root+path, &there) == nil && idOf(&there) == idOf(file) {
 			if err := unix.Stat(filepath.Dir(root+path), &dir); err == nil {
 				return &dir, nil
 			}

@@ -76,6 +76,8 @@ const (
 // FileID tells files apart.
 type FileID struct{ Dev, Ino uint64 }
 
+func idOf(st *unix.Stat_t) FileID { return FileID{st.Dev, st.Ino} }
+
 // IDOf is that of a file as qwatch sees it, and whether it is a FIFO. A symbolic
 // link is an error: qwatch would not write through it.
 func IDOf(path string) (id FileID, fifo bool, err error) {
@@ -86,13 +88,13 @@ func IDOf(path string) (id FileID, fifo bool, err error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		return id, false, fmt.Errorf("%s is a symbolic link, and qwatch follows none; name the file behind it", path)
 	}
-	return FileID{st.Dev, st.Ino}, st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
+	return idOf(&st), st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
 }
 
 // Find finds a file of whatever kind below the root, and opens none.
 func (r Root) Find(path string) (id FileID, err error) {
 	err = r.walk(path, toNothing, nil, func(_ int, _ string, st *unix.Stat_t) error {
-		id = FileID{st.Dev, st.Ino}
+		id = idOf(st)
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return unix.EISDIR
 		}

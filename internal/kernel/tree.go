@@ -18,9 +18,9 @@ import (
 
 // File is a file or a folder to which a path leads.
 type File struct {
-	Path     string // without links
-	Dev, Ino uint64
-	Dir      bool
+	FileID
+	Path string // without links
+	Dir  bool
 	// Changed is when it, or a link or a moved folder on its way, last changed,
 	// and By which of them that was.
 	Changed time.Time
@@ -30,7 +30,7 @@ type File struct {
 }
 
 // Same reports whether both are one file.
-func (s File) Same(o File) bool { return s.Dev == o.Dev && s.Ino == o.Ino }
+func (s File) Same(o File) bool { return s.FileID == o.FileID }
 
 // consider takes the time of one more file.
 func (s *File) consider(by string, at time.Time) {
@@ -61,7 +61,7 @@ func (r Root) look(name string, want uint32) (s File, err error) {
 		}
 	}
 	err = r.walk(name, want, on, func(_ int, at string, st *unix.Stat_t) error {
-		s.Path, s.Dev, s.Ino = at, st.Dev, st.Ino
+		s.Path, s.FileID = at, idOf(st)
 		switch kind := st.Mode & unix.S_IFMT; {
 		case kind == unix.S_IFDIR: // what is in it changes without it
 			s.Dir = true
@@ -92,7 +92,7 @@ type Bound struct {
 	Entries int
 	Until   time.Time
 
-	seen map[[2]uint64]bool // folders
+	seen map[FileID]bool // folders
 }
 
 // maxLinked is how many folders links may lead to, one in the other.
@@ -116,7 +116,7 @@ type Names struct {
 // at. It blocks as ReadFile does.
 func (r Root) Newest(dir string, n Names, b *Bound) (File, error) {
 	if b.seen == nil {
-		b.seen = map[[2]uint64]bool{}
+		b.seen = map[FileID]bool{}
 	}
 	s := search{root: r, names: n, bound: b}
 	err := s.path(dir, 0)
@@ -151,7 +151,7 @@ func (s *search) path(name string, links int) error {
 
 // dir searches an open folder that the process may search.
 func (s *search) dir(at int, name string, st *unix.Stat_t, depth, links int) error {
-	id := [2]uint64{st.Dev, st.Ino}
+	id := idOf(st)
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || s.bound.seen[id] {
 		return nil
 	}
@@ -305,7 +305,7 @@ func Running(pid int) (s File, err error) {
 	if err := unix.Stat(exe, &st); err != nil {
 		return s, &os.PathError{Op: "stat", Path: exe, Err: err}
 	}
-	s.Dev, s.Ino = st.Dev, st.Ino
+	s.FileID = idOf(&st)
 	return s, nil
 }
 
@@ -320,7 +320,7 @@ func WorkDir(pid int) (s File, deleted bool, err error) {
 	if err := unix.Stat(link, &st); err != nil {
 		return s, deleted, &os.PathError{Op: "stat", Path: link, Err: err}
 	}
-	s.Dev, s.Ino, s.Dir = st.Dev, st.Ino, true
+	s.FileID, s.Dir = idOf(&st), true
 	return s, deleted, nil
 }
 

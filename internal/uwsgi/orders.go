@@ -234,7 +234,7 @@ func (f files) asked(pid int, asked string, watched []uwsgiconf.Option) facts.Fa
 
 // open reports whether the master has the file open.
 func (f files) open(pid int, id kernel.FileID) (bool, error) {
-	held, err := kernel.HasOpen(pid, id.Dev, id.Ino)
+	held, err := kernel.HasOpen(pid, id)
 	return held, kernel.Explain(kernel.ListOpen, fmt.Sprintf("what uWSGI %d has open", pid), err)
 }
 
