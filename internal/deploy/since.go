@@ -82,19 +82,23 @@ func (l *look) executed(m *Memory, oldest func() facts.Fact[time.Time]) facts.Fa
 	return first
 }
 
-// logTail is how much of the end of a log is looked through for a reload.
-const logTail = 4 << 20
+const (
+	// maxLogs is how many of a master's open files are looked into for a reload, with
+	// log-master not the first, and logTail how much of the end of each.
+	maxLogs = 8
+	logTail = 4 << 20
+)
 
 // logged finds the last reload in what the master writes: uWSGI says that it goes,
 // executes itself, reads and imports all, and says that it is there again
 // (core/uwsgi.c, uwsgi_start). What an application prints may look the same: a time
 // that cannot be is not believed.
 func (l *look) logged(start time.Time, first facts.Fact[time.Time]) (at time.Time, ok bool) {
-	for fd := 1; fd < 32; fd++ { // with log-master it is not the first
-		f, err := bounded.Open(fmt.Sprintf("/proc/%d/fd/%d", l.p.PID, fd))
-		if err != nil {
-			continue
-		}
+	files, _ := kernel.OpenWritten(l.p.PID, maxLogs) // without them the log does not say when
+	for _, f := range files {
+		defer f.Close()
+	}
+	for _, f := range files {
 		info, err := f.Stat()
 		var text []byte
 		if err == nil {
@@ -102,7 +106,6 @@ func (l *look) logged(start time.Time, first facts.Fact[time.Time]) (at time.Tim
 				text, _ = bounded.ReadAll(f, logTail)
 			}
 		}
-		f.Close()
 		if err != nil || !inLocalTime(text, info.ModTime()) {
 			continue
 		}
