@@ -28,37 +28,42 @@ var announced = []string{
 	"psgi", "rack", "mono-app",
 }
 
-// modeOf is how options let a uWSGI reload. Of a number that is not known, or
-// stands in a condition, what costs more counts.
+// modeOf is how options let a uWSGI reload. Of a number that stands in a condition
+// and of the one before it the larger counts; one that is not known changes nothing.
 func modeOf(options []uwsgiconf.Option) facts.Mode {
 	m := facts.NewMode()
-	threads, async, initial := 1, 1, 0
+	threads, async, initial, mercy, harakiri := 1, 1, 0, 0, 0
 	for _, o := range options {
 		n, _ := strconv.Atoi(strings.TrimSpace(o.Text))
 		on := !o.Off()
+		number := func(to *int) {
+			switch {
+			case o.Unknown != "":
+			case o.Conditional:
+				*to = max(*to, n)
+			default:
+				*to = max(n, 0)
+			}
+		}
 		switch o.Name {
 		case "lazy":
 			m.Lazy = on
 		case "lazy-apps":
 			m.LazyApps = on
-		case "processes", "workers":
-			m.Processes = max(n, 1)
 		case "cheaper":
-			m.Cheaper = max(n, 0)
+			number(&m.Cheaper)
 		case "cheaper-initial":
-			initial = n
+			number(&initial)
 		case "cheap":
 			m.Cheaper = max(m.Cheaper, 1)
 		case "threads":
-			threads = max(n, 1)
+			number(&threads)
 		case "async":
-			async = max(n, 1)
+			number(&async)
 		case "worker-reload-mercy":
-			if n > 0 {
-				m.Mercy = time.Duration(n) * time.Second
-			}
+			number(&mercy)
 		case "harakiri":
-			m.Harakiri = time.Duration(max(n, 0)) * time.Second
+			number(&harakiri)
 		case "loop":
 			m.Loop = o.Text
 		}
@@ -78,6 +83,10 @@ func modeOf(options []uwsgiconf.Option) facts.Mode {
 	if m.Cheaper > 0 {
 		m.Cheaper = max(m.Cheaper, initial)
 	}
-	m.Cores = max(threads, async)
+	m.Cores = max(threads, async, 1)
+	m.Harakiri = time.Duration(harakiri) * time.Second
+	if mercy > 0 {
+		m.Mercy = time.Duration(mercy) * time.Second
+	}
 	return m
 }

@@ -12,7 +12,6 @@ import (
 // reload costs.
 type Mode struct {
 	Lazy, LazyApps bool
-	Processes      int
 	Cheaper        int           // the fewest workers, and those of a start; 0 where their number is fixed
 	Cores          int           // requests that one worker holds at a time (threads, async); 1 at least
 	Mercy          time.Duration // worker-reload-mercy
@@ -25,7 +24,7 @@ type Mode struct {
 }
 
 // NewMode is what uWSGI does where nothing is configured (core/init.c).
-func NewMode() Mode { return Mode{Processes: 1, Cores: 1, Mercy: time.Minute} }
+func NewMode() Mode { return Mode{Cores: 1, Mercy: time.Minute} }
 
 // Cuts says which requests a reload cuts off, even where all goes well; "" where
 // none.
