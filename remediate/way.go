@@ -74,8 +74,8 @@ func (p Policy) way(s facts.Socket) (Way, string) {
 	return w, why
 }
 
-// byItself is the way that goes best. A reload that never leaves an application
-// without workers goes before one of which systemd knows.
+// byItself is the way that goes best. A reload of one worker after the other goes
+// before one of which systemd knows.
 func (p Policy) byItself(s facts.Socket) (Way, string) {
 	if w, why := p.byChain(s); why == "" {
 		return w, ""
@@ -108,7 +108,7 @@ func (p Policy) noChain(s facts.Socket) string {
 	if p.ReloadHow.Method != MethodAuto || s.Config.Orders.LazyApps == "" || s.Config.Orders.FIFO.IsAbsent() || why == "" {
 		return ""
 	}
-	return "; not in a chain, in which all would be served: " + why
+	return "; not in a chain, one worker after the other: " + why
 }
 
 // unseenSharers is what the plan of a reload adds that assumes rights.

@@ -139,7 +139,7 @@ func TestNoChain(t *testing.T) {
 	c.Socket.Config.Orders = facts.Orders{LazyApps: "/a.ini:3", FIFO: facts.Known(facts.FIFO{Path: "/run/fifo", Cannot: "needs root"})}
 	plan := Decide(p, c, nil, now)
 	r, ok := plan.Actions[len(plan.Actions)-1].(Reload)
-	if want := "policy.reload.when is always; not in a chain, in which all would be served: needs root"; !ok || r.Why != want {
+	if want := "policy.reload.when is always; not in a chain, one worker after the other: needs root"; !ok || r.Why != want {
 		t.Errorf("%+v", plan.Actions)
 	}
 }

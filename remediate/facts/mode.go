@@ -63,6 +63,8 @@ func (s Socket) Price(wholly, chain bool) string {
 	}
 	price := "a reload of all at once: nobody is accepted from its beginning until the longest request has ended and the app is loaded anew"
 	switch {
+	case chain && len(s.Workers) == 1: // there are no others
+		price = "a chain reload of its only worker: nobody is accepted from its beginning until the request in flight has ended and the app is loaded anew"
 	case chain:
 		price = "a chain reload: one worker after the other, and the others go on"
 	case !wholly && !m.Lazy && !m.LazyApps:

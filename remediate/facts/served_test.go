@@ -259,6 +259,10 @@ func TestPrice(t *testing.T) {
 		t.Error(got)
 	}
 	s.Stats = nil
+	s.Workers = make([]Worker, 1)
+	if got := s.Price(false, true); !strings.HasPrefix(got, "a chain reload of its only worker: nobody is accepted ") {
+		t.Error(got)
+	}
 	if got := s.Price(false, false); !strings.HasPrefix(got, "each worker is forked anew when its requests have ended, with the app that the master has loaded; ") {
 		t.Error(got)
 	}
