@@ -315,6 +315,11 @@ func (w *watch) lookAtQueue(now time.Time) {
 		if all[i].Drops >= 0 {
 			look.Drops = facts.Known(uint32(all[i].Drops))
 		}
+		if socket.Family == facts.Unix {
+			if clients, err := w.netns.Waiting(socket.ID.Inode); err == nil {
+				look.Clients, look.Length = clients, len(clients)
+			}
+		}
 	}
 	s := &w.served
 	if s.Listens = look.Listens; !look.Listens {

@@ -27,10 +27,12 @@ const (
 	unixDiagMsgLen = 16 // struct unix_diag_msg
 
 	udiagShowName  = 0x01
+	udiagShowIcons = 0x08
 	udiagShowRqlen = 0x10
 	udiagShowUID   = 0x40 // ignored by kernels that lack it
 
 	unixDiagName  = 0
+	unixDiagIcons = 3
 	unixDiagRqlen = 4
 	unixDiagUID   = 7
 )

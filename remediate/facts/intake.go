@@ -1,6 +1,9 @@
 package facts
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Look is an accept queue as it is seen while its uWSGI is reloaded.
 type Look struct {
@@ -12,6 +15,9 @@ type Look struct {
 	// absent for a UNIX socket.
 	Opens Fact[uint64]
 	Drops Fact[uint32]
+	// Clients are those in the queue of a UNIX socket, in their order, 0 for one
+	// that has gone meanwhile; nil where they are not known.
+	Clients []uint32
 	// Answers is how many requests uWSGI says that it has answered: of a UNIX
 	// socket the kernel counts nothing.
 	Answers int
@@ -62,7 +68,7 @@ func (i *Intake) Add(l Look) {
 	count := i.count(l)
 	// Only who accepts takes a connection out of the queue, whatever became of
 	// its client.
-	fell := max(0, i.last.Length-l.Length)
+	fell := max(0, i.last.Length-l.Length, left(i.last.Clients, l.Clients))
 	if !l.Listens || !i.last.Listens {
 		fell = 0
 	}
@@ -127,6 +133,27 @@ func (i *Intake) count(l Look) int {
 		return 0
 	}
 	return min(n, int(drops-before)-in)
+}
+
+// left is how many clients have left a queue between two looks, at least: it moves up
+// by that many places. One that has gone stays in it, as 0.
+func left(before, now []uint32) int {
+	place := make(map[uint32]int, len(now))
+	gone := 0
+	for at, client := range now {
+		if place[client] = at; client == 0 {
+			gone++
+		}
+	}
+	for was, client := range slices.Backward(before) {
+		if at, stays := place[client]; stays && client != 0 {
+			return was - at
+		}
+	}
+	if now == nil {
+		return 0
+	}
+	return len(before) - gone
 }
 
 // calm reports whether nobody has connected to any socket of the namespace between

@@ -12,6 +12,11 @@ func TestIntake(t *testing.T) {
 	unix := func(at float64, length int) Look {
 		return Look{At: time.Unix(0, int64(at*1e9)), Listens: true, Length: length, Opens: Absent[uint64](), Drops: Absent[uint32]()}
 	}
+	queue := func(at float64, clients ...uint32) Look {
+		l := unix(at, len(clients))
+		l.Clients = append([]uint32{}, clients...)
+		return l
+	}
 	gone := func(at float64) Look { return Look{At: time.Unix(0, int64(at*1e9)), Opens: Known[uint64](0)} }
 	type want struct {
 		accepted  int
@@ -36,6 +41,9 @@ func TestIntake(t *testing.T) {
 		{"short gaps are none", true, []Look{tcp(0, 5, 5, 5), tcp(0.5, 5, 5, 5), tcp(0.6, 4, 5, 5), tcp(1.2, 4, 5, 5)}, want{1, true, 0, 4, false}},
 		{"a UNIX socket", false, []Look{unix(0, 3), unix(3, 3), unix(4, 2), unix(5, 3), unix(6, 1)}, want{3, true, 4, 1, true}},
 		{"a UNIX socket whose requests are answered", false, []Look{unix(0, 3), {At: time.Unix(3, 0), Listens: true, Length: 3, Answers: 5}, {At: time.Unix(4, 0), Listens: true, Length: 3, Answers: 9}}, want{9, true, 0, 3, true}},
+		{"a UNIX socket whose queue stays as long", false, []Look{queue(0, 1, 2, 3), queue(2, 2, 3, 4), queue(4, 5, 6, 7), queue(6, 6, 7, 8)}, want{5, true, 0, 3, true}},
+		{"a UNIX socket whose clients give up", false, []Look{queue(0, 1, 2, 3), queue(2, 0, 2, 0), queue(4, 0, 0, 0), queue(6, 0, 0, 0, 9)}, want{0, true, 6, 4, true}},
+		{"a UNIX socket whose queue is not told once", false, []Look{queue(0, 1, 2), unix(2, 2), queue(4, 1, 2)}, want{0, true, 4, 2, true}},
 		{"the socket is gone", true, []Look{tcp(0, 0, 9, 9), gone(1), gone(4)}, want{0, false, 4, 0, true}},
 		{"what was refused is not accepted", false, []Look{tcp(0, 129, 0, 0), tcp(1, 129, 0, 500), tcp(2, 129, 0, 900)}, want{0, true, 2, 129, false}},
 	} {
