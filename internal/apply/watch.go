@@ -204,7 +204,8 @@ func (w *watch) count() {
 		return
 	}
 	for _, p := range w.before {
-		w.served.InFlight += kernel.Established(p.PID, address.Port())
+		// A worker may hold a connection that it does not serve yet.
+		w.served.InFlight += min(kernel.Established(p.PID, address.Port()), w.served.Mode.Cores)
 	}
 }
 
